@@ -1,0 +1,36 @@
+//! Every id has its own type: mixing a key id with an account id does not compile.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id! {
+    /// An account: who pays.
+    AccountId
+}
+id! {
+    /// A key: what a caller presents. Never the secret itself.
+    KeyId
+}
+id! {
+    /// One version of one model's price. A charge names the version that priced it.
+    PriceId
+}
+id! {
+    /// The place of an entry in the journal, counted from 1. A hold is named by the entry that opened it.
+    Seq
+}

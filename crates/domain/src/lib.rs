@@ -1,0 +1,18 @@
+//! The pure rules of Tollgate: money, usage, prices and the ledger's state machine.
+//!
+//! This crate decides; it never does. It knows no async, SQL, HTTP, clock, randomness or environment:
+//! time and ids are arguments, so that every rule can be tested at any instant and replayed from a journal.
+//!
+//! Read [`ledger`] first: the life of a hold is what the rest of the product stands on.
+
+pub mod ids;
+pub mod ledger;
+pub mod money;
+pub mod price;
+pub mod time;
+pub mod usage;
+
+pub use ids::{AccountId, KeyId, PriceId, Seq};
+pub use money::{Nanos, Rate};
+pub use time::Timestamp;
+pub use usage::{Meter, Usage};
