@@ -241,29 +241,21 @@ impl Book {
     /// The entry kind and legs that resolve a hold. Whoever comes second is told that it is not open.
     pub fn resolve(&self, hold: Seq, resolution: Resolution, by_sweeper: bool) -> Result<(Legs, Kind), Unresolved> {
         let open = self.holds.get(&hold).ok_or(Unresolved::NotOpen(hold))?;
-        let key = open.terms.key;
-        Ok(match resolution {
+        let Hold { key, amount, .. } = open.terms;
+        let (usage, service_tier, cost, ending, estimated) = match resolution {
             Resolution::Settle { usage, service_tier, cost, ending, estimated } => {
-                let charge = Charge { hold, key, usage, service_tier, cost, ending, estimated };
-                let legs = self.charge_legs(open.terms.amount, cost);
-                (legs, if by_sweeper { Kind::Expire(charge) } else { Kind::Settle(charge) })
+                (usage, service_tier, cost, ending, estimated)
             }
-            Resolution::Void { ending } if by_sweeper => {
-                let nothing = Charge {
-                    hold,
-                    key,
-                    usage: Usage::default(),
-                    service_tier: None,
-                    cost: Nanos::ZERO,
-                    ending,
-                    estimated: true,
-                };
-                (self.charge_legs(open.terms.amount, Nanos::ZERO), Kind::Expire(nothing))
-            }
+            Resolution::Void { ending } if by_sweeper => (Usage::default(), None, Nanos::ZERO, ending, true),
             Resolution::Void { ending } => {
-                (self.charge_legs(open.terms.amount, Nanos::ZERO), Kind::Void(Release { hold, key, ending }))
+                let release = Release { hold, key, ending };
+                return Ok((self.charge_legs(amount, Nanos::ZERO), Kind::Void(release)));
             }
-        })
+        };
+        let (model, price) = (open.terms.model.clone(), open.terms.price);
+        let charge = Charge { hold, key, model, price, usage, service_tier, cost, ending, estimated };
+        let legs = self.charge_legs(amount, cost);
+        Ok((legs, if by_sweeper { Kind::Expire(charge) } else { Kind::Settle(charge) }))
     }
 
     /// The legs of usage that came after its hold had expired; refused when it came before, or twice.
@@ -537,6 +529,8 @@ mod tests {
         let charge = Charge {
             hold,
             key: KEY,
+            model: "m".into(),
+            price: PriceId(1),
             usage: Usage::tokens(1, 1),
             service_tier: None,
             cost: Nanos(5),

@@ -92,6 +92,10 @@ pub struct Charge {
     pub hold: Seq,
     /// The key that asked.
     pub key: KeyId,
+    /// The model that served it.
+    pub model: Arc<str>,
+    /// The price version that was pinned by the hold.
+    pub price: PriceId,
     /// What was consumed.
     pub usage: Usage,
     /// The service tier that the provider named, which decides the rates.

@@ -1,0 +1,192 @@
+//! Accounts and operators.
+
+use crate::database::StoreError;
+use crate::secrets::Digest;
+use domain::{AccountId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
+
+/// Longest name of an account, a key or an operator, in characters.
+pub const NAME_CHARS_MAX: usize = 100;
+
+/// An account without its money, which the ledger knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its id.
+    pub id: AccountId,
+    /// Its name, unique.
+    pub name: String,
+    /// Whether its keys work.
+    pub status: AccountStatus,
+    /// How errors are dressed for its keys, if not as the gateway's default.
+    pub error_profile: Option<String>,
+    /// Its callers may see which upstream served them.
+    pub shows_upstream: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// Whether an account's keys work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountStatus {
+    /// They do.
+    Active,
+    /// They are refused; the money stays.
+    Suspended,
+}
+
+impl AccountStatus {
+    /// The name in the database and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, StoreError> {
+        match name {
+            "active" => Ok(Self::Active),
+            "suspended" => Ok(Self::Suspended),
+            _ => Err(StoreError::Damaged(format!("account status {name:?}"))),
+        }
+    }
+}
+
+/// What an operator may change of an account. Money is not among it.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// A new status.
+    pub status: Option<AccountStatus>,
+    /// A new error profile, or none.
+    pub error_profile: Option<Option<String>>,
+    /// Whether callers may see the upstream.
+    pub shows_upstream: Option<bool>,
+}
+
+const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at";
+
+fn read(row: &Row<'_>) -> Result<Account, StoreError> {
+    Ok(Account {
+        id: AccountId(row.get(0)?),
+        name: row.get(1)?,
+        status: AccountStatus::from_name(row.get_ref(2)?.as_str().unwrap_or_default())?,
+        error_profile: row.get(3)?,
+        shows_upstream: row.get(4)?,
+        created_at: Timestamp(row.get(5)?),
+    })
+}
+
+/// A name that people can read back: trimmed, not empty, not long, no control characters.
+pub fn checked_name(name: &str) -> Result<&str, StoreError> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(StoreError::Refused(format!(
+            "a name has 1 to {NAME_CHARS_MAX} characters and no control characters"
+        )));
+    }
+    Ok(name)
+}
+
+/// Creates an account without money.
+pub fn create(connection: &Connection, name: &str, now: Timestamp) -> Result<Account, StoreError> {
+    let name = checked_name(name)?;
+    if by_name(connection, name)?.is_some() {
+        return Err(StoreError::Refused(format!("an account named {name:?} exists already")));
+    }
+    connection.prepare_cached("insert into accounts (name, created_at) values (?1, ?2)")?.execute((name, now.0))?;
+    let id = AccountId(connection.last_insert_rowid());
+    by_id(connection, id)?.ok_or_else(|| StoreError::Damaged(format!("account {id} vanished")))
+}
+
+/// The account of that id.
+pub fn by_id(connection: &Connection, id: AccountId) -> Result<Option<Account>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("select {COLUMNS} from accounts where id = ?1"))?;
+    let mut rows = statement.query([id.0])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// The account of that name.
+pub fn by_name(connection: &Connection, name: &str) -> Result<Option<Account>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("select {COLUMNS} from accounts where name = ?1"))?;
+    let mut rows = statement.query([name])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Accounts after `after`, at most `limit` of them, by id.
+pub fn list(connection: &Connection, after: AccountId, limit: u32) -> Result<Vec<Account>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("select {COLUMNS} from accounts where id > ?1 order by id limit ?2"))?;
+    let mut rows = statement.query((after.0, limit))?;
+    let mut accounts = Vec::new();
+    while let Some(row) = rows.next()? {
+        accounts.push(read(row)?);
+    }
+    Ok(accounts)
+}
+
+/// Changes what is given and returns the account as it is then; `None` if there is none.
+pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) -> Result<Option<Account>, StoreError> {
+    let Some(account) = by_id(connection, id)? else { return Ok(None) };
+    let name = match &change.name {
+        Some(name) => checked_name(name)?.to_owned(),
+        None => account.name,
+    };
+    if by_name(connection, &name)?.is_some_and(|other| other.id != id) {
+        return Err(StoreError::Refused(format!("an account named {name:?} exists already")));
+    }
+    let error_profile = change.error_profile.clone().unwrap_or(account.error_profile);
+    connection
+        .prepare_cached(
+            "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5 where id = ?1",
+        )?
+        .execute((
+            id.0,
+            name,
+            change.status.unwrap_or(account.status).name(),
+            error_profile,
+            change.shows_upstream.unwrap_or(account.shows_upstream),
+        ))?;
+    by_id(connection, id)
+}
+
+/// Creates an operator by the digest of its key.
+pub fn create_operator(connection: &Connection, name: &str, digest: &Digest, now: Timestamp) -> Result<(), StoreError> {
+    connection.prepare_cached("insert into operators (name, digest, created_at) values (?1, ?2, ?3)")?.execute((
+        checked_name(name)?,
+        digest.as_slice(),
+        now.0,
+    ))?;
+    Ok(())
+}
+
+/// The name of the operator whose key has that digest.
+pub fn operator(connection: &Connection, digest: &Digest) -> Result<Option<String>, StoreError> {
+    Ok(connection
+        .prepare_cached("select name from operators where digest = ?1")?
+        .query_row([digest.as_slice()], |row| row.get(0))
+        .optional()?)
+}
+
+/// Whether anybody can operate this gateway yet: false before the first start is complete.
+pub fn has_operator(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(connection.query_row("select exists (select 1 from operators)", [], |row| row.get(0))?)
+}
+
+/// Notes what an operator did. In the same transaction as the deed.
+pub fn audit(
+    connection: &Connection,
+    now: Timestamp,
+    operator: &str,
+    action: &str,
+    subject: &str,
+    detail: &serde_json::Value,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("insert into audit (at, operator, action, subject, detail) values (?1, ?2, ?3, ?4, ?5)")?
+        .execute((now.0, operator, action, subject, detail.to_string()))?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The SQLite database of a data directory: one writer thread, a few read-only connections.
+//!
+//! All writes go through the writer thread, so two writers never meet and no transaction is ever upgraded from
+//! reading to writing. The directory is locked for the life of the process: a second gateway on the same data
+//! is refused, not tolerated.
+
+use crate::journal::{self, Writer};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Oldest SQLite that has no known way of losing commits: before it, a checkpoint could race a commit.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+/// How long a reader waits for the brief locks that the writer takes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Read-only connections kept open.
+const READERS_KEPT: usize = 4;
+
+/// Schema changes, in order. Never edited once released: expand first, contract in a later release.
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_spine.sql")];
+
+/// What can go wrong below the rules.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data directory is in use.
+    #[error("{0} is in use by another process: stop it first, or talk to it instead")]
+    InUse(PathBuf),
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The linked SQLite is too old.
+    #[error("SQLite {found} is linked; {needed} is needed, because older ones can lose commits")]
+    SqliteTooOld {
+        /// What is linked.
+        found: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// The schema is from a newer release.
+    #[error("{path} has schema {found}, this executable knows up to {known}: use the newer executable")]
+    SchemaTooNew {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: usize,
+        /// Ours.
+        known: usize,
+    },
+    /// What is stored makes no sense.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// SQLite refused.
+    #[error("SQLite: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The writer stopped, or cannot write for now.
+    #[error("the store cannot write now")]
+    Unavailable,
+    /// A rule of the data refuses the change.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// An open data directory.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    writer: Writer,
+    /// Held until the process ends.
+    _lock: File,
+}
+
+/// How a database is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The longest that an entry waits for company before it is committed.
+    pub group_commit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { group_commit: Duration::from_millis(5) }
+    }
+}
+
+impl Database {
+    /// Opens the database of a data directory, creating both where they are missing.
+    pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
+        assert_sqlite_version()?;
+        create_private_directory(directory)?;
+        let lock = lock(directory)?;
+        let path = directory.join("tollgate.db");
+        let mut connection = open_writer(&path)?;
+        migrate(&mut connection, &path)?;
+        let reopen = {
+            let path = path.clone();
+            move || open_writer(&path)
+        };
+        let writer = journal::Writer::start(connection, reopen, options.group_commit)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                directory: directory.to_owned(),
+                readers: Mutex::new(Vec::new()),
+                writer,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+
+    /// Reads on a connection of its own, in one snapshot.
+    pub fn read_now<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let kept = self.inner.readers.lock().pop();
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => open_reader(&self.inner.directory.join("tollgate.db"))?,
+        };
+        let transaction = connection.transaction()?;
+        let answer = read(&transaction);
+        transaction.finish()?;
+        let mut readers = self.inner.readers.lock();
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        answer
+    }
+
+    /// [`Database::read_now`] off the event loop.
+    pub async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let database = self.clone();
+        tokio::task::spawn_blocking(move || database.read_now(read)).await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Runs `change` in a transaction of its own on the writer thread; answers once it is durable. It runs to its
+    /// end even when the caller stops waiting.
+    pub async fn write<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.inner.writer.submit(Box::new(move |connection| {
+            let result = in_transaction(connection, change);
+            // The caller may have stopped waiting; the change stands all the same.
+            let _ = answer.send(result);
+        }))?;
+        answered.await.map_err(|_| StoreError::Unavailable)?
+    }
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = change(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+/// D-07: an older library is refused at start.
+fn assert_sqlite_version() -> Result<(), StoreError> {
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        let version = |number: i32| format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000);
+        return Err(StoreError::SqliteTooOld {
+            found: rusqlite::version().to_owned(),
+            needed: version(SQLITE_VERSION_MIN),
+        });
+    }
+    Ok(())
+}
+
+/// Creates the directory for its owner only. An existing one is left as it is, but others are shut out.
+fn create_private_directory(directory: &Path) -> Result<(), StoreError> {
+    let failed = |action| move |source| StoreError::File { action, path: directory.to_owned(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed("create"))?;
+    let metadata = std::fs::metadata(directory).map_err(failed("read"))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).map_err(failed("protect"))?;
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("lock");
+    let failed = |source| StoreError::File { action: "lock", path: path.clone(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // FULL: a commit that was acknowledged survives a power cut, not only a killed process.
+    connection.execute_batch(
+        "pragma journal_mode = wal;
+         pragma synchronous = full;
+         pragma foreign_keys = on;
+         pragma cache_size = -8000;
+         pragma wal_autocheckpoint = 4000;
+         pragma journal_size_limit = 67108864;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Opens a read-only connection, as reports and verification use it.
+pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// Each migration is one transaction with the version that it reaches: killed anywhere, the schema is old or new.
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let found: usize = connection.query_row("pragma user_version", [], |row| row.get(0))?;
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::SchemaTooNew { path: path.to_owned(), found, known: MIGRATIONS.len() });
+    }
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d_07_the_linked_sqlite_is_new_enough() {
+        assert_sqlite_version().unwrap();
+    }
+
+    #[test]
+    fn d_08_a_second_opener_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Database::open(directory.path(), Options::default()).unwrap();
+        assert!(matches!(Database::open(directory.path(), Options::default()), Err(StoreError::InUse(_))));
+        drop(first);
+        Database::open(directory.path(), Options::default()).unwrap();
+    }
+
+    #[test]
+    fn d_10_a_newer_schema_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Database::open(directory.path(), Options::default()).unwrap());
+        let connection = Connection::open(directory.path().join("tollgate.db")).unwrap();
+        connection.pragma_update(None, "user_version", 999).unwrap();
+        drop(connection);
+        let refused = Database::open(directory.path(), Options::default());
+        assert!(matches!(refused, Err(StoreError::SchemaTooNew { found: 999, .. })));
+    }
+
+    #[test]
+    fn the_data_directory_is_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("data");
+        let _database = Database::open(&directory, Options::default()).unwrap();
+        assert_eq!(std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

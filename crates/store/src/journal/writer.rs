@@ -1,0 +1,213 @@
+//! The one thread that writes.
+
+use super::folds::Folds;
+use super::queue::{Change, Group, Queue};
+use super::rows::{INSERT, Row, SELECT};
+use crate::database::StoreError;
+use domain::ledger::Entry;
+use domain::{Seq, Timestamp};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the folds are written while there is something to write.
+const FOLD_INTERVAL: Duration = Duration::from_secs(1);
+/// Fold rows that are written at once, whatever the time.
+const FOLD_ROWS_MAX: usize = 50_000;
+/// First and longest pause between attempts to commit.
+const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The running writer. Dropping it commits everything that waits, then ends the thread.
+pub struct Writer {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Holds that were open when the database was opened: for recovery, once.
+    open_at_start: Mutex<Vec<Entry>>,
+}
+
+impl Writer {
+    /// Brings the stored folds up to date and starts the thread.
+    pub(crate) fn start(
+        mut connection: Connection,
+        reopen: impl Fn() -> Result<Connection, StoreError> + Send + 'static,
+        patience: Duration,
+    ) -> Result<Self, StoreError> {
+        let (folds, open) = catch_up(&mut connection)?;
+        let last_at: Option<i64> = connection
+            .query_row("select at from journal order by seq desc limit 1", [], |row| row.get(0))
+            .optional()?;
+        let queue = Arc::new(Queue::new(folds.last(), Timestamp(last_at.unwrap_or(0))));
+        let worker = Worker { connection, reopen: Box::new(reopen), queue: queue.clone(), folds, text: String::new() };
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || worker.run(patience))
+            .map_err(|source| StoreError::File { action: "start", path: "the writer thread".into(), source })?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)), open_at_start: Mutex::new(open) })
+    }
+
+    /// The queue in front of the thread.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    pub(crate) fn submit(&self, change: Change) -> Result<(), StoreError> {
+        self.queue.submit(change).map_err(|_| StoreError::Unavailable)
+    }
+
+    /// Waits until the folds contain everything that is durable now: for reports that must be exact.
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        let (done, flushed) = tokio::sync::oneshot::channel();
+        self.queue.request_flush(done).map_err(|_| StoreError::Unavailable)?;
+        flushed.await.map_err(|_| StoreError::Unavailable)
+    }
+
+    pub(crate) fn take_open_at_start(&self) -> Vec<Entry> {
+        std::mem::take(&mut self.open_at_start.lock())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal's writer thread had panicked");
+        }
+    }
+}
+
+/// Adds the rows that the stored folds lack, and finds the holds that are open.
+fn catch_up(connection: &mut Connection) -> Result<(Folds, Vec<Entry>), StoreError> {
+    let (applied, oldest_open): (i64, i64) =
+        connection.query_row("select applied, oldest_open from progress", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut folds = Folds::new(Seq(applied));
+    {
+        let open_then = format!(
+            "{SELECT} where seq >= ?1 and seq <= ?2 and kind = 2
+               and not exists (select 1 from temp.resolved where resolved.hold = journal.seq)"
+        );
+        connection.execute_batch("create temp table resolved (hold integer primary key)")?;
+        connection.execute(
+            "insert or ignore into temp.resolved
+             select hold from journal where seq >= ?1 and seq <= ?2 and hold is not null",
+            [oldest_open, applied],
+        )?;
+        let mut statement = connection.prepare(&open_then)?;
+        let mut rows = statement.query([oldest_open, applied])?;
+        while let Some(row) = rows.next()? {
+            folds.restore_open(&Row::read(row)?);
+        }
+        let mut statement = connection.prepare(&format!("{SELECT} where seq > ?1 order by seq"))?;
+        let mut rows = statement.query([applied])?;
+        while let Some(row) = rows.next()? {
+            folds.add(&Row::read(row)?);
+        }
+    }
+    connection.execute_batch("drop table temp.resolved")?;
+    if folds.is_dirty() {
+        folds.write(connection)?;
+    }
+    let mut open = Vec::new();
+    {
+        let mut statement = connection.prepare(&format!("{SELECT} where seq = ?1"))?;
+        for seq in folds.open_holds() {
+            let mut rows = statement.query([seq.0])?;
+            let row = rows.next()?.ok_or_else(|| StoreError::Damaged(format!("journal row {seq} is gone")))?;
+            open.push(Row::read(row)?);
+        }
+    }
+    Ok((folds, open))
+}
+
+struct Worker {
+    connection: Connection,
+    reopen: Box<dyn Fn() -> Result<Connection, StoreError> + Send>,
+    queue: Arc<Queue>,
+    folds: Folds,
+    text: String,
+}
+
+impl Worker {
+    fn run(mut self, patience: Duration) {
+        let mut folded_at = Instant::now();
+        loop {
+            let Group { entries, changes, flushes, closing } = self.queue.take(patience, FOLD_INTERVAL);
+            if !entries.is_empty() {
+                self.commit_until_durable(&entries);
+            }
+            for change in changes {
+                change(&mut self.connection);
+            }
+            let due = folded_at.elapsed() >= FOLD_INTERVAL || self.folds.len() >= FOLD_ROWS_MAX;
+            if self.folds.is_dirty() && (due || closing || !flushes.is_empty()) {
+                self.write_folds();
+                folded_at = Instant::now();
+            }
+            for done in flushes {
+                // Whoever asked may be gone.
+                let _ = done.send(());
+            }
+            if closing && self.queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Commits a group, however long it takes. A failed attempt may still have been committed, so the journal
+    /// is asked before the next one.
+    fn commit_until_durable(&mut self, entries: &[Entry]) {
+        let (first, last) = match entries {
+            [first, .., last] => (first.seq, last.seq),
+            [only] => (only.seq, only.seq),
+            [] => return,
+        };
+        let mut pause = RETRY_PAUSES.0;
+        while let Err(error) = self.commit(entries) {
+            tracing::error!(%error, entries = entries.len(), "cannot commit to the journal; trying again");
+            self.queue.report_failure();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_PAUSES.1);
+            match (self.reopen)() {
+                Ok(connection) => self.connection = connection,
+                Err(error) => tracing::error!(%error, "cannot reopen the database"),
+            }
+            if self.is_committed(first) {
+                break;
+            }
+        }
+        for entry in entries {
+            self.folds.add(entry);
+        }
+        self.queue.confirm(last);
+    }
+
+    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut statement = transaction.prepare_cached(INSERT)?;
+            for entry in entries {
+                Row::insert(&mut statement, entry, &mut self.text)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// A group is all there or not there at all, so its first entry tells.
+    fn is_committed(&self, first: Seq) -> bool {
+        self.connection
+            .query_row("select 1 from journal where seq = ?1", [first.0], |_| Ok(()))
+            .optional()
+            .is_ok_and(|found| found.is_some())
+    }
+
+    fn write_folds(&mut self) {
+        match self.folds.write(&mut self.connection) {
+            Ok(()) => self.queue.confirm_folded(self.folds.last()),
+            Err(error) => tracing::error!(%error, "cannot write the sums; they are kept"),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Keys: what callers present, and what each may do.
+
+use crate::accounts::{self, Account, checked_name};
+use crate::database::{Database, StoreError};
+use crate::secrets::Digest;
+use domain::ledger::Quota;
+use domain::{AccountId, KeyId, Nanos, Timestamp};
+use quick_cache::sync::Cache;
+use rusqlite::{Connection, Row};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Callers that are remembered between requests.
+const CALLERS_CACHED: usize = 20_000;
+/// Models or addresses that one key can list.
+const LIST_ITEMS_MAX: usize = 500;
+
+/// A key without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its id.
+    pub id: KeyId,
+    /// Who pays.
+    pub account: AccountId,
+    /// Its name within the account.
+    pub name: String,
+    /// Enough of the secret to tell it from others.
+    pub hint: String,
+    /// Whether it works.
+    pub status: KeyStatus,
+    /// From then on it does not.
+    pub expires_at: Option<Timestamp>,
+    /// What it may use up.
+    pub quota: Quota,
+    /// The only models that it may ask for; `None` is all. A trailing `*` stands for any ending.
+    pub models: Option<Vec<String>>,
+    /// The only addresses that it may come from, as addresses or CIDR blocks; `None` is all.
+    pub addresses: Option<Vec<String>>,
+    /// How errors are dressed for it, if not as for its account.
+    pub error_profile: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// Whether a key works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatus {
+    /// It does.
+    Active,
+    /// It is refused until it is active again.
+    Blocked,
+    /// It is gone, but its past is kept.
+    Deleted,
+}
+
+impl KeyStatus {
+    /// The name in the database and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Blocked => "blocked",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, StoreError> {
+        match name {
+            "active" => Ok(Self::Active),
+            "blocked" => Ok(Self::Blocked),
+            "deleted" => Ok(Self::Deleted),
+            _ => Err(StoreError::Damaged(format!("key status {name:?}"))),
+        }
+    }
+}
+
+/// What a new key is to be.
+#[derive(Clone, Debug, Default)]
+pub struct NewKey {
+    /// Its name within the account.
+    pub name: String,
+    /// From then on it does not work.
+    pub expires_at: Option<Timestamp>,
+    /// What it may use up.
+    pub quota: Quota,
+    /// The only models that it may ask for.
+    pub models: Option<Vec<String>>,
+    /// The only addresses that it may come from.
+    pub addresses: Option<Vec<String>>,
+    /// How errors are dressed for it.
+    pub error_profile: Option<String>,
+}
+
+/// What an operator may change of a key. An inner `None` removes the restriction.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// Blocked or active.
+    pub status: Option<KeyStatus>,
+    /// A new expiry.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// A new quota in money.
+    pub quota_money: Option<Option<Nanos>>,
+    /// A new quota in tokens.
+    pub quota_tokens: Option<Option<u64>>,
+    /// Other models.
+    pub models: Option<Option<Vec<String>>>,
+    /// Other addresses.
+    pub addresses: Option<Option<Vec<String>>>,
+    /// Another error profile.
+    pub error_profile: Option<Option<String>>,
+}
+
+/// Whoever presented a key, with everything that a decision about the request needs.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key.
+    pub key: Key,
+    /// Who pays.
+    pub account: Account,
+    /// The presented secret was rotated away and stops working then.
+    pub secret_valid_until: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
+                       error_profile, created_at";
+
+fn read(row: &Row<'_>) -> Result<Key, StoreError> {
+    let id = KeyId(row.get(0)?);
+    let list = |column: usize| -> Result<Option<Vec<String>>, StoreError> {
+        let text: Option<String> = row.get(column)?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| StoreError::Damaged(format!("key {id}: {error}")))
+    };
+    Ok(Key {
+        id,
+        account: AccountId(row.get(1)?),
+        name: row.get(2)?,
+        hint: row.get(3)?,
+        status: KeyStatus::from_name(row.get_ref(4)?.as_str().unwrap_or_default())?,
+        expires_at: row.get::<_, Option<i64>>(5)?.map(Timestamp),
+        quota: Quota { money: row.get::<_, Option<i64>>(6)?.map(Nanos), tokens: row.get(7)? },
+        models: list(8)?,
+        addresses: list(9)?,
+        error_profile: row.get(10)?,
+        created_at: Timestamp(row.get(11)?),
+    })
+}
+
+fn list_text(list: Option<&Vec<String>>) -> Result<Option<String>, StoreError> {
+    let Some(list) = list else { return Ok(None) };
+    if list.len() > LIST_ITEMS_MAX {
+        return Err(StoreError::Refused(format!("a key lists at most {LIST_ITEMS_MAX} models or addresses")));
+    }
+    Ok(Some(serde_json::to_string(list).expect("a list of strings is always JSON")))
+}
+
+/// A quota fits the database's 64-bit integers and is not negative (M-29).
+fn checked_quota(quota: Quota) -> Result<(Option<i64>, Option<i64>), StoreError> {
+    let money = quota.money.map(|money| money.0);
+    if money.is_some_and(|money| money < 0) {
+        return Err(StoreError::Refused("a quota is not negative".to_owned()));
+    }
+    let tokens = quota.tokens.map(i64::try_from).transpose();
+    Ok((money, tokens.map_err(|_| StoreError::Refused("a quota in tokens is too large".to_owned()))?))
+}
+
+/// Creates a key for an account. The secret stays with the caller of this function.
+pub fn create(
+    connection: &Connection,
+    account: AccountId,
+    new: &NewKey,
+    hint: &str,
+    digest: &Digest,
+    now: Timestamp,
+) -> Result<Key, StoreError> {
+    let name = checked_name(&new.name)?;
+    let (money, tokens) = checked_quota(new.quota)?;
+    let (models, addresses) = (list_text(new.models.as_ref())?, list_text(new.addresses.as_ref())?);
+    connection
+        .prepare_cached(
+            "insert into keys (account, name, hint, expires_at, quota_nanos, quota_tokens, models, addresses,
+                               error_profile, created_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute((
+            account.0,
+            name,
+            hint,
+            new.expires_at.map(|at| at.0),
+            money,
+            tokens,
+            models,
+            addresses,
+            &new.error_profile,
+            now.0,
+        ))?;
+    let id = KeyId(connection.last_insert_rowid());
+    connection
+        .prepare_cached("insert into key_secrets (digest, key) values (?1, ?2)")?
+        .execute((digest.as_slice(), id.0))?;
+    by_id(connection, id)?.ok_or_else(|| StoreError::Damaged(format!("key {id} vanished")))
+}
+
+/// The key of that id, unless deleted.
+pub fn by_id(connection: &Connection, id: KeyId) -> Result<Option<Key>, StoreError> {
+    let mut statement =
+        connection.prepare_cached(&format!("select {COLUMNS} from keys where id = ?1 and status <> 'deleted'"))?;
+    let mut rows = statement.query([id.0])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Keys after `after`, of one account or of all, at most `limit`, by id. Deleted ones are not among them.
+pub fn list(
+    connection: &Connection,
+    account: Option<AccountId>,
+    after: KeyId,
+    limit: u32,
+) -> Result<Vec<Key>, StoreError> {
+    let condition = if account.is_some() { "account = ?3" } else { "?3 is null" };
+    let mut statement = connection.prepare_cached(&format!(
+        "select {COLUMNS} from keys where id > ?1 and status <> 'deleted' and {condition} order by id limit ?2"
+    ))?;
+    let mut rows = statement.query((after.0, limit, account.map(|account| account.0)))?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row)?);
+    }
+    Ok(keys)
+}
+
+/// Changes what is given and returns the key as it is then; `None` if there is none.
+pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<Option<Key>, StoreError> {
+    let Some(key) = by_id(connection, id)? else { return Ok(None) };
+    let name = match &change.name {
+        Some(name) => checked_name(name)?.to_owned(),
+        None => key.name,
+    };
+    let quota = Quota {
+        money: change.quota_money.unwrap_or(key.quota.money),
+        tokens: change.quota_tokens.unwrap_or(key.quota.tokens),
+    };
+    let (money, tokens) = checked_quota(quota)?;
+    let models = change.models.clone().unwrap_or(key.models);
+    let addresses = change.addresses.clone().unwrap_or(key.addresses);
+    connection
+        .prepare_cached(
+            "update keys set name = ?2, status = ?3, expires_at = ?4, quota_nanos = ?5, quota_tokens = ?6,
+                             models = ?7, addresses = ?8, error_profile = ?9
+             where id = ?1",
+        )?
+        .execute((
+            id.0,
+            name,
+            change.status.unwrap_or(key.status).name(),
+            change.expires_at.unwrap_or(key.expires_at).map(|at| at.0),
+            money,
+            tokens,
+            list_text(models.as_ref())?,
+            list_text(addresses.as_ref())?,
+            change.error_profile.clone().unwrap_or(key.error_profile),
+        ))?;
+    by_id(connection, id)
+}
+
+/// Deletes a key and its secrets; its past stays. False if there is none.
+pub fn delete(connection: &Connection, id: KeyId) -> Result<bool, StoreError> {
+    connection.prepare_cached("delete from key_secrets where key = ?1")?.execute([id.0])?;
+    let changed = connection
+        .prepare_cached("update keys set status = 'deleted' where id = ?1 and status <> 'deleted'")?
+        .execute([id.0])?;
+    Ok(changed > 0)
+}
+
+/// Gives a key a new secret. Earlier ones stop working at `old_until`.
+pub fn rotate(
+    connection: &Connection,
+    id: KeyId,
+    hint: &str,
+    digest: &Digest,
+    old_until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Key>, StoreError> {
+    if by_id(connection, id)?.is_none() {
+        return Ok(None);
+    }
+    connection
+        .prepare_cached("delete from key_secrets where key = ?1 and valid_until <= ?2")?
+        .execute([id.0, now.0])?;
+    connection
+        .prepare_cached("update key_secrets set valid_until = min(coalesce(valid_until, ?2), ?2) where key = ?1")?
+        .execute([id.0, old_until.0])?;
+    connection
+        .prepare_cached("insert into key_secrets (digest, key) values (?1, ?2)")?
+        .execute((digest.as_slice(), id.0))?;
+    connection.prepare_cached("update keys set hint = ?2 where id = ?1")?.execute((id.0, hint))?;
+    by_id(connection, id)
+}
+
+fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, StoreError> {
+    let mut statement = connection.prepare_cached("select key, valid_until from key_secrets where digest = ?1")?;
+    let mut rows = statement.query([digest.as_slice()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let (id, valid_until) = (KeyId(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Timestamp));
+    let Some(key) = by_id(connection, id)? else { return Ok(None) };
+    let account = accounts::by_id(connection, key.account)?
+        .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
+    Ok(Some(Caller { key, account, secret_valid_until: valid_until }))
+}
+
+/// Callers by digest: the look-up of every request. Remembers those who exist; whoever does not is looked up
+/// each time, by an index.
+pub struct Callers {
+    database: Database,
+    cache: Cache<Digest, Arc<Caller>>,
+    /// Counts changes, so that a look-up that raced one is not remembered.
+    generation: AtomicU64,
+}
+
+impl Callers {
+    /// An empty memory over a database.
+    pub fn new(database: Database) -> Self {
+        Self { database, cache: Cache::new(CALLERS_CACHED), generation: AtomicU64::new(0) }
+    }
+
+    /// Whoever presents a secret of that digest.
+    pub async fn find(&self, digest: &Digest) -> Result<Option<Arc<Caller>>, StoreError> {
+        if let Some(caller) = self.cache.get(digest) {
+            return Ok(Some(caller));
+        }
+        let generation = self.generation.load(Ordering::Acquire);
+        let wanted = *digest;
+        let found = self.database.read(move |connection| caller(connection, &wanted)).await?;
+        let Some(found) = found.map(Arc::new) else { return Ok(None) };
+        self.cache.insert(*digest, found.clone());
+        if self.generation.load(Ordering::Acquire) != generation {
+            self.cache.remove(digest);
+        }
+        Ok(Some(found))
+    }
+
+    /// Keys or accounts changed: forget everything, from the next request on.
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+        self.cache.clear();
+    }
+}

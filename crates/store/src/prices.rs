@@ -1,0 +1,424 @@
+//! The price book: dated versions of prices, of which the newest of each source counts.
+
+use crate::database::{Database, StoreError};
+use domain::price::{Price, PriceSheet};
+use domain::{PriceId, Timestamp};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The book that ships with the executable; see `cargo xtask prices`.
+const SHIPPED: &str = include_str!("../price_book.json");
+/// Price versions kept compiled.
+const VERSIONS_KEPT: usize = 10_000;
+
+/// Who set a price. An operator's wins over the configuration file's, and that over the shipped book's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PriceSource {
+    /// The book that ships with the executable.
+    Book,
+    /// The configuration file.
+    Config,
+    /// An operator, at run time.
+    Operator,
+}
+
+impl PriceSource {
+    /// The name in the database and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Book => "book",
+            Self::Config => "config",
+            Self::Operator => "operator",
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self, StoreError> {
+        [Self::Book, Self::Config, Self::Operator]
+            .into_iter()
+            .find(|source| source.name() == name)
+            .ok_or_else(|| StoreError::Damaged(format!("price source {name:?}")))
+    }
+}
+
+/// One version of one model's price.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PriceVersion {
+    /// What charges name.
+    pub id: PriceId,
+    /// The provider it holds for; `None` is any.
+    pub provider: Option<String>,
+    /// The model.
+    pub model: String,
+    /// Who set it.
+    pub source: PriceSource,
+    /// What kind of model it is, as the book says (`chat`, `embedding` …).
+    pub mode: Option<String>,
+    /// The price as written.
+    pub sheet: PriceSheet,
+    /// It was withdrawn: what it hid counts again.
+    pub retired: bool,
+    /// Since when it counts.
+    pub created_at: Timestamp,
+}
+
+const COLUMNS: &str = "id, provider, model, source, mode, sheet, retired, created_at";
+
+fn read(row: &Row<'_>) -> Result<PriceVersion, StoreError> {
+    let id = PriceId(row.get(0)?);
+    let damaged = |error: String| StoreError::Damaged(format!("price {id}: {error}"));
+    let sheet = row.get_ref(5)?.as_str().map_err(|error| damaged(error.to_string()))?;
+    Ok(PriceVersion {
+        id,
+        provider: row.get(1)?,
+        model: row.get(2)?,
+        source: PriceSource::from_name(row.get_ref(3)?.as_str().unwrap_or_default())?,
+        mode: row.get(4)?,
+        sheet: serde_json::from_str(sheet).map_err(|error| damaged(error.to_string()))?,
+        retired: row.get(6)?,
+        created_at: Timestamp(row.get(7)?),
+    })
+}
+
+/// Sets a price, as a new version unless the newest of that source says the same. A sheet that prices nothing is
+/// refused.
+pub fn set(
+    connection: &Connection,
+    provider: Option<&str>,
+    model: &str,
+    source: PriceSource,
+    mode: Option<&str>,
+    sheet: &PriceSheet,
+    now: Timestamp,
+) -> Result<PriceVersion, StoreError> {
+    let sheet = sheet.clone().with_default_multiplier(model);
+    sheet.compile().map_err(|error| StoreError::Refused(format!("price of {model:?}: {error}")))?;
+    if let Some(newest) = newest(connection, provider, model, source)?
+        && !newest.retired
+        && newest.sheet == sheet
+    {
+        return Ok(newest);
+    }
+    insert(connection, provider, model, source, mode, &sheet, false, now)
+}
+
+/// Withdraws the price of one source. False if there is none.
+pub fn retire(
+    connection: &Connection,
+    provider: Option<&str>,
+    model: &str,
+    source: PriceSource,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    match newest(connection, provider, model, source)? {
+        Some(version) if !version.retired => {
+            let PriceVersion { mode, sheet, .. } = version;
+            insert(connection, provider, model, source, mode.as_deref(), &sheet, true, now)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn newest(
+    connection: &Connection,
+    provider: Option<&str>,
+    model: &str,
+    source: PriceSource,
+) -> Result<Option<PriceVersion>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "select {COLUMNS} from prices where model = ?1 and provider is ?2 and source = ?3 order by id desc limit 1"
+    ))?;
+    let mut rows = statement.query((model, provider, source.name()))?;
+    rows.next()?.map(read).transpose()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the columns of one row")]
+fn insert(
+    connection: &Connection,
+    provider: Option<&str>,
+    model: &str,
+    source: PriceSource,
+    mode: Option<&str>,
+    sheet: &PriceSheet,
+    retired: bool,
+    now: Timestamp,
+) -> Result<PriceVersion, StoreError> {
+    let text = serde_json::to_string(sheet).expect("a sheet is always JSON");
+    connection
+        .prepare_cached(
+            "insert into prices (provider, model, source, mode, sheet, retired, created_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute((provider, model, source.name(), mode, text, retired, now.0))?;
+    Ok(PriceVersion {
+        id: PriceId(connection.last_insert_rowid()),
+        provider: provider.map(str::to_owned),
+        model: model.to_owned(),
+        source,
+        mode: mode.map(str::to_owned),
+        sheet: sheet.clone(),
+        retired,
+        created_at: now,
+    })
+}
+
+/// Takes the shipped book in, once per release of the book. What operators set is untouched.
+pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError> {
+    #[derive(Deserialize)]
+    struct Shipped {
+        date: String,
+        models: Vec<ShippedModel>,
+    }
+    #[derive(Deserialize)]
+    struct ShippedModel {
+        provider: String,
+        model: String,
+        mode: Option<String>,
+        #[serde(flatten)]
+        sheet: serde_json::Map<String, serde_json::Value>,
+    }
+    let book: Shipped = serde_json::from_str(SHIPPED).expect("the shipped book is checked by a test");
+    let seeded: Option<String> = connection
+        .query_row("select value from settings where name = 'price_book'", [], |row| row.get(0))
+        .optional()?;
+    if seeded.as_deref() == Some(book.date.as_str()) {
+        return Ok(0);
+    }
+    for model in &book.models {
+        let sheet = PriceSheet::from_map(&model.sheet).expect("the shipped book is checked by a test");
+        let (provider, mode) = (Some(model.provider.as_str()), model.mode.as_deref());
+        set(connection, provider, &model.model, PriceSource::Book, mode, &sheet, now)?;
+    }
+    connection.execute(
+        "insert into settings values ('price_book', ?1) on conflict (name) do update set value = excluded.value",
+        [&book.date],
+    )?;
+    Ok(book.models.len())
+}
+
+/// The versions that count now: the newest of each (source, provider, model) that is not retired.
+pub fn current(connection: &Connection) -> Result<Vec<PriceVersion>, StoreError> {
+    let mut statement = connection.prepare(&format!(
+        "select {COLUMNS} from prices
+         where id in (select max(id) from prices group by source, provider, model) and not retired order by id"
+    ))?;
+    let mut rows = statement.query([])?;
+    let mut versions = Vec::new();
+    while let Some(row) = rows.next()? {
+        versions.push(read(row)?);
+    }
+    Ok(versions)
+}
+
+/// The version of that id, current or not.
+pub fn by_id(connection: &Connection, id: PriceId) -> Result<Option<PriceVersion>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("select {COLUMNS} from prices where id = ?1"))?;
+    let mut rows = statement.query([id.0])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// A price that counts now, ready for arithmetic.
+#[derive(Clone, Debug)]
+pub struct Priced {
+    /// The version.
+    pub id: PriceId,
+    /// Its arithmetic.
+    pub price: Arc<Price>,
+}
+
+/// All prices that count now. A snapshot: changed prices make a new one.
+pub struct PriceBook {
+    by_model: HashMap<String, Vec<Candidate>>,
+}
+
+struct Candidate {
+    provider: Option<String>,
+    source: PriceSource,
+    mode: Option<String>,
+    priced: Priced,
+}
+
+impl PriceBook {
+    /// Compiles the versions that count.
+    pub fn load(connection: &Connection) -> Result<Self, StoreError> {
+        Self::from_versions(current(connection)?)
+    }
+
+    /// A book of the given versions.
+    pub fn from_versions(versions: Vec<PriceVersion>) -> Result<Self, StoreError> {
+        let mut by_model: HashMap<String, Vec<Candidate>> = HashMap::new();
+        for version in versions {
+            let PriceVersion { id, provider, model, source, mode, sheet, .. } = version;
+            let price = sheet.compile().map_err(|error| StoreError::Damaged(format!("price {id}: {error}")))?;
+            let priced = Priced { id, price: Arc::new(price) };
+            by_model.entry(model).or_default().push(Candidate { provider, source, mode, priced });
+        }
+        by_model.values_mut().for_each(Vec::shrink_to_fit);
+        by_model.shrink_to_fit();
+        Ok(Self { by_model })
+    }
+
+    /// The price of a public model that `upstream_model` at `provider` serves, if there is one.
+    ///
+    /// What an operator or the configuration set for the public name wins; then what they set for the upstream's
+    /// name; then the shipped book's price at that provider; then, for servers of unknown provider, the shipped
+    /// price of the same name.
+    pub fn find(&self, model: &str, provider: &str, upstream_model: &str) -> Option<&Priced> {
+        let set_by_people = |name: &str| self.best(name, provider, PriceSource::Config);
+        set_by_people(model)
+            .or_else(|| set_by_people(upstream_model))
+            .or_else(|| self.best(upstream_model, provider, PriceSource::Book))
+            .or_else(|| self.of_any_provider(upstream_model))
+    }
+
+    /// Models of one provider in the shipped book whose mode is one of `modes`.
+    pub fn models_of<'a>(&'a self, provider: &'a str, modes: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+        self.by_model.iter().filter_map(move |(model, candidates)| {
+            let fits = |candidate: &Candidate| {
+                candidate.provider.as_deref() == Some(provider)
+                    && candidate.mode.as_deref().is_some_and(|mode| modes.contains(&mode))
+            };
+            candidates.iter().any(fits).then_some(model.as_str())
+        })
+    }
+
+    fn best(&self, model: &str, provider: &str, least: PriceSource) -> Option<&Priced> {
+        let fitting = self.by_model.get(model)?.iter().filter(|candidate| {
+            candidate.source >= least && candidate.provider.as_deref().is_none_or(|own| own == provider)
+        });
+        fitting
+            .max_by_key(|candidate| (candidate.source, candidate.provider.is_some(), candidate.priced.id))
+            .map(|c| &c.priced)
+    }
+
+    /// Only if all providers' prices of that name agree on the maker: the plain name's own provider.
+    fn of_any_provider(&self, model: &str) -> Option<&Priced> {
+        const MAKERS: [&str; 8] =
+            ["openai", "anthropic", "gemini", "deepseek", "mistral", "xai", "dashscope", "moonshot"];
+        let candidates = self.by_model.get(model)?;
+        MAKERS
+            .iter()
+            .find_map(|maker| candidates.iter().find(|candidate| candidate.provider.as_deref() == Some(maker)))
+            .map(|candidate| &candidate.priced)
+    }
+}
+
+/// Compiled prices of any version, also of the past: for recovery and for the sweeper.
+pub struct Versions {
+    database: Database,
+    compiled: Mutex<HashMap<PriceId, Arc<Price>>>,
+}
+
+impl Versions {
+    /// Versions of a database.
+    pub fn new(database: Database) -> Self {
+        Self { database, compiled: Mutex::new(HashMap::new()) }
+    }
+
+    /// The price of a version. Blocks on the database at first use of each.
+    pub fn get(&self, id: PriceId) -> Result<Arc<Price>, StoreError> {
+        if let Some(price) = self.compiled.lock().get(&id) {
+            return Ok(price.clone());
+        }
+        let price = Arc::new(self.database.read_now(|connection| compiled(connection, id))?);
+        let mut kept = self.compiled.lock();
+        if kept.len() >= VERSIONS_KEPT {
+            kept.clear();
+        }
+        kept.insert(id, price.clone());
+        Ok(price)
+    }
+}
+
+/// Reads and compiles one version.
+pub(crate) fn compiled(connection: &Connection, id: PriceId) -> Result<Price, StoreError> {
+    let version =
+        by_id(connection, id)?.ok_or_else(|| StoreError::Damaged(format!("price {id} is not in the book")))?;
+    version.sheet.compile().map_err(|error| StoreError::Damaged(format!("price {id}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Usage;
+
+    fn database() -> (tempfile::TempDir, Database) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), crate::database::Options::default()).unwrap();
+        (directory, database)
+    }
+
+    fn sheet(json: &str) -> PriceSheet {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_shipped_book_is_taken_in_once() {
+        let (_directory, database) = database();
+        let seeded = database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
+        assert!(seeded > 1_000, "{seeded} models");
+        assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
+        let book = database.read_now(PriceBook::load).unwrap();
+        let gpt = book.find("gpt-4o", "openai", "gpt-4o").unwrap();
+        assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
+        assert!(book.models_of("openai", &["chat"]).any(|model| model == "gpt-4o"));
+        assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
+    }
+
+    #[tokio::test]
+    async fn m_33_a_changed_price_is_a_new_version_and_the_old_one_stays() {
+        let (_directory, database) = database();
+        let set = |json: &'static str| {
+            let database = database.clone();
+            async move {
+                let set = move |tx: &rusqlite::Transaction<'_>| {
+                    super::set(tx, None, "m", PriceSource::Config, None, &sheet(json), Timestamp(0))
+                };
+                database.write(set).await.unwrap().id
+            }
+        };
+        let cheap = set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await;
+        assert_eq!(set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await, cheap, "nothing changed");
+        let dear = set(r#"{"input_per_million":"3","output_per_million":"6"}"#).await;
+        assert_ne!(cheap, dear);
+        let versions = Versions::new(database.clone());
+        let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
+        assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
+        let book = database.read_now(PriceBook::load).unwrap();
+        assert_eq!(book.find("m", "any", "m").unwrap().id, dear);
+    }
+
+    #[tokio::test]
+    async fn an_operators_price_wins_until_it_is_retired() {
+        let (_directory, database) = database();
+        database
+            .write(|tx| {
+                let (cheap, dear) = (sheet(r#"{"input_per_million":"1"}"#), sheet(r#"{"input_per_million":"9"}"#));
+                set(tx, None, "m", PriceSource::Config, None, &cheap, Timestamp(0))?;
+                set(tx, None, "m", PriceSource::Operator, None, &dear, Timestamp(0))
+            })
+            .await
+            .unwrap();
+        let rate = || {
+            let book = database.read_now(PriceBook::load).unwrap();
+            let priced = book.find("m", "any", "x").unwrap();
+            priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
+        };
+        assert_eq!(rate(), "9.00");
+        let retired = database.write(|tx| retire(tx, None, "m", PriceSource::Operator, Timestamp(1))).await;
+        assert!(retired.unwrap());
+        assert_eq!(rate(), "1.00");
+    }
+
+    #[tokio::test]
+    async fn m_34_a_price_that_prices_nothing_is_refused_on_write() {
+        let (_directory, database) = database();
+        let empty = database
+            .write(|tx| set(tx, None, "m", PriceSource::Operator, None, &PriceSheet::default(), Timestamp(0)))
+            .await;
+        assert!(matches!(empty, Err(StoreError::Refused(_))), "{empty:?}");
+    }
+}
