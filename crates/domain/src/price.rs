@@ -83,16 +83,10 @@ impl Price {
             .expect("the standard table always has base rates")
     }
 
-    /// Nothing on this price costs anything.
-    pub fn is_free(&self) -> bool {
-        self.service.iter().map(|(_, table)| table).chain([&self.standard]).all(|table| {
-            table
-                .tiers
-                .iter()
-                .map(|(_, rates)| rates)
-                .chain([&table.base])
-                .all(|rates| rates == &[Rate::ZERO; Meter::COUNT])
-        })
+    /// Units of that meter cost something, on whatever tier.
+    pub fn prices(&self, meter: Meter) -> bool {
+        let tables = self.service.iter().map(|(_, table)| table).chain([&self.standard]);
+        tables.flat_map(|table| table.rates_possible(u64::MAX)).any(|rates| rates[meter as usize] > Rate::ZERO)
     }
 
     fn table(&self, service_tier: Option<&str>) -> &Table {

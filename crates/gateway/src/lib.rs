@@ -1,1 +1,25 @@
-//! stub
+//! The life of a request: authenticate → admit → choose → translate → send → stream → settle → record.
+//!
+//! Start with [`Gateway::serve`] in [`lifecycle`]: it reads as that list. Every path to an upstream goes through a
+//! [`settle::Held`], which cannot be made without a hold and cannot be dropped without resolving it.
+//!
+//! This crate knows no web framework, no dashboard and no configuration file. Time comes from [`clock::Clock`], so
+//! that a simulation can run the same code in virtual time over a ledger in memory.
+
+pub mod admit;
+pub mod authenticate;
+pub mod catalog;
+pub mod clock;
+pub mod counters;
+pub mod failure;
+pub mod lifecycle;
+pub mod relay;
+pub mod settle;
+pub mod simulator;
+pub mod tokens;
+pub mod upstream;
+
+pub use catalog::Catalog;
+pub use clock::Clock;
+pub use failure::{Case, Failure};
+pub use lifecycle::{Answer, AnswerBody, Gateway, Settings};

@@ -1,0 +1,540 @@
+//! The life of a request, read downwards in [`Gateway::serve`].
+
+use crate::admit::{self, Admitted, admit, store_unavailable};
+use crate::authenticate::allows_model;
+use crate::catalog::{Catalog, Route};
+use crate::clock::Clock;
+use crate::counters::Counters;
+use crate::failure::{Case, Failure};
+use crate::relay::Relay;
+use crate::settle::Held;
+use crate::tokens::{RunningCount, Tokenizers};
+use crate::upstream::{Reply, SendError, Upstream};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use domain::ledger::Ending;
+use domain::usage::{COUNT_MAX, Usage};
+use domain::{Meter, Nanos};
+use http::{HeaderMap, StatusCode, header};
+use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use store::keys::Caller;
+use store::ledger::Ledger;
+use store::prices::Priced;
+use tokio::time::{Instant, timeout};
+
+/// Longest prompt that is kept until the answer is there, in case it has to be counted.
+const PROMPT_KEPT_MAX: usize = 64 * 1024;
+/// Largest error body of an upstream that is read.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+/// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+/// What `retry-after` says when a busy upstream gives no time, and the range in which its own is believed.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// The limits of every request.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// From sending a request to the head of the answer, and for a stream to its first event.
+    pub first_byte_timeout: Duration,
+    /// The longest silence within a stream.
+    pub idle_timeout: Duration,
+    /// The longest that any request may take.
+    pub request_timeout: Duration,
+    /// The largest answer that comes in one piece.
+    pub answer_bytes_max: usize,
+    /// The largest single event of a stream.
+    pub event_bytes_max: usize,
+    /// What happens to a stream whose caller left.
+    pub on_client_left: OnClientLeft,
+}
+
+/// What happens to a stream whose caller left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClientLeft {
+    /// The upstream is stopped; what was produced is charged by the gateway's own count.
+    Stop,
+    /// The upstream is read to its end, within the timeouts, and its own usage is charged.
+    Drain,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(120),
+            request_timeout: Duration::from_secs(3600),
+            answer_bytes_max: 64 * 1024 * 1024,
+            event_bytes_max: 8 * 1024 * 1024,
+            on_client_left: OnClientLeft::Stop,
+        }
+    }
+}
+
+/// Everything that serving a request needs.
+pub struct Gateway {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) tokenizers: Tokenizers,
+    pub(crate) settings: Settings,
+    catalog: ArcSwap<Catalog>,
+    draining: AtomicBool,
+    cut: AtomicBool,
+}
+
+/// A successful answer.
+pub struct Answer {
+    /// The model that served.
+    pub model: Arc<str>,
+    /// The upstream that served. Not for every caller's eyes.
+    pub upstream: Arc<str>,
+    /// What it cost; for a stream that is known only at its end.
+    pub cost: Option<Nanos>,
+    /// The output cap that the gateway asked for in place of the caller.
+    pub output_cap: Option<u64>,
+    /// The body.
+    pub body: AnswerBody,
+}
+
+/// The body of a successful answer.
+pub enum AnswerBody {
+    /// JSON, in one piece.
+    Whole(Bytes),
+    /// Server-sent events.
+    Stream(Box<Relay>),
+}
+
+/// What the later phases know of a request.
+pub(crate) struct Exchange {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) priced: Priced,
+    pub(crate) model: Arc<str>,
+    pub(crate) upstream_model: Arc<str>,
+    pub(crate) output_cap: Option<u64>,
+    pub(crate) asked_for_usage: bool,
+    web_search: bool,
+    /// The caller's body, if it is short enough to be kept, and its length.
+    prompt: Option<Bytes>,
+    prompt_bytes: usize,
+    deadline: Instant,
+}
+
+impl Gateway {
+    /// A gateway with an empty catalog.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        clock: Arc<Clock>,
+        counters: Arc<Counters>,
+        tokenizers: Tokenizers,
+        settings: Settings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            clock,
+            counters,
+            tokenizers,
+            settings,
+            catalog: ArcSwap::default(),
+            draining: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+        })
+    }
+
+    /// The ledger behind it.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    /// The routes of this moment.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Other routes or prices from the next request on.
+    pub fn set_catalog(&self, catalog: Catalog) {
+        self.catalog.store(Arc::new(catalog));
+    }
+
+    /// Takes no new requests; those under way go on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// No new requests are taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Ends the streams that are still open, each with an error event and a settlement.
+    pub fn cut_streams(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Serves a request of an authenticated caller.
+    pub async fn serve(
+        self: &Arc<Self>,
+        caller: &Caller,
+        endpoint: Endpoint,
+        body: Bytes,
+        request_id: Arc<str>,
+    ) -> Result<Answer, Failure> {
+        if self.is_draining() {
+            let message = "The gateway is stopping. Try again in a moment.";
+            return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
+        }
+        let request = Request::read(endpoint, &body)
+            .map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))?;
+        let catalog = self.catalog.load_full();
+        let (route, priced) = choose(&catalog, &request, caller)?;
+
+        // No path to an upstream without a hold: everything below goes through `held`.
+        let now = self.clock.now();
+        let lease = self.settings.request_timeout + LEASE_MARGIN;
+        let admitted = admit(&self.ledger, caller, &request, &request_id, route, priced, now, lease).await?;
+        let Admitted { hold, cap_to_set } = admitted;
+        let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
+        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), hold);
+
+        let forward = translate(&request, &body, route, cap_to_set);
+        let exchange = Exchange {
+            endpoint,
+            upstream: route.upstream.clone(),
+            priced: priced.clone(),
+            model: route.model.clone(),
+            upstream_model: route.upstream_model.clone(),
+            output_cap: cap_to_set,
+            asked_for_usage: request.include_usage,
+            web_search: request.web_search,
+            prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| body.clone()),
+            prompt_bytes: body.len(),
+            deadline: Instant::now() + self.settings.request_timeout,
+        };
+        if request.stream {
+            drop(catalog);
+            self.clone().begin_stream(exchange, held, forward).await
+        } else {
+            // A caller who leaves does not stop the upstream from working, so the answer is awaited all the same,
+            // for the usage in it.
+            OrDetach::new(self.clone().answer_whole(exchange, held, forward)).await
+        }
+    }
+
+    /// Send, wait for the whole answer, settle.
+    async fn answer_whole(self: Arc<Self>, exchange: Exchange, held: Held, forward: Bytes) -> Result<Answer, Failure> {
+        let (reply, held) = self.send(&exchange, held, forward).await?;
+        let (status, headers) = (reply.status, reply.headers);
+        let limit = if status == StatusCode::OK { self.settings.answer_bytes_max } else { ERROR_BYTES_MAX };
+        let body = match tokio::time::timeout_at(exchange.deadline, reply.body.collect(limit)).await {
+            Ok(Ok(Some(body))) => body,
+            Ok(Ok(None)) if status == StatusCode::OK => {
+                held.void(Ending::UpstreamMalformed);
+                return Err(upstream_failed("its answer is larger than this gateway passes on", "answer too large"));
+            }
+            Ok(Ok(None)) => Bytes::new(),
+            Ok(Err(error)) => {
+                held.void(Ending::UpstreamCut);
+                return Err(upstream_failed("it broke off its answer", &error.to_string()));
+            }
+            Err(_) => {
+                held.void(Ending::TimedOut);
+                return Err(timed_out("finish its answer"));
+            }
+        };
+        if status != StatusCode::OK {
+            held.void(Ending::UpstreamError);
+            return Err(refused_by_upstream(status, &headers, body));
+        }
+        let completion = match answer_of(exchange.endpoint, &headers, &body) {
+            Ok(completion) => completion,
+            Err((ending, failure)) => {
+                held.void(ending);
+                return Err(failure);
+            }
+        };
+        let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
+        if let Err(error) = held.durable().await {
+            held.void(Ending::GatewayFault);
+            return Err(store_unavailable(error.to_string()));
+        }
+        let tier = completion.service_tier.map(Arc::from);
+        let settled = held.settle(usage, tier, estimated, Ending::Complete);
+        Ok(Answer {
+            model: exchange.model,
+            upstream: exchange.upstream.name.clone(),
+            cost: Some(settled.cost),
+            output_cap: exchange.output_cap,
+            body: AnswerBody::Whole(body),
+        })
+    }
+
+    /// Send, wait for the first event, hand over to the relay.
+    async fn begin_stream(self: Arc<Self>, exchange: Exchange, held: Held, forward: Bytes) -> Result<Answer, Failure> {
+        let (reply, held) = self.send(&exchange, held, forward).await?;
+        if reply.status != StatusCode::OK {
+            let (status, headers) = (reply.status, reply.headers);
+            let body = match timeout(self.settings.idle_timeout, reply.body.collect(ERROR_BYTES_MAX)).await {
+                Ok(Ok(Some(body))) => body,
+                _ => Bytes::new(),
+            };
+            held.void(Ending::UpstreamError);
+            return Err(refused_by_upstream(status, &headers, body));
+        }
+        if let Err(encoding) = plain_encoding(&reply.headers) {
+            held.void(Ending::UpstreamMalformed);
+            return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
+        }
+        let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
+        let (output_cap, first_byte) = (exchange.output_cap, self.settings.first_byte_timeout);
+        let mut relay = Relay::new(self, exchange, held, reply.body);
+        match timeout(first_byte, relay.first_event()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => {
+                relay.void(Ending::UpstreamStalled);
+                return Err(timed_out("begin its answer"));
+            }
+        }
+        if let Err(error) = relay.durable().await {
+            relay.void(Ending::GatewayFault);
+            return Err(store_unavailable(error.to_string()));
+        }
+        Ok(Answer { model, upstream, cost: None, output_cap, body: AnswerBody::Stream(Box::new(relay)) })
+    }
+
+    /// One attempt. Gives `held` back with the reply, or voids it.
+    async fn send(&self, exchange: &Exchange, held: Held, forward: Bytes) -> Result<(Reply, Held), Failure> {
+        let started = Instant::now();
+        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(exchange.endpoint, forward, &held));
+        match sent.await {
+            Ok(Ok(reply)) => {
+                self.counters.upstream_answered(exchange.endpoint, started.elapsed());
+                Ok((reply, held))
+            }
+            Ok(Err(error @ SendError::Connect(_))) => {
+                held.void(Ending::UpstreamUnreachable);
+                let message = format!("The upstream of \"{}\" cannot be reached now.", exchange.model);
+                Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
+            }
+            Ok(Err(error)) => {
+                held.void(Ending::UpstreamCut);
+                Err(upstream_failed("it closed the connection without an answer", &error.to_string()))
+            }
+            Err(_) => {
+                held.void(Ending::UpstreamStalled);
+                Err(timed_out("begin its answer"))
+            }
+        }
+    }
+
+    /// The usage to charge for a whole answer, and whether the gateway counted it itself.
+    async fn usage_of(&self, exchange: &Exchange, completion: &Completion, body: &Bytes) -> (Usage, bool) {
+        if let Some(usage) = believable(&completion.usage, exchange.endpoint, completion.produced_anything) {
+            return (exchange.with_calls(usage), false);
+        }
+        let mut produced = RunningCount::default();
+        if exchange.endpoint != Endpoint::Embeddings {
+            produced.push(&openai::produced_text(body), &self.tokenizers, &exchange.upstream_model);
+        }
+        (self.counted(exchange, &completion.usage, produced).await, true)
+    }
+
+    /// The gateway's own count: what the upstream reported where that can be believed, the rest counted.
+    pub(crate) async fn counted(&self, exchange: &Exchange, reported: &Reported, produced: RunningCount) -> Usage {
+        let mut usage = reported.usage().copied().unwrap_or_default();
+        if usage.input_tokens() == 0 {
+            usage[Meter::Input] = self.prompt_tokens(exchange).await.min(COUNT_MAX);
+        }
+        if usage.output_tokens() == 0 && !produced.is_empty() {
+            usage[Meter::Output] = produced.finish(&self.tokenizers, &exchange.upstream_model).await.min(COUNT_MAX);
+        }
+        exchange.with_calls(usage)
+    }
+
+    async fn prompt_tokens(&self, exchange: &Exchange) -> u64 {
+        match &exchange.prompt {
+            Some(body) => {
+                let (text, framing) = openai::prompt_text(exchange.endpoint, body);
+                framing + self.tokenizers.count(&exchange.upstream_model, text).await
+            }
+            None => exchange.prompt_tokens_assumed(),
+        }
+    }
+}
+
+impl Exchange {
+    /// Adds what is billed beside tokens.
+    pub(crate) fn with_calls(&self, mut usage: Usage) -> Usage {
+        for (meter, count) in admit::calls(&self.priced, self.web_search).counts() {
+            usage[meter] = usage[meter].max(count);
+        }
+        usage
+    }
+
+    /// A quick guess at the prompt's tokens, for marks on the way.
+    pub(crate) fn prompt_tokens_assumed(&self) -> u64 {
+        self.prompt_bytes as u64 / 4 + 1
+    }
+}
+
+/// The route of the model that was asked for, if this key may use it and it has a price.
+fn choose<'c>(
+    catalog: &'c Catalog,
+    request: &Request<'_>,
+    caller: &Caller,
+) -> Result<(&'c Route, &'c Priced), Failure> {
+    let model = &*request.model;
+    if !allows_model(&caller.key, model) {
+        let message = format!("The key \"{}\" may not use the model \"{model}\".", caller.key.name);
+        return Err(Failure::new(Case::ModelNotAllowed, message).param(Some("model")));
+    }
+    if request.names_other_models {
+        // What is priced must be what is served (M-35).
+        let message = "The field models is not supported: it would let another model serve than the one priced.";
+        return Err(Failure::new(Case::BadRequest, message).param(Some("models")));
+    }
+    let route = catalog.route(model).ok_or_else(|| {
+        let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
+        Failure::new(Case::ModelNotFound, message).param(Some("model"))
+    })?;
+    let priced = route.priced.as_ref().ok_or_else(|| {
+        let message = format!("The model \"{model}\" has no price, so it is not served. Ask the operator to set one.");
+        Failure::new(Case::ModelNotPriced, message).param(Some("model"))
+    })?;
+    Ok((route, priced))
+}
+
+/// What is sent: the caller's bytes, edited only where the upstream must read something else.
+fn translate(request: &Request<'_>, body: &Bytes, route: &Route, cap: Option<u64>) -> Bytes {
+    let edits = Edits {
+        model: (*route.upstream_model != *route.model).then_some(&*route.upstream_model),
+        include_usage: request.stream,
+        output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
+    };
+    request.forward(body, &edits)
+}
+
+/// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23).
+pub(crate) fn believable(reported: &Reported, endpoint: Endpoint, produced_anything: bool) -> Option<Usage> {
+    let usage = *reported.usage()?;
+    let no_input = usage.input_tokens() == 0 && produced_anything;
+    let no_output = usage.output_tokens() == 0 && produced_anything && endpoint != Endpoint::Embeddings;
+    (!no_input && !no_output).then_some(usage)
+}
+
+#[expect(clippy::result_large_err, reason = "made once per failed request, and unpacked at once")]
+fn answer_of(endpoint: Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Completion, (Ending, Failure)> {
+    if let Err(encoding) = plain_encoding(headers) {
+        let failure = upstream_failed("its answer is encoded in a way that was not asked for", &encoding);
+        return Err((Ending::UpstreamMalformed, failure));
+    }
+    match openai::Answer::read(endpoint, body) {
+        Ok(openai::Answer::Complete(completion)) => Ok(completion),
+        Ok(openai::Answer::Failed(error)) => Err((Ending::UpstreamError, failed_inside(&error))),
+        Err(error) => {
+            let failure = upstream_failed("its answer cannot be read", &error.to_string());
+            Err((Ending::UpstreamMalformed, failure))
+        }
+    }
+}
+
+fn plain_encoding(headers: &HeaderMap) -> Result<(), String> {
+    match headers.get(header::CONTENT_ENCODING) {
+        None => Ok(()),
+        Some(encoding) if encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
+        Some(encoding) => Err(format!("content-encoding: {}", String::from_utf8_lossy(encoding.as_bytes()))),
+    }
+}
+
+/// An error that came with status 200, before anything else: as a failed answer.
+pub(crate) fn failed_inside(error: &UpstreamError) -> Failure {
+    upstream_failed("it reported an error", &format!("{:?} {}", error.code, error.message))
+}
+
+/// The upstream failed; callers learn what, operators why.
+pub(crate) fn upstream_failed(what: &str, why: &str) -> Failure {
+    Failure::new(Case::UpstreamFailed, format!("The upstream failed: {what}. Nothing was charged; try again."))
+        .detail(why)
+}
+
+fn timed_out(what: &str) -> Failure {
+    Failure::new(Case::UpstreamTimeout, format!("The upstream did not {what} in time. Nothing was charged; try again."))
+}
+
+/// A status other than 200. What concerns the request itself is passed on; what concerns the operator's account at
+/// the provider is not the caller's business and is told neutrally.
+fn refused_by_upstream(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Failure {
+    let error = UpstreamError::read(&body);
+    let detail = match &error {
+        Some(error) => format!("status {status}: {} {}", error.code.as_deref().unwrap_or("-"), error.message),
+        None => format!("status {status}"),
+    };
+    match status.as_u16() {
+        400 | 404 | 409 | 413 | 415 | 422 => {
+            let message = match &error {
+                Some(error) if !error.message.is_empty() => error.message.clone(),
+                _ => format!("The upstream refused the request with status {status}."),
+            };
+            let body = error.filter(|error| !error.message.is_empty()).map(|_| body);
+            Failure::new(Case::UpstreamRefused { status, body }, message).detail(detail)
+        }
+        401 | 402 | 403 | 429 | 503 | 529 => {
+            let message = "No upstream can serve this model now. Try again later.";
+            Failure::new(Case::NoUpstream, message).retry_after(retry_after(headers)).detail(detail)
+        }
+        408 | 504 | 524 => timed_out("answer").detail(detail),
+        _ => upstream_failed("it answered with an error", &detail),
+    }
+}
+
+/// The time that the upstream gives, in whole seconds, within reason (U-01).
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let given = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    given.map_or(RETRY_AFTER_DEFAULT, |seconds| Duration::from_secs(seconds.max(1)).min(RETRY_AFTER_MAX))
+}
+
+/// A future that goes on by itself when whoever awaits it leaves.
+struct OrDetach<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+
+impl<T: Send + 'static> OrDetach<T> {
+    fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(Some(Box::pin(future)))
+    }
+}
+
+impl<T: Send + 'static> Future for OrDetach<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let future = self.0.as_mut().expect("a future is not polled after it is ready");
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for OrDetach<T> {
+    fn drop(&mut self) {
+        // Outside a runtime the process is ending: dropping the future resolves its hold.
+        if let (Some(future), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(future);
+        }
+    }
+}

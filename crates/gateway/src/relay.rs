@@ -1,0 +1,434 @@
+//! A stream on its way from upstream to caller: passed on event by event, watched for usage, settled at its end.
+//!
+//! Whatever ends it, it ends once. The happy end and every failure that is noticed here settle in line; a caller
+//! who leaves drops the relay, and what is left to do is handed to a task of its own.
+
+use crate::failure::Failure;
+use crate::lifecycle::{Exchange, Gateway, OnClientLeft, believable, failed_inside, upstream_failed};
+use crate::settle::{Held, Settled};
+use crate::tokens::RunningCount;
+use crate::upstream::{ReplyBody, SendError};
+use bytes::Bytes;
+use domain::ledger::Ending;
+use domain::usage::COUNT_MAX;
+use domain::{Nanos, Usage};
+use protocol::openai::{ErrorBody, Seen, StreamObserver, UpstreamError};
+use protocol::sse::{Event, EventReader};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use store::progress::Mark;
+use tokio::time::{Instant, Sleep};
+
+/// How often a silent stream looks at the clock: for its timeouts, for keep-alives, for the end of the process.
+const TICK: Duration = Duration::from_secs(1);
+/// Silence after which the caller is sent a comment, so that nothing in between closes the connection.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
+/// After `[DONE]`, how long the rest of the body is awaited so that its connection can be used again.
+const LINGER: Duration = Duration::from_secs(1);
+
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+
+/// See the module's description.
+pub struct Relay {
+    gateway: Arc<Gateway>,
+    state: State,
+    reader: EventReader,
+    /// Ready to be sent; at most what one piece of the upstream's body gave.
+    ready: VecDeque<Bytes>,
+    ticker: Pin<Box<Sleep>>,
+    last_event: Instant,
+    last_sent: Instant,
+    started: Instant,
+    cost: Option<Nanos>,
+}
+
+enum State {
+    Streaming(Box<Streaming>),
+    /// The usage is being counted; then the last bytes follow.
+    Settling(Pin<Box<dyn Future<Output = Settled> + Send>>, Vec<Bytes>),
+    /// Settled. The body is read to its end for the sake of the connection.
+    Lingering(ReplyBody, Instant),
+    Ended,
+}
+
+struct Streaming {
+    exchange: Exchange,
+    held: Held,
+    body: ReplyBody,
+    observer: StreamObserver,
+    produced: RunningCount,
+}
+
+impl Relay {
+    pub(crate) fn new(gateway: Arc<Gateway>, exchange: Exchange, held: Held, body: ReplyBody) -> Self {
+        let now = Instant::now();
+        let reader = EventReader::new(gateway.settings.event_bytes_max);
+        let observer = StreamObserver::new(exchange.endpoint);
+        let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default() };
+        Self {
+            gateway,
+            state: State::Streaming(Box::new(streaming)),
+            reader,
+            ready: VecDeque::new(),
+            ticker: Box::pin(tokio::time::sleep(TICK)),
+            last_event: now,
+            last_sent: now,
+            started: now,
+            cost: None,
+        }
+    }
+
+    /// What the stream cost, once it has ended.
+    pub fn cost(&self) -> Option<Nanos> {
+        self.cost
+    }
+
+    /// Waits until the hold is durable.
+    pub(crate) async fn durable(&self) -> Result<(), store::StoreError> {
+        match &self.state {
+            State::Streaming(streaming) => streaming.held.durable().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a stream of which nothing was relayed.
+    pub(crate) fn void(&mut self, ending: Ending) {
+        if let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) {
+            streaming.held.void(ending);
+        }
+    }
+
+    /// Waits until something can be relayed. A stream that fails before that is a failed request, with a status of
+    /// its own and without a charge.
+    pub(crate) async fn first_event(&mut self) -> Result<(), Failure> {
+        while self.ready.is_empty() {
+            let State::Streaming(streaming) = &mut self.state else { return Ok(()) };
+            match streaming.body.data().await {
+                Some(Ok(chunk)) => {
+                    if let Err(failure) = self.take_first(chunk) {
+                        self.void(Ending::UpstreamError);
+                        return Err(failure);
+                    }
+                }
+                Some(Err(error)) => {
+                    self.void(Ending::UpstreamCut);
+                    return Err(upstream_failed("it broke off its answer", &error.to_string()));
+                }
+                None => {
+                    let rest = self.reader.finish();
+                    let error = rest.and_then(|rest| UpstreamError::read(&rest.raw));
+                    let failure = match &error {
+                        Some(error) => failed_inside(error),
+                        None => upstream_failed("it ended its answer before it began", "empty stream"),
+                    };
+                    self.void(if error.is_some() { Ending::UpstreamError } else { Ending::UpstreamCut });
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a piece while nothing has been relayed yet.
+    fn take_first(&mut self, chunk: Bytes) -> Result<(), Failure> {
+        // A body that begins like a document is no stream, whatever its head says.
+        if self.reader.buffered() == 0 && matches!(chunk.trim_ascii_start().first(), Some(b'{' | b'[' | b'<')) {
+            return Err(match UpstreamError::read(&chunk) {
+                Some(error) => failed_inside(&error),
+                None => upstream_failed("it answered with a document where a stream was asked for", "no event stream"),
+            });
+        }
+        self.take(chunk);
+        match &self.state {
+            State::Streaming(streaming) => match streaming.observer.error() {
+                Some(error) => Err(failed_inside(error)),
+                None => Ok(()),
+            },
+            // The first piece already ended the stream, well or badly; if badly before anything was produced,
+            // `take` has settled it at nothing, and the error event is what the caller gets.
+            _ => Ok(()),
+        }
+    }
+
+    /// Polls for the next bytes to send. `None` is the end.
+    pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                self.last_sent = Instant::now();
+                return Poll::Ready(Some(bytes));
+            }
+            match &mut self.state {
+                State::Ended => return Poll::Ready(None),
+                State::Settling(settling, last) => {
+                    let Poll::Ready(settled) = settling.as_mut().poll(context) else { return Poll::Pending };
+                    let last = std::mem::take(last);
+                    self.cost = Some(settled.cost);
+                    self.ready.push_back(cost_comment(settled.cost));
+                    self.ready.extend(last);
+                    self.state = State::Ended;
+                }
+                State::Lingering(body, until) => match body.poll_data(context) {
+                    Poll::Ready(Some(Ok(_))) if Instant::now() < *until => {}
+                    Poll::Ready(_) => self.state = State::Ended,
+                    Poll::Pending => {
+                        if !self.poll_tick(context) {
+                            return Poll::Pending;
+                        }
+                        self.state = State::Ended;
+                    }
+                },
+                State::Streaming(streaming) => match streaming.body.poll_data(context) {
+                    Poll::Ready(Some(Ok(chunk))) => self.take(chunk),
+                    Poll::Ready(Some(Err(error))) => self.broken_off(Some(&error)),
+                    Poll::Ready(None) => self.broken_off(None),
+                    Poll::Pending => {
+                        if !self.poll_tick(context) {
+                            return Poll::Pending;
+                        }
+                        self.tick();
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whether the ticker has fired; it is armed again.
+    fn poll_tick(&mut self, context: &mut Context<'_>) -> bool {
+        let fired = self.ticker.as_mut().poll(context).is_ready();
+        if fired {
+            self.ticker.as_mut().reset(Instant::now() + TICK);
+            // Registers the waker for the new deadline; it cannot be over yet.
+            let _ = self.ticker.as_mut().poll(context);
+        }
+        fired
+    }
+
+    /// A second of silence: is anything overdue?
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let settings = &self.gateway.settings;
+        if self.gateway.is_cut() {
+            self.fail(Ending::Stopped, "gateway_stopping", "The gateway is stopping; the answer ends here.");
+        } else if now - self.last_event >= settings.idle_timeout {
+            self.fail(Ending::UpstreamStalled, "upstream_stalled", "The upstream fell silent; the answer ends here.");
+        } else if now - self.started >= settings.request_timeout {
+            self.fail(Ending::TimedOut, "request_timeout", "The answer took longer than any may; it ends here.");
+        } else if now - self.last_sent >= KEEP_ALIVE_AFTER && self.reader.buffered() == 0 {
+            self.ready.push_back(KEEP_ALIVE);
+        }
+    }
+
+    /// Takes a piece of the body: passes its events on and notes how far the answer has come.
+    fn take(&mut self, chunk: Bytes) {
+        let State::Streaming(streaming) = &mut self.state else { return };
+        let whole = (self.reader.buffered() == 0).then(|| chunk.clone());
+        let first_new = self.ready.len();
+        self.reader.push(chunk);
+        let mut nothing_dropped = true;
+        loop {
+            let event = match self.reader.next_event() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, upstream = %streaming.exchange.upstream.name, "an event is too long");
+                    return self.fail(
+                        Ending::UpstreamMalformed,
+                        "upstream_malformed",
+                        "The upstream sent an event that is too long; the answer ends here.",
+                    );
+                }
+            };
+            match streaming.see(&event, &self.gateway) {
+                Next::Pass => self.ready.push_back(event.raw),
+                Next::Drop => nothing_dropped = false,
+                Next::Complete => return self.complete(Some(event.raw)),
+                Next::Failed => {
+                    self.ready.push_back(event.raw);
+                    return self.settle(Ending::UpstreamError, Vec::new());
+                }
+                Next::Unreadable => {
+                    return self.fail(
+                        Ending::UpstreamMalformed,
+                        "upstream_malformed",
+                        "The upstream sent something that cannot be read; the answer ends here.",
+                    );
+                }
+            }
+        }
+        // The usual case: a piece of whole events, nothing removed. Pass it on in one piece, without a copy.
+        if let Some(whole) = whole
+            && nothing_dropped
+            && self.reader.buffered() == 0
+            && self.ready.len() > first_new + 1
+        {
+            self.ready.truncate(first_new);
+            self.ready.push_back(whole);
+        }
+        self.last_event = Instant::now();
+        streaming.mark();
+    }
+
+    /// The body ended. Well, if an end was announced; a clean close proves nothing.
+    fn broken_off(&mut self, error: Option<&SendError>) {
+        while let Some(event) = self.reader.finish() {
+            let State::Streaming(streaming) = &mut self.state else { return };
+            match streaming.see(&event, &self.gateway) {
+                Next::Pass => self.ready.push_back(terminated(event.raw)),
+                Next::Drop | Next::Unreadable => {}
+                Next::Complete => return self.complete(Some(terminated(event.raw))),
+                Next::Failed => {
+                    self.ready.push_back(terminated(event.raw));
+                    return self.settle(Ending::UpstreamError, Vec::new());
+                }
+            }
+        }
+        let State::Streaming(streaming) = &self.state else { return };
+        if streaming.observer.finish_seen() && error.is_none() {
+            return self.complete(None);
+        }
+        if let Some(error) = error {
+            tracing::warn!(%error, upstream = %streaming.exchange.upstream.name, "a stream broke off");
+        }
+        self.fail(Ending::UpstreamCut, "upstream_cut", "The upstream broke off; the answer ends here.");
+    }
+
+    /// The answer is whole: settle, then let the end out.
+    fn complete(&mut self, done: Option<Bytes>) {
+        self.settle(Ending::Complete, vec![done.unwrap_or(DONE)]);
+    }
+
+    /// Ends the stream with one error event in place of a terminator.
+    fn fail(&mut self, ending: Ending, code: &str, message: &str) {
+        let error = ErrorBody { message, kind: "upstream_error", param: None, code: Some(code) };
+        self.settle(ending, vec![error.event()]);
+    }
+
+    /// Settles, at once where the usage is known, and queues the stream's last bytes behind the settlement.
+    fn settle(&mut self, ending: Ending, last: Vec<Bytes>) {
+        let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
+        let Streaming { exchange, held, body, observer, produced } = *streaming;
+        let reported = observer.usage();
+        let tier = observer.service_tier().map(Arc::from);
+        if let Some(usage) = believable(&reported, exchange.endpoint, observer.produced_anything()) {
+            let settled = held.settle(exchange.with_calls(usage), tier, false, ending);
+            self.cost = Some(settled.cost);
+            self.ready.push_back(cost_comment(settled.cost));
+            self.ready.extend(last);
+            if ending == Ending::Complete {
+                self.state = State::Lingering(body, Instant::now() + LINGER);
+            }
+        } else if !observer.produced_anything() && ending != Ending::Complete {
+            held.void(ending);
+            self.cost = Some(Nanos::ZERO);
+            self.ready.extend(last);
+        } else {
+            let gateway = self.gateway.clone();
+            let settling = async move {
+                let usage = gateway.counted(&exchange, &reported, produced).await;
+                held.settle(usage, tier, true, ending)
+            };
+            self.state = State::Settling(Box::pin(settling), last);
+        }
+    }
+}
+
+/// What becomes of an event.
+enum Next {
+    Pass,
+    Drop,
+    Complete,
+    Failed,
+    Unreadable,
+}
+
+impl Streaming {
+    fn see(&mut self, event: &Event, gateway: &Gateway) -> Next {
+        let Some(data) = event.data() else { return Next::Pass };
+        let (produced, model) = (&mut self.produced, &self.exchange.upstream_model);
+        match self.observer.observe(&data, &mut |text| produced.push(text, &gateway.tokenizers, model)) {
+            Seen::Usage { choices_empty: true } if !self.exchange.asked_for_usage => Next::Drop,
+            Seen::Delta | Seen::Usage { .. } => Next::Pass,
+            Seen::Done => Next::Complete,
+            Seen::Error => Next::Failed,
+            Seen::Unreadable => Next::Unreadable,
+        }
+    }
+
+    /// Notes how far the answer has come, for a restart after a crash.
+    fn mark(&mut self) {
+        let usage = match self.observer.usage().usage() {
+            Some(usage) => self.exchange.with_calls(*usage),
+            None if !self.observer.produced_anything() => return,
+            None => {
+                let (input, output) = (self.exchange.prompt_tokens_assumed(), self.produced.estimate());
+                self.exchange.with_calls(Usage::tokens(input.min(COUNT_MAX), output.min(COUNT_MAX)))
+            }
+        };
+        let estimated = self.observer.usage().usage().is_none();
+        self.held.progress(Mark { usage, estimated, service_tier: self.observer.service_tier().map(Arc::from) });
+    }
+
+    /// The caller left: stop or read on, then charge.
+    async fn finish_alone(mut self, gateway: Arc<Gateway>, mut reader: EventReader) {
+        if gateway.settings.on_client_left == OnClientLeft::Drain {
+            let rest = self.drain(&gateway, &mut reader);
+            // Whatever the outcome, what has been seen by then is charged.
+            let _ = tokio::time::timeout(gateway.settings.request_timeout, rest).await;
+        }
+        let Self { exchange, held, body, observer, produced } = self;
+        drop(body);
+        let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
+        if let Some(usage) = believable(&reported, exchange.endpoint, observer.produced_anything()) {
+            held.settle(exchange.with_calls(usage), tier, false, Ending::ClientLeft);
+        } else if observer.produced_anything() {
+            let usage = gateway.counted(&exchange, &reported, produced).await;
+            held.settle(usage, tier, true, Ending::ClientLeft);
+        } else {
+            held.void(Ending::ClientLeft);
+        }
+    }
+
+    async fn drain(&mut self, gateway: &Gateway, reader: &mut EventReader) {
+        while let Ok(Some(Ok(chunk))) = tokio::time::timeout(gateway.settings.idle_timeout, self.body.data()).await {
+            reader.push(chunk);
+            while let Ok(Some(event)) = reader.next_event() {
+                if matches!(self.see(&event, gateway), Next::Complete | Next::Failed | Next::Unreadable) {
+                    return;
+                }
+            }
+            self.mark();
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// Hands over what was not settled.
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Streaming(streaming) => {
+                let event_bytes_max = self.gateway.settings.event_bytes_max;
+                let reader = std::mem::replace(&mut self.reader, EventReader::new(event_bytes_max));
+                runtime.spawn(streaming.finish_alone(self.gateway.clone(), reader));
+            }
+            State::Settling(settling, _) => {
+                runtime.spawn(settling);
+            }
+            State::Lingering(..) | State::Ended => {}
+        }
+    }
+}
+
+/// The price of a stream, as a comment: event readers skip it, people see it.
+fn cost_comment(cost: Nanos) -> Bytes {
+    Bytes::from(format!(": x-tollgate-cost: {cost}\n\n"))
+}
+
+/// An event that was cut off by the end of the body, with the blank line that ends it.
+fn terminated(raw: Bytes) -> Bytes {
+    Bytes::from([&raw[..], b"\n\n"].concat())
+}

@@ -1,0 +1,137 @@
+//! A request that holds money, until it is settled or voided: exactly once, whatever happens.
+
+use crate::clock::Clock;
+use crate::counters::Counters;
+use domain::ledger::{Ending, Resolution};
+use domain::{Nanos, Timestamp, Usage};
+use protocol::openai::Endpoint;
+use std::sync::Arc;
+use store::ledger::{Ledger, OpenedHold};
+use store::prices::Priced;
+use store::progress::Mark;
+
+/// An open hold with everything that resolves it. Dropping it resolves it by what was last marked.
+pub struct Held {
+    ledger: Arc<Ledger>,
+    clock: Arc<Clock>,
+    counters: Arc<Counters>,
+    endpoint: Endpoint,
+    priced: Priced,
+    /// `None` once resolved.
+    hold: Option<OpenedHold>,
+    mark: Option<Mark>,
+    /// How the request ends if this is simply dropped.
+    ending_if_dropped: Ending,
+}
+
+/// What a settled request cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The charge.
+    pub cost: Nanos,
+}
+
+impl Held {
+    /// Takes charge of a hold.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        clock: Arc<Clock>,
+        counters: Arc<Counters>,
+        endpoint: Endpoint,
+        priced: Priced,
+        hold: OpenedHold,
+    ) -> Self {
+        counters.opened();
+        Self {
+            ledger,
+            clock,
+            counters,
+            endpoint,
+            priced,
+            hold: Some(hold),
+            mark: None,
+            ending_if_dropped: Ending::ClientLeft,
+        }
+    }
+
+    /// The hold, while it is open.
+    pub fn hold(&self) -> Option<&OpenedHold> {
+        self.hold.as_ref()
+    }
+
+    /// The model that the hold is for.
+    pub fn model(&self) -> Arc<str> {
+        self.hold.as_ref().map(|hold| hold.terms.model.clone()).unwrap_or_default()
+    }
+
+    /// The most that the request was held for, in tokens.
+    pub fn bound(&self) -> Usage {
+        self.hold.as_ref().map(|hold| hold.terms.bound).unwrap_or_default()
+    }
+
+    /// Waits until the hold is durable: before the first byte of an answer leaves.
+    pub async fn durable(&self) -> Result<(), store::StoreError> {
+        match &self.hold {
+            Some(hold) => self.ledger.durable(hold.seq).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what has been consumed so far. Survives the death of the process.
+    pub fn progress(&mut self, mark: Mark) {
+        if let Some(hold) = &mut self.hold {
+            self.ledger.mark(hold, &mark);
+            self.mark = Some(mark);
+        }
+    }
+
+    /// Charges what was consumed.
+    ///
+    /// The mark is written first: between this call and the durable settlement lie a few milliseconds in which the
+    /// process may die, and then the mark says what to charge.
+    pub fn settle(mut self, usage: Usage, service_tier: Option<Arc<str>>, estimated: bool, ending: Ending) -> Settled {
+        self.progress(Mark { usage, estimated, service_tier });
+        let now = self.clock.now();
+        self.resolve(ending, now)
+    }
+
+    /// Gives everything back.
+    pub fn void(mut self, ending: Ending) {
+        self.mark = None;
+        let now = self.clock.now();
+        self.resolve(ending, now);
+    }
+
+    fn resolve(&mut self, ending: Ending, now: Timestamp) -> Settled {
+        let Some(hold) = self.hold.take() else { return Settled { cost: Nanos::ZERO } };
+        self.counters.ended(self.endpoint, ending);
+        let Some(Mark { usage, estimated, service_tier }) = self.mark.take().filter(|mark| !mark.usage.is_zero())
+        else {
+            self.ledger.resolve(hold, Resolution::Void { ending }, now);
+            return Settled { cost: Nanos::ZERO };
+        };
+        let cost = match self.priced.price.charge(&usage, service_tier.as_deref()) {
+            Ok(cost) => cost,
+            // Beyond 64 bits of nano-USD no report of usage is to be believed.
+            Err(error) => {
+                tracing::error!(%error, seq = %hold.seq, "a usage cannot be priced; nothing is charged");
+                self.ledger.resolve(hold, Resolution::Void { ending: Ending::GatewayFault }, now);
+                return Settled { cost: Nanos::ZERO };
+            }
+        };
+        self.counters.charged(&usage, cost, estimated);
+        self.ledger.resolve(hold, Resolution::Settle { usage, service_tier, cost, ending, estimated }, now);
+        Settled { cost }
+    }
+}
+
+impl Drop for Held {
+    /// The backstop: whoever knows how the request ended has called [`Held::settle`] or [`Held::void`].
+    fn drop(&mut self) {
+        if self.hold.is_some() {
+            let ending = if std::thread::panicking() { Ending::GatewayFault } else { self.ending_if_dropped };
+            let now = self.clock.now();
+            self.resolve(ending, now);
+        }
+    }
+}

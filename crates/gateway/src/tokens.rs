@@ -1,0 +1,204 @@
+//! The gateway's own count of tokens, for answers whose upstream reported none.
+//!
+//! Tokenizers are large and most gateways never need them, so they are loaded on first need, in a thread of their
+//! own. Text is counted in blocks of a fixed size, so that the count does not depend on how it was cut into events.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes that are counted at once. A stream never keeps more than this and one event of its text.
+const BLOCK_BYTES: usize = 8 * 1024;
+/// Bytes for which one token is assumed where no tokenizer is at hand. English has about four; assuming three is
+/// closer for other languages and never far off for English.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// Which vocabulary counts a model's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vocabulary {
+    Cl100k,
+    O200k,
+}
+
+/// Counts text by model.
+#[derive(Debug)]
+pub struct Tokenizers {
+    /// Never load one; assume bytes per token. Deterministic and instant: for simulation.
+    only_assume: bool,
+}
+
+static LOADED: [OnceLock<&'static bpe_openai::Tokenizer>; 2] = [OnceLock::new(), OnceLock::new()];
+static LOADING: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+impl Tokenizers {
+    /// Real tokenizers, loaded when first needed.
+    pub fn exact() -> Self {
+        Self { only_assume: false }
+    }
+
+    /// No tokenizers.
+    pub fn assumed() -> Self {
+        Self { only_assume: true }
+    }
+
+    /// Counts now if the tokenizer is loaded; otherwise has it loaded and assumes for this once.
+    fn count_now(&self, model: &str, text: &str) -> u64 {
+        if text.is_empty() {
+            return 0;
+        }
+        if self.only_assume {
+            return assumed(text);
+        }
+        let vocabulary = vocabulary(model);
+        match LOADED[vocabulary as usize].get() {
+            Some(tokenizer) => tokenizer.count(text) as u64,
+            None => {
+                load_in_background(vocabulary);
+                assumed(text)
+            }
+        }
+    }
+
+    /// Counts exactly, waiting for the tokenizer where it is not loaded yet. Long texts are counted off the event
+    /// loop.
+    pub async fn count(&self, model: &str, text: String) -> u64 {
+        if self.only_assume || text.is_empty() {
+            return assumed(&text);
+        }
+        let vocabulary = vocabulary(model);
+        if text.len() <= BLOCK_BYTES
+            && let Some(tokenizer) = LOADED[vocabulary as usize].get()
+        {
+            return tokenizer.count(&text) as u64;
+        }
+        let lower_bound = assumed(&text);
+        tokio::task::spawn_blocking(move || blocks(&text).map(|block| load(vocabulary).count(block) as u64).sum())
+            .await
+            .unwrap_or(lower_bound)
+    }
+}
+
+fn assumed(text: &str) -> u64 {
+    (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Models of the GPT-4 and GPT-3.5 series before GPT-4o use the older vocabulary; every other vendor's count is an
+/// approximation by the newer one.
+fn vocabulary(model: &str) -> Vocabulary {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let older =
+        ["gpt-3.5", "gpt-4-", "text-embedding-"].iter().any(|prefix| name.starts_with(prefix)) || name == "gpt-4";
+    if older { Vocabulary::Cl100k } else { Vocabulary::O200k }
+}
+
+fn load(vocabulary: Vocabulary) -> &'static bpe_openai::Tokenizer {
+    LOADED[vocabulary as usize].get_or_init(|| match vocabulary {
+        Vocabulary::Cl100k => bpe_openai::cl100k_base(),
+        Vocabulary::O200k => bpe_openai::o200k_base(),
+    })
+}
+
+fn load_in_background(vocabulary: Vocabulary) {
+    if !LOADING[vocabulary as usize].swap(true, Ordering::Relaxed) {
+        // If no thread can be started, the next count tries nothing and assumes: acceptable for an estimate.
+        let _ = std::thread::Builder::new().name("tokenizer".to_owned()).spawn(move || load(vocabulary));
+    }
+}
+
+/// Cuts text where counting cuts it: at the first character end from each multiple of the block size.
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (block, after) = rest.split_at(block_end(rest));
+        rest = after;
+        Some(block)
+    })
+}
+
+fn block_end(text: &str) -> usize {
+    (BLOCK_BYTES..text.len()).find(|&end| text.is_char_boundary(end)).unwrap_or(text.len())
+}
+
+/// The running count of one stream's text.
+#[derive(Debug, Default)]
+pub struct RunningCount {
+    /// Tokens of whole blocks.
+    counted: u64,
+    /// Text after the last whole block.
+    tail: String,
+}
+
+impl RunningCount {
+    /// Takes a piece of text.
+    pub fn push(&mut self, text: &str, tokenizers: &Tokenizers, model: &str) {
+        self.tail.push_str(text);
+        while self.tail.len() > BLOCK_BYTES {
+            let end = block_end(&self.tail);
+            self.counted += tokenizers.count_now(model, &self.tail[..end]);
+            self.tail.drain(..end);
+        }
+    }
+
+    /// A quick estimate of the whole, for progress marks.
+    pub fn estimate(&self) -> u64 {
+        self.counted + assumed(&self.tail)
+    }
+
+    /// Nothing was pushed.
+    pub fn is_empty(&self) -> bool {
+        self.counted == 0 && self.tail.is_empty()
+    }
+
+    /// The count of the whole.
+    pub async fn finish(self, tokenizers: &Tokenizers, model: &str) -> u64 {
+        self.counted + tokenizers.count(model, self.tail).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i_29_the_count_does_not_depend_on_how_the_text_was_cut() {
+        let tokenizers = Tokenizers::exact();
+        load(Vocabulary::O200k);
+        let text = "The quick brown fox — лиса — 狐狸 jumps. ".repeat(900);
+        let mut counts = Vec::new();
+        for piece in [1, 7, 100, 100_000] {
+            let mut count = RunningCount::default();
+            let chars: Vec<char> = text.chars().collect();
+            for piece in chars.chunks(piece) {
+                count.push(&piece.iter().collect::<String>(), &tokenizers, "gpt-4o");
+                assert!(count.tail.len() <= BLOCK_BYTES + 400_000);
+            }
+            counts.push(count.finish(&tokenizers, "gpt-4o").await);
+        }
+        assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+        assert_eq!(counts[0], tokenizers.count("gpt-4o", text).await);
+    }
+
+    #[tokio::test]
+    async fn counts_are_the_vocabularys_own() {
+        let tokenizers = Tokenizers::exact();
+        assert_eq!(tokenizers.count("gpt-4o", "hello world".into()).await, 2);
+        assert_eq!(tokenizers.count("gpt-4", "hello world".into()).await, 2);
+        assert_eq!(tokenizers.count("any", String::new()).await, 0);
+    }
+
+    #[test]
+    fn models_have_their_vocabulary() {
+        for (model, expected) in [
+            ("gpt-4", Vocabulary::Cl100k),
+            ("gpt-4-turbo", Vocabulary::Cl100k),
+            ("openai/gpt-3.5-turbo", Vocabulary::Cl100k),
+            ("gpt-4o", Vocabulary::O200k),
+            ("gpt-4.1", Vocabulary::O200k),
+            ("mistral-large", Vocabulary::O200k),
+        ] {
+            assert_eq!(vocabulary(model), expected, "{model}");
+        }
+    }
+}

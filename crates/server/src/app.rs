@@ -1,0 +1,84 @@
+//! The running gateway as the HTTP surfaces see it.
+
+use crate::config::Config;
+use anyhow::Context;
+use gateway::authenticate::Authenticator;
+use gateway::catalog::RouteDeclared;
+use gateway::counters::Counters;
+use gateway::tokens::Tokenizers;
+use gateway::upstream::Upstream;
+use gateway::{Catalog, Clock, Gateway};
+use domain::Timestamp;
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::path::Path;
+use std::sync::Arc;
+use store::database::{Database, Options};
+use store::keys::Callers;
+use store::ledger::Ledger;
+use store::prices::{PriceBook, Versions};
+use store::secrets::Secrets;
+use store::{StoreError, recovery};
+
+/// Everything that outlives a request.
+pub struct App {
+    /// The data directory's database.
+    pub database: Database,
+    /// The ledger over it.
+    pub ledger: Arc<Ledger>,
+    /// The request path.
+    pub gateway: Arc<Gateway>,
+    /// Who may call.
+    pub authenticator: Arc<Authenticator>,
+    /// The configuration it was started with.
+    pub config: Config,
+    /// Every price version, also of the past.
+    pub versions: Arc<Versions>,
+    /// Renders `/metrics`.
+    pub metrics: PrometheusHandle,
+    upstreams: Vec<Arc<Upstream>>,
+    routes: Vec<RouteDeclared>,
+}
+
+impl App {
+    /// Opens a data directory, resolves what an earlier process left open, and makes the gateway ready to serve.
+    pub async fn open(directory: &Path, config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
+        let options = Options { group_commit: config.group_commit() };
+        let database = Database::open(directory, options).context("cannot open the data directory")?;
+        let clock = Arc::new(Clock::System);
+        let secrets = Secrets::open(directory)?;
+        let (ledger, marks) = Ledger::open(database.clone(), config.limits.open_requests)?;
+        let ledger = Arc::new(ledger);
+        let resolved = recovery::resolve_left_open(&ledger, &database, marks, clock.now()).await?;
+        if resolved > 0 {
+            tracing::warn!(holds = resolved, "an earlier process had died; its open holds were settled or voided");
+        }
+        crate::first_run::apply_prices(&database, &config, clock.now()).await?;
+        let (upstreams, routes) = config.upstreams_and_routes(&database).await?;
+        let settings = config.gateway_settings();
+        let gateway = Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), settings);
+        let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
+        let versions = Arc::new(Versions::new(database.clone()));
+        let app = Self { database, ledger, gateway, authenticator, config, versions, metrics, upstreams, routes };
+        app.reload_prices().await?;
+        Ok(Arc::new(app))
+    }
+
+    /// The time.
+    pub fn now(&self) -> Timestamp {
+        self.gateway.clock().now()
+    }
+
+    /// Prices changed: serve by the new ones from the next request on.
+    pub async fn reload_prices(&self) -> Result<(), StoreError> {
+        let book = self.database.read(|connection| PriceBook::load(connection)).await?;
+        let catalog = Catalog::build(&self.upstreams, &self.routes, &book)
+            .map_err(|unknown| StoreError::Refused(unknown.to_string()))?;
+        self.gateway.set_catalog(catalog);
+        Ok(())
+    }
+
+    /// Keys or accounts changed: look them up anew from the next request on.
+    pub fn forget_callers(&self) {
+        self.authenticator.forget_callers();
+    }
+}
