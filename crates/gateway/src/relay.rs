@@ -88,8 +88,8 @@ impl Relay {
     }
 
     /// Waits until the hold is durable.
-    pub(crate) async fn durable(&self) -> Result<(), store::StoreError> {
-        match &self.state {
+    pub(crate) async fn durable(&mut self) -> Result<(), store::StoreError> {
+        match &mut self.state {
             State::Streaming(streaming) => streaming.held.durable().await,
             _ => Ok(()),
         }

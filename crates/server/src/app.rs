@@ -35,6 +35,8 @@ pub struct App {
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// When it was started.
+    pub started: Timestamp,
     upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteDeclared>,
 }
@@ -58,7 +60,19 @@ impl App {
         let gateway = Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
         let versions = Arc::new(Versions::new(database.clone()));
-        let app = Self { database, ledger, gateway, authenticator, config, versions, metrics, upstreams, routes };
+        let started = gateway.clock().now();
+        let app = Self {
+            database,
+            ledger,
+            gateway,
+            authenticator,
+            config,
+            versions,
+            metrics,
+            started,
+            upstreams,
+            routes,
+        };
         app.reload_prices().await?;
         Ok(Arc::new(app))
     }
@@ -70,7 +84,7 @@ impl App {
 
     /// Prices changed: serve by the new ones from the next request on.
     pub async fn reload_prices(&self) -> Result<(), StoreError> {
-        let book = self.database.read(|connection| PriceBook::load(connection)).await?;
+        let book = self.database.read(PriceBook::load).await?;
         let catalog = Catalog::build(&self.upstreams, &self.routes, &book)
             .map_err(|unknown| StoreError::Refused(unknown.to_string()))?;
         self.gateway.set_catalog(catalog);

@@ -1,0 +1,72 @@
+//! The bodies that we answer with: one type, so that the common ones need no box.
+
+use bytes::Bytes;
+use gateway::relay::Relay;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Frame, SizeHint};
+use http_body_util::Full;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// A response body.
+pub enum Body {
+    /// There at once.
+    Whole(Full<Bytes>),
+    /// A stream, with its cost in a trailer.
+    Stream {
+        /// The stream.
+        relay: Box<Relay>,
+        /// The trailer is still to come.
+        trailer: bool,
+    },
+    /// From the web framework.
+    Framework(axum::body::Body),
+}
+
+impl Body {
+    /// Bytes that are there.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        Self::Whole(Full::new(bytes.into()))
+    }
+
+    /// A stream.
+    pub fn stream(relay: Box<Relay>) -> Self {
+        Self::Stream { relay, trailer: true }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Framework(body) => Pin::new(body).poll_frame(context),
+            Self::Stream { relay, trailer } => match ready!(relay.poll_bytes(context)) {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None if std::mem::take(trailer) => Poll::Ready(relay.cost().map(|cost| {
+                    let value = HeaderValue::try_from(cost.to_string()).expect("a decimal is a header value");
+                    Ok(Frame::trailers(HeaderMap::from_iter([(crate::relay::COST_HEADER, value)])))
+                })),
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Framework(body) => body.is_end_stream(),
+            Self::Stream { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Framework(body) => body.size_hint(),
+            Self::Stream { .. } => SizeHint::default(),
+        }
+    }
+}

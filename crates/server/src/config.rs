@@ -1,0 +1,431 @@
+//! The configuration file: read whole, checked whole, before a port is bound.
+//!
+//! Every setting has a default; a file may be empty. An error names the line and the field. Secrets are written as
+//! `${NAME}` (a variable of the environment) or `file:PATH`.
+
+mod environment;
+mod secret;
+
+use anyhow::{Context, bail};
+use gateway::catalog::RouteDeclared;
+use gateway::lifecycle::{OnClientLeft, Settings};
+use gateway::simulator::{self, Behaviour, Simulator};
+use gateway::upstream::{Upstream, http_client};
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use store::database::Database;
+use store::prices::PriceBook;
+use toml::Spanned;
+
+use crate::error::ErrorProfile;
+use domain::price::PriceSheet;
+
+/// Everything that a file can say.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How the gateway presents itself.
+    pub server: Server,
+    /// Bounds of everything.
+    pub limits: Limits,
+    /// The ledger.
+    pub ledger: LedgerSettings,
+    /// Streams.
+    pub streams: Streams,
+    /// The built-in upstream. It serves when no other upstream is there, or when this section is.
+    pub simulator: Option<Behaviour>,
+    /// Who serves.
+    pub upstreams: Vec<UpstreamEntry>,
+    /// What can be asked for.
+    pub routes: Vec<RouteEntry>,
+    /// What it costs.
+    pub prices: Vec<PriceEntry>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// The address to listen on, unless the command line says another. Default `127.0.0.1:8080`.
+    pub listen: Option<String>,
+    /// How errors are dressed: `tollgate`, `openai` or `relay`.
+    pub error_profile: ErrorProfile,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body_bytes: usize,
+    /// Requests that may be open at once.
+    pub open_requests: usize,
+    /// Connections that may be open at once.
+    pub connections: usize,
+    /// How long a request's head may take.
+    pub header_timeout_seconds: u64,
+    /// How long a request's body may take.
+    pub body_timeout_seconds: u64,
+    /// How long a caller may leave an answer unread.
+    pub write_timeout_seconds: u64,
+    /// How long an upstream may take to begin its answer.
+    pub first_byte_timeout_seconds: u64,
+    /// How long a stream may be silent.
+    pub idle_timeout_seconds: u64,
+    /// How long a request may take in all.
+    pub request_timeout_seconds: u64,
+    /// How long open requests may go on when the gateway is stopped.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 32 * 1024 * 1024,
+            open_requests: 10_000,
+            connections: 20_000,
+            header_timeout_seconds: 10,
+            body_timeout_seconds: 60,
+            write_timeout_seconds: 60,
+            first_byte_timeout_seconds: 300,
+            idle_timeout_seconds: 120,
+            request_timeout_seconds: 3600,
+            drain_seconds: 30,
+        }
+    }
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerSettings {
+    /// The longest that an entry waits for company before it is committed, in milliseconds.
+    pub group_commit_ms: u64,
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self { group_commit_ms: 5 }
+    }
+}
+
+/// `[streams]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streams {
+    /// What happens when a caller leaves: `stop` the upstream and charge what was produced, or `drain` it and
+    /// charge its own usage.
+    pub on_client_left: ClientLeft,
+}
+
+/// See [`Streams::on_client_left`].
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientLeft {
+    /// Stop.
+    #[default]
+    Stop,
+    /// Drain.
+    Drain,
+}
+
+/// `[[upstreams]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamEntry {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The kind of provider: `openai-compatible`, or a provider of the price book such as `openai`.
+    pub provider: String,
+    /// Where it is, up to and with `/v1` or what it has in its place.
+    pub base_url: Spanned<String>,
+    /// Its credential.
+    pub api_key: Option<Spanned<String>>,
+}
+
+/// `[[routes]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteEntry {
+    /// The public model name.
+    pub model: Spanned<String>,
+    /// Upstreams by name, in the order of preference.
+    pub upstreams: Spanned<Vec<String>>,
+    /// The name that the upstream knows, if it is another.
+    pub upstream_model: Option<String>,
+}
+
+/// `[[prices]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>")]
+pub struct PriceEntry {
+    /// The model.
+    pub model: String,
+    /// The provider that it holds for; absent, any.
+    pub provider: Option<String>,
+    /// The price.
+    pub sheet: PriceSheet,
+}
+
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for PriceEntry {
+    type Error = String;
+
+    fn try_from(mut fields: serde_json::Map<String, serde_json::Value>) -> Result<Self, String> {
+        let mut text = |name: &str| match fields.remove(name) {
+            None => Ok(None),
+            Some(serde_json::Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("field {name:?} must be a text")),
+        };
+        let model = text("model")?.ok_or("a price needs a field \"model\"")?;
+        let provider = text("provider")?;
+        let sheet = PriceSheet::from_map(&fields).map_err(|error| format!("price of {model:?}: {error}"))?;
+        let checked = sheet.clone().with_default_multiplier(&model);
+        checked.compile().map_err(|error| format!("price of {model:?}: {error}"))?;
+        Ok(Self { model, provider, sheet })
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    }
+
+    /// Reads and checks a text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))?;
+        config.check(&Lines(text))?;
+        Ok(config)
+    }
+
+    fn check(&self, lines: &Lines<'_>) -> anyhow::Result<()> {
+        let mut names = HashSet::new();
+        for upstream in &self.upstreams {
+            let name = upstream.name.as_ref();
+            if name.trim().is_empty() || !names.insert(name.as_str()) {
+                bail!("{}: upstreams.name: {name:?} is empty or used twice", lines.of(upstream.name.span()));
+            }
+            upstream.build(lines)?;
+        }
+        let mut models = HashSet::new();
+        for route in &self.routes {
+            let model = route.model.as_ref();
+            if model.is_empty() || !models.insert(model.as_str()) {
+                bail!("{}: routes.model: {model:?} is empty or routed twice", lines.of(route.model.span()));
+            }
+            let line = || lines.of(route.upstreams.span());
+            if route.upstreams.as_ref().is_empty() {
+                bail!("{}: routes.upstreams: {model:?} has no upstream", line());
+            }
+            let missing = route.upstreams.as_ref().iter().find(|name| !self.knows_upstream(name));
+            if let Some(name) = missing {
+                bail!("{}: routes.upstreams: no upstream is called {name:?}", line());
+            }
+        }
+        if let Some(behaviour) = &self.simulator {
+            Simulator::new(behaviour.clone()).context("simulator.script")?;
+        }
+        let limits = &self.limits;
+        let counts = [limits.body_bytes, limits.open_requests, limits.connections];
+        if counts.contains(&0) || limits.open_requests > 1_000_000 {
+            bail!("limits: body_bytes, open_requests (up to 1000000) and connections must be at least 1");
+        }
+        if self.ledger.group_commit_ms > 1_000 {
+            bail!("ledger.group_commit_ms: at most 1000");
+        }
+        Ok(())
+    }
+
+    fn knows_upstream(&self, name: &str) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.name.as_ref() == name)
+            || (name == SIMULATOR && self.simulator.is_some())
+            || environment::found().any(|found| found.name == name)
+    }
+
+    /// See [`LedgerSettings::group_commit_ms`].
+    pub fn group_commit(&self) -> Duration {
+        Duration::from_millis(self.ledger.group_commit_ms)
+    }
+
+    /// The limits of the request path.
+    pub fn gateway_settings(&self) -> Settings {
+        let seconds = Duration::from_secs;
+        Settings {
+            first_byte_timeout: seconds(self.limits.first_byte_timeout_seconds),
+            idle_timeout: seconds(self.limits.idle_timeout_seconds),
+            request_timeout: seconds(self.limits.request_timeout_seconds),
+            on_client_left: match self.streams.on_client_left {
+                ClientLeft::Stop => OnClientLeft::Stop,
+                ClientLeft::Drain => OnClientLeft::Drain,
+            },
+            ..Settings::default()
+        }
+    }
+
+    /// Whether the built-in simulator serves.
+    pub fn uses_simulator(&self) -> bool {
+        self.simulator.is_some() || (self.upstreams.is_empty() && environment::found().next().is_none())
+    }
+
+    /// Upstreams and routes: declared ones, those of credentials in the environment with the models of the price
+    /// book, and the simulator's.
+    pub async fn upstreams_and_routes(
+        &self,
+        database: &Database,
+    ) -> anyhow::Result<(Vec<Arc<Upstream>>, Vec<RouteDeclared>)> {
+        let client = http_client();
+        let mut upstreams = Vec::new();
+        for entry in &self.upstreams {
+            upstreams.push(Arc::new(entry.build_with(&client).map_err(anyhow::Error::msg)?));
+        }
+        let mut routes: Vec<_> = self.routes.iter().map(RouteEntry::declared).collect();
+        if self.uses_simulator() {
+            let simulator = Simulator::new(self.simulator.clone().unwrap_or_default())?;
+            upstreams.push(Arc::new(Upstream::local(SIMULATOR, SIMULATOR, Arc::new(simulator))));
+            routes.extend(simulator::MODELS.map(|(model, ..)| route_to(model, None, SIMULATOR)));
+        }
+        let found: Vec<_> = environment::found().collect();
+        if !found.is_empty() {
+            let book = database.read(PriceBook::load).await?;
+            for found in found {
+                if self.upstreams.iter().any(|entry| entry.name.as_ref() == found.name) {
+                    continue;
+                }
+                let (name, provider) = (found.name, found.provider);
+                upstreams.push(Arc::new(
+                    Upstream::http(client.clone(), name, provider, &found.base_url, Some(&found.api_key))
+                        .with_context(|| format!("the credential in {}", found.variable))?,
+                ));
+                for model in book.models_of(provider, &["chat", "completion", "embedding"]) {
+                    routes.push(route_to(model, None, name));
+                    routes.push(route_to(&format!("{name}/{model}"), Some(model), name));
+                }
+            }
+        }
+        Ok((upstreams, routes))
+    }
+}
+
+/// The name of the built-in upstream and of its provider.
+pub const SIMULATOR: &str = "simulator";
+
+fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteDeclared {
+    RouteDeclared {
+        model: model.to_owned(),
+        upstream_model: upstream_model.map(str::to_owned),
+        upstreams: vec![upstream.to_owned()],
+    }
+}
+
+impl RouteEntry {
+    fn declared(&self) -> RouteDeclared {
+        RouteDeclared {
+            model: self.model.as_ref().clone(),
+            upstream_model: self.upstream_model.clone(),
+            upstreams: self.upstreams.as_ref().clone(),
+        }
+    }
+}
+
+impl UpstreamEntry {
+    fn build(&self, lines: &Lines<'_>) -> anyhow::Result<()> {
+        let key_line = || lines.of(self.api_key.as_ref().map_or(self.name.span(), Spanned::span));
+        let url = secret::expand(self.base_url.as_ref())
+            .with_context(|| format!("{}: upstreams.base_url", lines.of(self.base_url.span())))?;
+        let key = self.api_key.as_ref().map(|key| secret::expand(key.as_ref())).transpose();
+        let key = key.with_context(|| format!("{}: upstreams.api_key", key_line()))?;
+        let built = Upstream::http(http_client(), self.name.as_ref(), &self.provider, &url, key.as_deref());
+        match built {
+            Ok(_) => Ok(()),
+            Err(error @ gateway::upstream::BadUpstream::BaseUrl(_)) => {
+                bail!("{}: upstreams.base_url: {error}", lines.of(self.base_url.span()))
+            }
+            Err(error @ gateway::upstream::BadUpstream::ApiKey) => bail!("{}: upstreams.api_key: {error}", key_line()),
+        }
+    }
+
+    fn build_with(&self, client: &gateway::upstream::HttpClient) -> Result<Upstream, String> {
+        let text = |value: &Spanned<String>| secret::expand(value.as_ref()).map_err(|error| error.to_string());
+        let key = self.api_key.as_ref().map(text).transpose()?;
+        Upstream::http(client.clone(), self.name.as_ref(), &self.provider, &text(&self.base_url)?, key.as_deref())
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Turns places in the text into line numbers.
+struct Lines<'t>(&'t str);
+
+impl Lines<'_> {
+    fn of(&self, span: Range<usize>) -> String {
+        let line = self.0.as_bytes()[..span.start.min(self.0.len())].iter().filter(|&&b| b == b'\n').count() + 1;
+        format!("line {line}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: &str = r#"
+[[upstreams]]
+name = "mock"
+provider = "openai-compatible"
+base_url = "http://127.0.0.1:9100/v1"
+api_key = "${PATH}"
+
+[[routes]]
+model = "mock-model"
+upstreams = ["mock"]
+
+[[prices]]
+model = "mock-model"
+input_per_million = "1.00"
+output_per_million = "2.00"
+"#;
+
+    fn install_tls() {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
+
+    #[test]
+    fn the_shortest_useful_file_is_valid() {
+        install_tls();
+        let config = Config::parse(SHORTEST).unwrap();
+        assert_eq!(config.prices[0].model, "mock-model");
+        assert!(!config.uses_simulator());
+    }
+
+    #[test]
+    fn an_empty_file_is_valid() {
+        install_tls();
+        Config::parse("").unwrap();
+    }
+
+    #[test]
+    fn p_12_errors_name_line_and_field() {
+        install_tls();
+        let check = |from: &str, to: &str, parts: &[&str]| {
+            let text = SHORTEST.replace(from, to);
+            assert_ne!(text, SHORTEST);
+            let error = format!("{:#}", Config::parse(&text).expect_err(to));
+            for part in parts {
+                assert!(error.contains(part), "{to}: {error}");
+            }
+            assert!(!error.contains("sk-secret"), "{error}");
+        };
+        check("http://127.0.0.1:9100/v1", "127.0.0.1:9100", &["line 5", "base_url"]);
+        check("${PATH}", "${NO_SUCH_VARIABLE}", &["line 6", "api_key", "NO_SUCH_VARIABLE"]);
+        check("[\"mock\"]", "[\"mok\"]", &["line 10", "routes.upstreams", "mok"]);
+        check("[\"mock\"]", "[]", &["line 10", "no upstream"]);
+        check("base_url", "base_uri", &["line 5", "base_uri"]);
+        check("\"1.00\"", "1.00", &["line 12", "input_per_million"]);
+        check("\"1.00\"", "\"-1\"", &["line 12", "negative"]);
+        check("[[routes]]", "[[rutes]]", &["rutes"]);
+        check("api_key = \"${PATH}\"", "api_key = \"sk-secret\\u0000\"", &["line 6", "api_key"]);
+    }
+}

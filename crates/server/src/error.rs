@@ -1,0 +1,153 @@
+//! A failure as the caller sees it: status, type, code, headers. The only place that knows them.
+
+use crate::body::Body;
+use gateway::{Case, Failure};
+use http::{HeaderValue, Response, StatusCode, header};
+use protocol::openai::ErrorBody;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// What client tools expect where their expectations differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorProfile {
+    /// Our own: every case has a status of its own; 402 for used-up quota.
+    #[default]
+    Tollgate,
+    /// As OpenAI answers: 429 `insufficient_quota` for used-up quota.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// As one-api and new-api answer: 403 `insufficient_user_quota` for used-up quota.
+    Relay,
+}
+
+impl ErrorProfile {
+    /// The profile of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "tollgate" => Some(Self::Tollgate),
+            "openai" => Some(Self::OpenAi),
+            "relay" => Some(Self::Relay),
+            _ => None,
+        }
+    }
+}
+
+/// The profile that holds for a caller: the key's own, else the account's, else the gateway's.
+pub fn profile_of(caller: &store::keys::Caller, default: ErrorProfile) -> ErrorProfile {
+    [&caller.key.error_profile, &caller.account.error_profile]
+        .into_iter()
+        .flatten()
+        .find_map(|name| ErrorProfile::from_name(name))
+        .unwrap_or(default)
+}
+
+/// Status, type and code of a case.
+fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match (case, profile) {
+        (Case::QuotaExceeded { .. }, ErrorProfile::OpenAi) => {
+            (S::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota")
+        }
+        (Case::QuotaExceeded { .. }, ErrorProfile::Relay) => {
+            (S::FORBIDDEN, "new_api_error", "insufficient_user_quota")
+        }
+        (Case::QuotaExceeded { .. }, ErrorProfile::Tollgate) => {
+            (S::PAYMENT_REQUIRED, "billing_error", "quota_exceeded")
+        }
+        (Case::MissingKey | Case::InvalidKey, _) => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+        (Case::KeyDisabled, _) => (S::FORBIDDEN, "permission_error", "key_disabled"),
+        (Case::KeyExpired, _) => (S::FORBIDDEN, "permission_error", "key_expired"),
+        (Case::AccountSuspended, _) => (S::FORBIDDEN, "permission_error", "account_suspended"),
+        (Case::ModelNotAllowed, _) => (S::FORBIDDEN, "permission_error", "model_not_allowed"),
+        (Case::AddressNotAllowed, _) => (S::FORBIDDEN, "permission_error", "address_not_allowed"),
+        (Case::BadRequest, _) => (S::BAD_REQUEST, "invalid_request_error", "invalid_request"),
+        (Case::BodyTooLarge, _) => (S::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
+        (Case::UnsupportedMedia, _) => (S::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type"),
+        (Case::BodyTimeout, _) => (S::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout"),
+        (Case::ModelNotFound, _) => (S::NOT_FOUND, "invalid_request_error", "model_not_found"),
+        (Case::ModelNotPriced, _) => (S::SERVICE_UNAVAILABLE, "configuration_error", "model_not_priced"),
+        (Case::NoUpstream, _) => (S::SERVICE_UNAVAILABLE, "upstream_error", "no_upstream_available"),
+        (Case::UpstreamRefused { status, .. }, _) => (*status, "invalid_request_error", "upstream_refused"),
+        (Case::UpstreamFailed, _) => (S::BAD_GATEWAY, "upstream_error", "upstream_failed"),
+        (Case::UpstreamTimeout, _) => (S::GATEWAY_TIMEOUT, "upstream_error", "upstream_timeout"),
+        (Case::TooManyOpen, _) => (S::SERVICE_UNAVAILABLE, "overloaded_error", "too_many_open_requests"),
+        (Case::StoreUnavailable, _) => (S::SERVICE_UNAVAILABLE, "server_error", "store_unavailable"),
+        (Case::Draining, _) => (S::SERVICE_UNAVAILABLE, "server_error", "gateway_stopping"),
+        (Case::Internal, _) => (S::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
+    }
+}
+
+/// The answer that tells a failure. The failure is logged here, once, without secrets or prompts.
+pub fn response(failure: &Failure, profile: ErrorProfile, request_id: &str) -> Response<Body> {
+    let (status, kind, code) = dress(&failure.case, profile);
+    log(failure, status, request_id);
+    let body = match &failure.case {
+        // The provider's own words on the request, in the shape that its SDK expects.
+        Case::UpstreamRefused { body: Some(body), .. } => body.clone(),
+        _ => ErrorBody { message: &failure.message, kind, param: failure.param, code: Some(code) }.json(),
+    };
+    let mut response = Response::new(Body::whole(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let mut number = |name: &'static str, value: u128| {
+        headers.insert(name, HeaderValue::try_from(value.to_string()).expect("digits are a header value"));
+    };
+    if let Some(wait) = failure.retry_after {
+        number("retry-after", u128::from(wait.as_secs().max(1)));
+        number("retry-after-ms", wait.as_millis());
+    }
+    if let Case::QuotaExceeded { scope } = failure.case {
+        headers.insert("x-tollgate-quota-scope", HeaderValue::from_static(scope));
+        // OpenAI's SDKs repeat a 429 unless told otherwise, and no repetition fills a quota.
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
+}
+
+fn log(failure: &Failure, status: StatusCode, request_id: &str) {
+    metrics::counter!("tollgate_failures_total", "case" => failure.case.name()).increment(1);
+    let detail = failure.detail.as_deref().map_or(Cow::Borrowed("-"), shortened);
+    let (case, status) = (failure.case.name(), status.as_u16());
+    match failure.case.fault() {
+        gateway::failure::Fault::Caller => tracing::debug!(request_id, case, status, %detail, "refused"),
+        gateway::failure::Fault::Upstream => tracing::warn!(request_id, case, status, %detail, "upstream failed"),
+        gateway::failure::Fault::Gateway => tracing::error!(request_id, case, status, %detail, "cannot serve"),
+    }
+}
+
+/// One line of bounded length, whatever an upstream wrote.
+fn shortened(detail: &str) -> Cow<'_, str> {
+    const CHARS_MAX: usize = 300;
+    if detail.chars().count() <= CHARS_MAX && !detail.chars().any(char::is_control) {
+        return Cow::Borrowed(detail);
+    }
+    Cow::Owned(detail.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARS_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_up_quota_is_dressed_by_profile() {
+        let case = Case::QuotaExceeded { scope: "key" };
+        for (profile, status, code) in [
+            (ErrorProfile::Tollgate, 402, "quota_exceeded"),
+            (ErrorProfile::OpenAi, 429, "insufficient_quota"),
+            (ErrorProfile::Relay, 403, "insufficient_user_quota"),
+        ] {
+            let dressed = dress(&case, profile);
+            assert_eq!((dressed.0.as_u16(), dressed.2), (status, code));
+        }
+    }
+
+    #[test]
+    fn s_36_a_log_line_stays_one_short_line() {
+        let forged = format!("a\r\nlevel=INFO forged {}", "x".repeat(1000));
+        let line = shortened(&forged);
+        assert!(!line.contains(['\r', '\n']) && line.chars().count() <= 300);
+    }
+}

@@ -1,0 +1,150 @@
+//! The endpoints that cost money, from HTTP to the gateway and back.
+
+use crate::app::App;
+use crate::body::Body;
+use crate::error::{ErrorProfile, profile_of, response};
+use bytes::Bytes;
+use gateway::authenticate::permit;
+use gateway::{Answer, AnswerBody, Case, Failure};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use protocol::openai::Endpoint;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use store::keys::Caller;
+
+/// What an answer cost, in USD; a trailer for streams.
+pub const COST_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cost");
+const MODEL_HEADER: HeaderName = HeaderName::from_static("x-tollgate-model");
+const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-tollgate-upstream");
+const CACHE_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cache");
+const OUTPUT_CAP_HEADER: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
+
+/// Serves a request to one of the endpoints.
+pub async fn serve(
+    app: &App,
+    endpoint: Endpoint,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    request_id: &Arc<str>,
+) -> Response<Body> {
+    let mut profile = app.config.server.error_profile;
+    match exchange(app, endpoint, request, peer, request_id, &mut profile).await {
+        Ok((answer, caller)) => answered(answer, &caller),
+        Err(failure) => response(&failure, profile, request_id),
+    }
+}
+
+async fn exchange(
+    app: &App,
+    endpoint: Endpoint,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    request_id: &Arc<str>,
+    profile: &mut ErrorProfile,
+) -> Result<(Answer, Arc<Caller>), Failure> {
+    let (head, body) = request.into_parts();
+    let now = app.now();
+    let caller = app.authenticator.identify(&head.headers, &head.uri, now).await?;
+    *profile = profile_of(&caller, *profile);
+    permit(&caller, peer, now)?;
+    let body = read_body(app, &head.headers, body).await?;
+    let answer = app.gateway.serve(&caller, endpoint, body, request_id.clone()).await?;
+    Ok((answer, caller))
+}
+
+/// Reads the body within its limits. Nothing is held while it is on its way.
+async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
+    let limit = app.config.limits.body_bytes;
+    let too_large = || {
+        let message = format!("The body is larger than the {limit} bytes that this gateway takes.");
+        Failure::new(Case::BodyTooLarge, message)
+    };
+    check_media(headers)?;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let read = async {
+        // The usual body is one frame: no copy.
+        let first = match body.frame().await {
+            None => return Ok(Bytes::new()),
+            Some(frame) => frame.map_err(broken)?.into_data().unwrap_or_default(),
+        };
+        if body.is_end_stream() {
+            return if first.len() > limit { Err(too_large()) } else { Ok(first) };
+        }
+        let rest = Limited::new(body, limit.saturating_sub(first.len())).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() { too_large() } else { broken(error) }
+        })?;
+        let rest = rest.to_bytes();
+        if rest.is_empty() {
+            return Ok(first);
+        }
+        Ok([first, rest].concat().into())
+    };
+    let allowed = Duration::from_secs(app.config.limits.body_timeout_seconds);
+    match tokio::time::timeout(allowed, read).await {
+        Ok(read) => read,
+        Err(_) => Err(Failure::new(Case::BodyTimeout, "The body did not come in time. Send it at once.")),
+    }
+}
+
+fn broken(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Case::BadRequest, "The body broke off or is not well framed.").detail(error.to_string())
+}
+
+/// JSON, unencoded. A missing content type is taken for JSON: many clients forget it.
+fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+    {
+        let message = "Encoded bodies are not taken. Send the body without content-encoding.";
+        return Err(Failure::new(Case::UnsupportedMedia, message));
+    }
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = kind.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+    if kind.eq_ignore_ascii_case(b"application/json") || kind.is_empty() {
+        return Ok(());
+    }
+    let message = "Only JSON is taken here. Send content-type: application/json.";
+    Err(Failure::new(Case::UnsupportedMedia, message))
+}
+
+fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
+    let Answer { model, upstream, cost, output_cap, body } = answer;
+    let (body, content_type, trailer) = match body {
+        AnswerBody::Whole(bytes) => (Body::whole(bytes), "application/json", false),
+        AnswerBody::Stream(relay) => (Body::stream(relay), "text/event-stream; charset=utf-8", true),
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.reserve(10);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_HEADER, HeaderValue::from_static("none"));
+    let mut text = |name: HeaderName, value: &str| {
+        // Names of models and upstreams come from the operator and may hold anything.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    text(MODEL_HEADER, &model);
+    if caller.account.shows_upstream {
+        text(UPSTREAM_HEADER, &upstream);
+    }
+    if let Some(cost) = cost {
+        text(COST_HEADER, &cost.to_string());
+    }
+    if let Some(cap) = output_cap {
+        text(OUTPUT_CAP_HEADER, &cap.to_string());
+    }
+    if trailer {
+        headers.insert(header::TRAILER, HeaderValue::from_static("x-tollgate-cost"));
+        // Some front proxies collect answers unless told not to.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    response
+}

@@ -1,0 +1,170 @@
+//! Which path leads where. The endpoints that cost money are matched first and by hand; everything else goes to the
+//! web framework.
+
+use crate::app::App;
+use crate::body::Body;
+use crate::error::response;
+use crate::{admin, billing, models, relay};
+use axum::Router;
+use axum::routing::get;
+use gateway::{Case, Failure};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use protocol::openai::Endpoint;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tower::ServiceExt;
+
+/// Told with every answer, and kept with every hold.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The service of one connection.
+#[derive(Clone)]
+pub struct Service {
+    app: Arc<App>,
+    framework: Router,
+    peer: IpAddr,
+}
+
+/// Where a request came from, for handlers of the framework.
+#[derive(Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+impl Service {
+    /// The service for a peer. The router is shared: it is costly to build and cheap to clone.
+    pub fn new(app: Arc<App>, framework: Router, peer: IpAddr) -> Self {
+        Self { app, framework, peer }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            let request_id = next_request_id();
+            let mut response = service.answer(request, &request_id).await;
+            let id = HeaderValue::from_str(&request_id).expect("request ids are letters and digits");
+            response.headers_mut().insert(REQUEST_ID_HEADER, id);
+            Ok(response)
+        })
+    }
+}
+
+impl Service {
+    async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
+        if let Some(endpoint) = endpoint(request.uri().path()) {
+            if request.method() == Method::POST {
+                return relay::serve(&self.app, endpoint, request, self.peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "POST");
+        }
+        request.extensions_mut().insert(Peer(self.peer));
+        match self.framework.oneshot(request).await {
+            Ok(response) => response.map(Body::Framework),
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn endpoint(path: &str) -> Option<Endpoint> {
+    Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+}
+
+fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<Body> {
+    let failure = Failure::new(Case::BadRequest, format!("This endpoint takes {allowed} only."));
+    let mut response = response(&failure, app.config.server.error_profile, request_id);
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Everything that the framework serves to callers.
+pub fn public(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::show))
+        .route("/v1/dashboard/billing/usage", get(billing::usage))
+        .route("/dashboard/billing/usage", get(billing::usage))
+        .route("/v1/dashboard/billing/subscription", get(billing::subscription))
+        .route("/dashboard/billing/subscription", get(billing::subscription))
+        .route("/api/user/token", get(billing::user_token))
+        .route("/api/usage/token/", get(billing::token_usage))
+        .route("/api/usage/token", get(billing::token_usage))
+        .route("/healthz", get(crate::health::alive))
+        .route("/readyz", get(crate::health::ready))
+        .route("/metrics", get(crate::health::metrics))
+        .fallback(unknown_path)
+        .with_state(app.clone())
+        .merge(admin::router(app))
+}
+
+async fn unknown_path(request: axum::extract::Request) -> axum::response::Response {
+    // The path is not repeated: it may be anything.
+    let message = "There is no such endpoint here. GET /v1/models lists the models; the README lists the endpoints.";
+    let error = protocol::openai::ErrorBody {
+        message,
+        kind: "invalid_request_error",
+        param: None,
+        code: Some("unknown_endpoint"),
+    };
+    tracing::debug!(method = %request.method(), "unknown endpoint");
+    json(StatusCode::NOT_FOUND, error.json())
+}
+
+/// A JSON answer of the framework's kind.
+pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> axum::response::Response {
+    let mut response = axum::response::Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A failure as the framework's answer.
+pub fn failed(app: &App, failure: &Failure) -> axum::response::Response {
+    response(failure, app.config.server.error_profile, "-").map(axum::body::Body::new)
+}
+
+/// Unique over processes by a random beginning, within one by a count.
+fn next_request_id() -> Arc<str> {
+    use std::hash::{BuildHasher, RandomState};
+    use std::sync::LazyLock;
+
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("req_{:016x}{count:010x}", *PROCESS).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c_14_only_exact_paths_are_endpoints() {
+        for path in [
+            "/v1/chat/completions/",
+            "/v1//chat/completions",
+            "/v1/chat/../chat/completions",
+            "/V1/chat/completions",
+            "/v1/chat/completions;x",
+            "/v1/chat%2fcompletions",
+        ] {
+            assert_eq!(endpoint(path), None, "{path}");
+        }
+        assert_eq!(endpoint("/v1/chat/completions"), Some(Endpoint::Chat));
+    }
+
+    #[test]
+    fn request_ids_differ() {
+        assert_ne!(next_request_id(), next_request_id());
+    }
+}

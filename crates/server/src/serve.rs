@@ -1,0 +1,167 @@
+//! `tollgate serve`: from the command line to the last settled stream.
+
+use crate::app::App;
+use crate::cli::ServeArgs;
+use crate::config::Config;
+use crate::first_run::{self, Welcome};
+use crate::listen;
+use anyhow::Context;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+/// The socket in the data directory on which the command line talks to a running gateway.
+pub const SOCKET_NAME: &str = "admin.sock";
+/// How often abandoned holds are looked for, marks are synced and books are dropped.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How long settling what is left may take after the streams were cut.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long finished connections may take to close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// How often a stop looks whether everything is settled.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+/// Runs the gateway until it is told to stop.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let config = match &args.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    let metrics = install_metrics()?;
+    let address = args.listen.clone().or(config.server.listen.clone()).unwrap_or(LISTEN_DEFAULT.to_owned());
+    let app = App::open(&args.data_dir, config, metrics).await?;
+    let welcome = first_run::create_first(&app).await?;
+
+    let callers = TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let local = bind_socket(&args.data_dir)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut signals = Signals::install()?;
+    let housekeeping = tokio::spawn(housekeeping(app.clone()));
+    announce(callers.local_addr()?, &args.data_dir, &app, welcome.as_ref());
+    let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));
+    let serving_local = tokio::spawn(listen::serve_local(app.clone(), local, stopped));
+
+    signals.next().await;
+    tokio::select! {
+        () = finish(&app) => {}
+        () = signals.next() => {
+            tracing::warn!("told to stop twice: stopping at once; open requests are settled at the next start");
+            std::process::exit(130);
+        }
+    }
+    stop.send_replace(true);
+    // Connections that are not closed by then are idle or not reading; everything is settled.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, serving).await;
+    serving_local.abort();
+    housekeeping.abort();
+    app.ledger.flush().await?;
+    let _ = std::fs::remove_file(args.data_dir.join(SOCKET_NAME));
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Lets open requests finish, cuts those that take too long, and waits until all are settled.
+async fn finish(app: &App) {
+    let limit = Duration::from_secs(app.config.limits.drain_seconds);
+    tracing::info!(open = app.ledger.open_holds(), limit_seconds = limit.as_secs(), "stopping: letting requests finish");
+    app.gateway.drain();
+    wait_until_settled(app, limit).await;
+    app.gateway.cut_streams();
+    wait_until_settled(app, SETTLE_LIMIT).await;
+    let open = app.ledger.open_holds();
+    if open > 0 {
+        tracing::warn!(open, "requests are still open; they are settled at the next start");
+    }
+}
+
+async fn wait_until_settled(app: &App, limit: Duration) {
+    let started = Instant::now();
+    while app.ledger.open_holds() > 0 && started.elapsed() < limit {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+}
+
+async fn housekeeping(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let app = app.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            match app.ledger.sweep(app.now(), &|id| app.versions.get(id)) {
+                Ok(0) => {}
+                Ok(expired) => tracing::warn!(expired, "holds had outlived their requests and were given up"),
+                Err(error) => tracing::error!(%error, "cannot sweep abandoned holds"),
+            }
+            app.ledger.evict_quiet();
+            app.metrics.run_upkeep();
+            if let Err(error) = app.ledger.slots().sync() {
+                tracing::error!(%error, "cannot sync the marks of open requests");
+            }
+        });
+        if done.await.is_err() {
+            tracing::error!("housekeeping panicked");
+        }
+    }
+}
+
+fn install_metrics() -> anyhow::Result<metrics_exporter_prometheus::PrometheusHandle> {
+    const SECONDS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().set_buckets(&SECONDS)?.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).context("cannot install the metrics recorder")?;
+    Ok(handle)
+}
+
+/// The lock on the data directory is ours, so whoever left a socket there is gone.
+fn bind_socket(directory: &Path) -> anyhow::Result<UnixListener> {
+    let path = directory.join(SOCKET_NAME);
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot create the socket {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn announce(address: SocketAddr, directory: &Path, app: &App, welcome: Option<&Welcome>) {
+    if let Some(Welcome { operator_key, account, balance, key }) = welcome {
+        println!("First start: created {}\n", directory.display());
+        println!("  operator key   {operator_key}");
+        println!("  key            {key}   (account \"{account}\", balance ${balance})\n");
+        println!("They are shown this once. Try:\n");
+        let catalog = app.gateway.catalog();
+        let served = catalog.served();
+        let model = ["sim-small", "gpt-4o-mini"].into_iter().find(|name| catalog.route(name).is_some());
+        let model = model.or_else(|| served.first().map(|route| &*route.model)).unwrap_or("MODEL");
+        println!("  curl http://{address}/v1/chat/completions \\");
+        println!("    -H \"Authorization: Bearer {key}\" -H \"Content-Type: application/json\" \\");
+        println!("    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n");
+    }
+    println!("tollgate listening on http://{address}");
+    // Whoever waits for that line may read from a pipe.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
