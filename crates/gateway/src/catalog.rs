@@ -38,6 +38,13 @@ pub struct RouteDeclared {
     pub upstreams: Vec<String>,
 }
 
+impl RouteDeclared {
+    /// The names by which its price can be found.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.model.as_str()).chain(self.upstream_model.as_deref())
+    }
+}
+
 /// A route names an upstream that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the route of {model:?} names the upstream {upstream:?}, which is not declared")]

@@ -2,13 +2,13 @@
 
 use crate::config::Config;
 use anyhow::Context;
+use domain::Timestamp;
 use gateway::authenticate::Authenticator;
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::tokens::Tokenizers;
 use gateway::upstream::Upstream;
 use gateway::{Catalog, Clock, Gateway};
-use domain::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,18 +61,8 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
         let versions = Arc::new(Versions::new(database.clone()));
         let started = gateway.clock().now();
-        let app = Self {
-            database,
-            ledger,
-            gateway,
-            authenticator,
-            config,
-            versions,
-            metrics,
-            started,
-            upstreams,
-            routes,
-        };
+        let app =
+            Self { database, ledger, gateway, authenticator, config, versions, metrics, started, upstreams, routes };
         app.reload_prices().await?;
         Ok(Arc::new(app))
     }
@@ -84,7 +74,11 @@ impl App {
 
     /// Prices changed: serve by the new ones from the next request on.
     pub async fn reload_prices(&self) -> Result<(), StoreError> {
-        let book = self.database.read(PriceBook::load).await?;
+        let models: Vec<String> = self.routes.iter().flat_map(RouteDeclared::names).map(str::to_owned).collect();
+        let load = self.database.read(move |connection| {
+            PriceBook::load(connection, &models.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        let book = load.await?;
         let catalog = Catalog::build(&self.upstreams, &self.routes, &book)
             .map_err(|unknown| StoreError::Refused(unknown.to_string()))?;
         self.gateway.set_catalog(catalog);

@@ -7,9 +7,9 @@ use crate::app::App;
 use crate::router::{failed, json};
 use axum::extract::{Query, State};
 use axum::response::Response;
+use domain::Nanos;
 use domain::ledger::KeyTotals;
 use domain::money::NANOS_PER_USD;
-use domain::Nanos;
 use gateway::{Case, Failure};
 use http::{HeaderMap, StatusCode, Uri};
 use jiff::civil::Date;
@@ -55,12 +55,7 @@ impl Standing {
 }
 
 /// `GET /v1/dashboard/billing/usage`: cents, exact to the nano-USD.
-pub async fn usage(
-    State(app): State<Arc<App>>,
-    Query(range): Query<Range>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub async fn usage(State(app): State<Arc<App>>, Query(range): Query<Range>, uri: Uri, headers: HeaderMap) -> Response {
     match used_between(&app, &range, &uri, &headers).await {
         Ok(used) => json(StatusCode::OK, format!(r#"{{"object":"list","total_usage":{}}}"#, cents(used))),
         Err(failure) => failed(&app, &failure),
@@ -199,7 +194,8 @@ mod tests {
 
     #[test]
     fn cents_are_exact() {
-        for (nanos, text) in [(0, "0"), (10_000_000, "1"), (12_340_000_000, "1234"), (1, "0.0000001"), (15_000_000, "1.5")]
+        for (nanos, text) in
+            [(0, "0"), (10_000_000, "1"), (12_340_000_000, "1234"), (1, "0.0000001"), (15_000_000, "1.5")]
         {
             assert_eq!(cents(Nanos(nanos)), text);
         }

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::database::Database;
-use store::prices::PriceBook;
+use store::prices;
 use toml::Spanned;
 
 use crate::error::ErrorProfile;
@@ -290,21 +290,20 @@ impl Config {
             routes.extend(simulator::MODELS.map(|(model, ..)| route_to(model, None, SIMULATOR)));
         }
         let found: Vec<_> = environment::found().collect();
-        if !found.is_empty() {
-            let book = database.read(PriceBook::load).await?;
-            for found in found {
-                if self.upstreams.iter().any(|entry| entry.name.as_ref() == found.name) {
-                    continue;
-                }
-                let (name, provider) = (found.name, found.provider);
-                upstreams.push(Arc::new(
-                    Upstream::http(client.clone(), name, provider, &found.base_url, Some(&found.api_key))
-                        .with_context(|| format!("the credential in {}", found.variable))?,
-                ));
-                for model in book.models_of(provider, &["chat", "completion", "embedding"]) {
-                    routes.push(route_to(model, None, name));
-                    routes.push(route_to(&format!("{name}/{model}"), Some(model), name));
-                }
+        for found in found {
+            if self.upstreams.iter().any(|entry| entry.name.as_ref() == found.name) {
+                continue;
+            }
+            let (name, provider) = (found.name, found.provider);
+            upstreams.push(Arc::new(
+                Upstream::http(client.clone(), name, provider, &found.base_url, Some(&found.api_key))
+                    .with_context(|| format!("the credential in {}", found.variable))?,
+            ));
+            let modes = ["chat", "completion", "embedding"];
+            let models = database.read(move |connection| prices::models_of(connection, provider, &modes)).await?;
+            for model in models {
+                routes.push(route_to(&model, None, name));
+                routes.push(route_to(&format!("{name}/{model}"), Some(&model), name));
             }
         }
         Ok((upstreams, routes))

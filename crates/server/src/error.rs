@@ -49,9 +49,7 @@ fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &'sta
         (Case::QuotaExceeded { .. }, ErrorProfile::OpenAi) => {
             (S::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota")
         }
-        (Case::QuotaExceeded { .. }, ErrorProfile::Relay) => {
-            (S::FORBIDDEN, "new_api_error", "insufficient_user_quota")
-        }
+        (Case::QuotaExceeded { .. }, ErrorProfile::Relay) => (S::FORBIDDEN, "new_api_error", "insufficient_user_quota"),
         (Case::QuotaExceeded { .. }, ErrorProfile::Tollgate) => {
             (S::PAYMENT_REQUIRED, "billing_error", "quota_exceeded")
         }

@@ -65,7 +65,8 @@ pub async fn create_first(app: &App) -> anyhow::Result<Option<Welcome>> {
     let now = app.now();
     let secrets = app.authenticator.secrets();
     let (operator_key, key) = (secrets.generate(SecretKind::Operator), secrets.generate(SecretKind::Key));
-    let operator_digest = secrets.digest(SecretKind::Operator, &operator_key).expect("a generated secret is well-formed");
+    let operator_digest =
+        secrets.digest(SecretKind::Operator, &operator_key).expect("a generated secret is well-formed");
     let key_digest = secrets.digest(SecretKind::Key, &key).expect("a generated secret is well-formed");
     let key_hint = hint(&key);
     let account: Account = app

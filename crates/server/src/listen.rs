@@ -1,7 +1,7 @@
 //! The accept loop: connections within limits, each with timeouts that are really armed.
 
-use crate::app::App;
 use crate::admin;
+use crate::app::App;
 use crate::router::{self, Service};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -122,11 +122,7 @@ impl<S> UnreadLimit<S> {
         Self { stream, limit, waiting: None }
     }
 
-    fn limited<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        polled: Poll<std::io::Result<T>>,
-    ) -> Poll<std::io::Result<T>> {
+    fn limited<T>(&mut self, context: &mut Context<'_>, polled: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
         if polled.is_ready() {
             self.waiting = None;
             return polled;
@@ -151,11 +147,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for UnreadLimit<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for UnreadLimit<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.limited(context, polled)
     }

@@ -76,9 +76,10 @@ async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result
         if body.is_end_stream() {
             return if first.len() > limit { Err(too_large()) } else { Ok(first) };
         }
-        let rest = Limited::new(body, limit.saturating_sub(first.len())).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() { too_large() } else { broken(error) }
-        })?;
+        let rest = Limited::new(body, limit.saturating_sub(first.len()))
+            .collect()
+            .await
+            .map_err(|error| if error.is::<LengthLimitError>() { too_large() } else { broken(error) })?;
         let rest = rest.to_bytes();
         if rest.is_empty() {
             return Ok(first);

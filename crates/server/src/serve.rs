@@ -69,7 +69,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 /// Lets open requests finish, cuts those that take too long, and waits until all are settled.
 async fn finish(app: &App) {
     let limit = Duration::from_secs(app.config.limits.drain_seconds);
-    tracing::info!(open = app.ledger.open_holds(), limit_seconds = limit.as_secs(), "stopping: letting requests finish");
+    tracing::info!(
+        open = app.ledger.open_holds(),
+        limit_seconds = limit.as_secs(),
+        "stopping: letting requests finish"
+    );
     app.gateway.drain();
     wait_until_settled(app, limit).await;
     app.gateway.cut_streams();

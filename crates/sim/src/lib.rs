@@ -1,7 +1,7 @@
 //! What Tollgate is tested and measured with; nothing here is shipped.
 //!
 //! [`mock`] is a scripted OpenAI-compatible upstream, [`load`] a cheap load generator with replay of real traces,
-//! [`bench`] runs both around the gateway and around a bare pass-through and compares them. [`http1`] and
+//! [`mod@bench`] runs both around the gateway and around a bare pass-through and compares them. [`http1`] and
 //! [`precise`] are what they share. None of these knows the gateway's code: they meet it over a socket.
 //!
 //! Read [`mock::Script`] first: its fields are the faults that an upstream can have.

@@ -6,6 +6,7 @@ use domain::{PriceId, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -167,10 +168,12 @@ fn insert(
 
 /// Takes the shipped book in, once per release of the book. What operators set is untouched.
 pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError> {
+    /// Models stay text until their turn: the whole book as values would be many times its size in memory.
     #[derive(Deserialize)]
-    struct Shipped {
-        date: String,
-        models: Vec<ShippedModel>,
+    struct Shipped<'b> {
+        date: &'b str,
+        #[serde(borrow)]
+        models: Vec<&'b RawValue>,
     }
     #[derive(Deserialize)]
     struct ShippedModel {
@@ -180,14 +183,15 @@ pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError
         #[serde(flatten)]
         sheet: serde_json::Map<String, serde_json::Value>,
     }
-    let book: Shipped = serde_json::from_str(SHIPPED).expect("the shipped book is checked by a test");
+    let book: Shipped<'_> = serde_json::from_str(SHIPPED).expect("the shipped book is checked by a test");
     let seeded: Option<String> = connection
         .query_row("select value from settings where name = 'price_book'", [], |row| row.get(0))
         .optional()?;
-    if seeded.as_deref() == Some(book.date.as_str()) {
+    if seeded.as_deref() == Some(book.date) {
         return Ok(0);
     }
     for model in &book.models {
+        let model: ShippedModel = serde_json::from_str(model.get()).expect("the shipped book is checked by a test");
         let sheet = PriceSheet::from_map(&model.sheet).expect("the shipped book is checked by a test");
         let (provider, mode) = (Some(model.provider.as_str()), model.mode.as_deref());
         set(connection, provider, &model.model, PriceSource::Book, mode, &sheet, now)?;
@@ -201,16 +205,29 @@ pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError
 
 /// The versions that count now: the newest of each (source, provider, model) that is not retired.
 pub fn current(connection: &Connection) -> Result<Vec<PriceVersion>, StoreError> {
-    let mut statement = connection.prepare(&format!(
-        "select {COLUMNS} from prices
-         where id in (select max(id) from prices group by source, provider, model) and not retired order by id"
-    ))?;
+    let mut statement = connection.prepare(&format!("select {COLUMNS} from prices where {COUNTS} order by id"))?;
     let mut rows = statement.query([])?;
     let mut versions = Vec::new();
     while let Some(row) = rows.next()? {
         versions.push(read(row)?);
     }
     Ok(versions)
+}
+
+/// Whether a row is the newest of its source, provider and model, and not retired.
+const COUNTS: &str = "not retired and not exists (
+    select 1 from prices newer where newer.model = prices.model and newer.provider is prices.provider
+      and newer.source = prices.source and newer.id > prices.id)";
+
+/// Models of one provider in the shipped book whose mode is one of `modes`.
+pub fn models_of(connection: &Connection, provider: &str, modes: &[&str]) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare(&format!(
+        "select model from prices where source = 'book' and provider = ?1
+           and mode in (select value from json_each(?2)) and {COUNTS} order by model"
+    ))?;
+    let modes = serde_json::to_string(modes).expect("a list of strings is always JSON");
+    let models = statement.query_map((provider, modes), |row| row.get(0))?;
+    models.collect::<Result<_, _>>().map_err(StoreError::from)
 }
 
 /// The version of that id, current or not.
@@ -229,7 +246,7 @@ pub struct Priced {
     pub price: Arc<Price>,
 }
 
-/// All prices that count now. A snapshot: changed prices make a new one.
+/// Prices that count now. A snapshot: changed prices make a new one.
 pub struct PriceBook {
     by_model: HashMap<String, Vec<Candidate>>,
 }
@@ -237,27 +254,24 @@ pub struct PriceBook {
 struct Candidate {
     provider: Option<String>,
     source: PriceSource,
-    mode: Option<String>,
     priced: Priced,
 }
 
 impl PriceBook {
-    /// Compiles the versions that count.
-    pub fn load(connection: &Connection) -> Result<Self, StoreError> {
-        Self::from_versions(current(connection)?)
-    }
-
-    /// A book of the given versions.
-    pub fn from_versions(versions: Vec<PriceVersion>) -> Result<Self, StoreError> {
+    /// Compiles the versions that count for these models. The book has thousands; a gateway routes a few.
+    pub fn load(connection: &Connection, models: &[&str]) -> Result<Self, StoreError> {
+        let mut statement = connection.prepare(&format!(
+            "select {COLUMNS} from prices where model in (select value from json_each(?1)) and {COUNTS}"
+        ))?;
+        let models = serde_json::to_string(models).expect("a list of strings is always JSON");
+        let mut rows = statement.query([models])?;
         let mut by_model: HashMap<String, Vec<Candidate>> = HashMap::new();
-        for version in versions {
-            let PriceVersion { id, provider, model, source, mode, sheet, .. } = version;
+        while let Some(row) = rows.next()? {
+            let PriceVersion { id, provider, model, source, sheet, .. } = read(row)?;
             let price = sheet.compile().map_err(|error| StoreError::Damaged(format!("price {id}: {error}")))?;
             let priced = Priced { id, price: Arc::new(price) };
-            by_model.entry(model).or_default().push(Candidate { provider, source, mode, priced });
+            by_model.entry(model).or_default().push(Candidate { provider, source, priced });
         }
-        by_model.values_mut().for_each(Vec::shrink_to_fit);
-        by_model.shrink_to_fit();
         Ok(Self { by_model })
     }
 
@@ -272,17 +286,6 @@ impl PriceBook {
             .or_else(|| set_by_people(upstream_model))
             .or_else(|| self.best(upstream_model, provider, PriceSource::Book))
             .or_else(|| self.of_any_provider(upstream_model))
-    }
-
-    /// Models of one provider in the shipped book whose mode is one of `modes`.
-    pub fn models_of<'a>(&'a self, provider: &'a str, modes: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
-        self.by_model.iter().filter_map(move |(model, candidates)| {
-            let fits = |candidate: &Candidate| {
-                candidate.provider.as_deref() == Some(provider)
-                    && candidate.mode.as_deref().is_some_and(|mode| modes.contains(&mode))
-            };
-            candidates.iter().any(fits).then_some(model.as_str())
-        })
     }
 
     fn best(&self, model: &str, provider: &str, least: PriceSource) -> Option<&Priced> {
@@ -361,10 +364,11 @@ mod tests {
         let seeded = database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
         assert!(seeded > 1_000, "{seeded} models");
         assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
-        let book = database.read_now(PriceBook::load).unwrap();
+        let book = database.read_now(|connection| PriceBook::load(connection, &["gpt-4o"])).unwrap();
         let gpt = book.find("gpt-4o", "openai", "gpt-4o").unwrap();
         assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
-        assert!(book.models_of("openai", &["chat"]).any(|model| model == "gpt-4o"));
+        let models = database.read_now(|connection| models_of(connection, "openai", &["chat"])).unwrap();
+        assert!(models.iter().any(|model| model == "gpt-4o"));
         assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
     }
 
@@ -387,7 +391,7 @@ mod tests {
         let versions = Versions::new(database.clone());
         let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
         assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
-        let book = database.read_now(PriceBook::load).unwrap();
+        let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
         assert_eq!(book.find("m", "any", "m").unwrap().id, dear);
     }
 
@@ -403,7 +407,7 @@ mod tests {
             .await
             .unwrap();
         let rate = || {
-            let book = database.read_now(PriceBook::load).unwrap();
+            let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
             let priced = book.find("m", "any", "x").unwrap();
             priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
         };

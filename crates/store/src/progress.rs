@@ -11,6 +11,7 @@ use domain::{Meter, Seq, Usage};
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use std::fs::OpenOptions;
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 const COPY_WORDS: usize = 32;
 /// Two copies.
 const SLOT_WORDS: usize = 2 * COPY_WORDS;
+const COPY_BYTES: usize = COPY_WORDS * size_of::<u64>();
+const SLOT_BYTES: usize = 2 * COPY_BYTES;
 
 const VERSION: usize = 0;
 const HOLD: usize = 1;
@@ -59,7 +62,7 @@ impl Slots {
     /// Opens or creates the file; reads what an earlier process left; then all slots are free.
     pub fn open(path: &Path, count: usize) -> Result<(Self, Vec<(Seq, Mark)>), StoreError> {
         let failed = |action| move |source| StoreError::File { action, path: path.to_owned(), source };
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
@@ -67,12 +70,13 @@ impl Slots {
             .mode(0o600)
             .open(path)
             .map_err(failed("open"))?;
-        let bytes = count * SLOT_WORDS * size_of::<u64>();
-        file.set_len(bytes as u64).map_err(failed("resize"))?;
+        let mut left = Vec::new();
+        file.read_to_end(&mut left).map_err(failed("read"))?;
+        // Emptied and grown again, the file is a hole: memory is taken only by slots that are used.
+        let bytes = count * SLOT_BYTES;
+        file.set_len(0).and_then(|()| file.set_len(bytes as u64)).map_err(failed("resize"))?;
         let map = MmapOptions::new().len(bytes).map_raw(&file).map_err(failed("map"))?;
-        let slots = Self::with(Words::File(map), count);
-        let marks = slots.take_marks();
-        Ok((slots, marks))
+        Ok((Self::with(Words::File(map), count), marks_in(&left)))
     }
 
     /// Slots that die with the process.
@@ -127,12 +131,7 @@ impl Slots {
 
     /// The mark of one hold, if its request has made one.
     pub fn find(&self, hold: Seq) -> Option<Mark> {
-        (0..self.count as u32)
-            .flat_map(|slot| [self.read(slot, 0), self.read(slot, 1)])
-            .flatten()
-            .filter(|(_, of, _)| *of == hold)
-            .max_by_key(|(version, ..)| *version)
-            .map(|(.., mark)| mark)
+        self.marks().into_iter().find(|(of, _)| *of == hold).map(|(_, mark)| mark)
     }
 
     /// Writes the marks to the disk, against a power loss. Blocks.
@@ -143,17 +142,10 @@ impl Slots {
         }
     }
 
-    /// What the slots hold, newest valid copy of each; clears them.
-    pub fn take_marks(&self) -> Vec<(Seq, Mark)> {
-        let marks = (0..self.count as u32).filter_map(|slot| {
-            let found =
-                [self.read(slot, 0), self.read(slot, 1)].into_iter().flatten().max_by_key(|(version, ..)| *version);
-            if found.is_some() {
-                self.clear(slot);
-            }
-            found.map(|(_, hold, mark)| (hold, mark))
-        });
-        marks.collect()
+    /// What the slots hold, newest valid copy of each.
+    pub fn marks(&self) -> Vec<(Seq, Mark)> {
+        let newest = |slot| newest_of([self.read(slot, 0), self.read(slot, 1)]);
+        (0..self.count as u32).filter_map(newest).collect()
     }
 
     fn clear(&self, slot: u32) {
@@ -164,24 +156,13 @@ impl Slots {
         }
     }
 
-    fn read(&self, slot: u32, copy: usize) -> Option<(u64, Seq, Mark)> {
+    fn read(&self, slot: u32, copy: usize) -> Option<Copy> {
         let words = self.copy(slot, copy);
+        // Most slots are empty: one look is enough.
         if words[HOLD].load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let words: [u64; COPY_WORDS] = std::array::from_fn(|i| words[i].load(Ordering::Acquire));
-        if words[CHECKSUM] != checksum(&words) {
-            return None;
-        }
-        let counts = words[USAGE..TIER].try_into().expect("as many words as meters");
-        let tier: Vec<u8> = words[TIER..CHECKSUM].iter().flat_map(|word| word.to_le_bytes()).collect();
-        let tier = String::from_utf8_lossy(&tier).trim_end_matches('\0').to_owned();
-        let mark = Mark {
-            usage: Usage::from_array(counts)?,
-            estimated: words[FLAGS] & FLAG_ESTIMATED != 0,
-            service_tier: (!tier.is_empty()).then(|| tier.into()),
-        };
-        Some((words[VERSION], Seq(i64::try_from(words[HOLD]).ok()?), mark))
+        read_copy(&std::array::from_fn(|i| words[i].load(Ordering::Acquire)))
     }
 
     fn copy(&self, slot: u32, copy: usize) -> &[AtomicU64] {
@@ -202,6 +183,41 @@ impl Slots {
             }
         }
     }
+}
+
+/// One valid copy: its version, whose it is, and what it says.
+type Copy = (u64, Seq, Mark);
+
+fn newest_of(copies: [Option<Copy>; 2]) -> Option<(Seq, Mark)> {
+    copies.into_iter().flatten().max_by_key(|(version, ..)| *version).map(|(_, hold, mark)| (hold, mark))
+}
+
+/// The marks in the bytes of a file that a process left.
+fn marks_in(bytes: &[u8]) -> Vec<(Seq, Mark)> {
+    let copy = |bytes: &[u8]| {
+        let mut words = [0_u64; COPY_WORDS];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(chunk.try_into().expect("chunks of eight bytes"));
+        }
+        read_copy(&words)
+    };
+    let slots = bytes.chunks_exact(SLOT_BYTES);
+    slots.filter_map(|slot| newest_of([copy(&slot[..COPY_BYTES]), copy(&slot[COPY_BYTES..])])).collect()
+}
+
+fn read_copy(words: &[u64; COPY_WORDS]) -> Option<Copy> {
+    if words[HOLD] == 0 || words[CHECKSUM] != checksum(words) {
+        return None;
+    }
+    let counts = words[USAGE..TIER].try_into().expect("as many words as meters");
+    let tier: Vec<u8> = words[TIER..CHECKSUM].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let tier = String::from_utf8_lossy(&tier).trim_end_matches('\0').to_owned();
+    let mark = Mark {
+        usage: Usage::from_array(counts)?,
+        estimated: words[FLAGS] & FLAG_ESTIMATED != 0,
+        service_tier: (!tier.is_empty()).then(|| tier.into()),
+    };
+    Some((words[VERSION], Seq(i64::try_from(words[HOLD]).ok()?), mark))
 }
 
 /// Never zero, and different for a copy that lacks any one word.
@@ -246,7 +262,7 @@ mod tests {
         slots.mark(0, Seq(42), 0, &mark(1));
         slots.mark(0, Seq(42), 1, &mark(2));
         slots.copy(0, 1)[USAGE].store(999, Ordering::Relaxed);
-        assert_eq!(slots.take_marks(), [(Seq(42), mark(1))]);
+        assert_eq!(slots.marks(), [(Seq(42), mark(1))]);
     }
 
     #[test]

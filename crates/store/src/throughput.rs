@@ -53,7 +53,10 @@ pub async fn measure(
         })
         .await?;
     for &account in &accounts {
-        ledger.top_up(account, Nanos(1_000_000_000_000_000), "bench", now).await.map_err(|_| StoreError::Unavailable)?;
+        ledger
+            .top_up(account, Nanos(1_000_000_000_000_000), "bench", now)
+            .await
+            .map_err(|_| StoreError::Unavailable)?;
     }
     let (ledger, stop, pairs) = (Arc::new(ledger), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (started, cpu_started) = (Instant::now(), cpu_time());
@@ -63,7 +66,8 @@ pub async fn measure(
         tokio::spawn(async move {
             let terms = terms(KeyId(account.0), price);
             while !stop.load(Ordering::Relaxed) {
-                let hold = ledger.hold(account, &terms, Quota::default(), now).await.map_err(|_| StoreError::Unavailable)?;
+                let hold =
+                    ledger.hold(account, &terms, Quota::default(), now).await.map_err(|_| StoreError::Unavailable)?;
                 ledger.durable(hold.seq).await?;
                 if let crate::ledger::Resolved::Posted(seq) = ledger.resolve(hold, settlement(), now) {
                     ledger.durable(seq).await?;
@@ -120,6 +124,7 @@ fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     // Fields 14 and 15 of the whole line, counted from the one after the name; in hundredths of a second.
-    let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    let ticks =
+        after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
     Duration::from_millis(ticks * 10)
 }
