@@ -1,10 +1,126 @@
-//! stub
+//! The operator's API below `/api/v1`: accounts, keys, prices, usage, the ledger's audit.
+//!
+//! One list of routes serves three doors: the public port (with an operator's key), the socket in the data
+//! directory, and the command line's own process (both as operator `local`: whoever can open the directory owns
+//! it). The API's description is generated from that list, so a route that is not described cannot exist.
+//!
+//! Each handler reads its input into a type that knows every field it takes, changes rows and notes the deed in
+//! one transaction, and answers with what is then stored. Balances are moved by the ledger alone.
+
+mod accounts;
+mod error;
+mod extract;
+mod gateway;
+mod keys;
+mod ledger;
+mod operator;
+mod page;
+mod prices;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod values;
+
+pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TopUp};
+pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
+pub use ledger::Verification;
+pub use operator::BEARER;
+pub use error::ErrorObject;
+pub use page::Page;
+pub use prices::{PriceObject, SetPrice};
+pub use usage::Usage;
+
+use crate::app::App;
+use crate::router::json;
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{any, get};
+use error::Problem;
+use http::{HeaderValue, StatusCode, header};
+use operator::Operator;
 use std::sync::Arc;
-/// x
-pub fn router(_app: Arc<crate::app::App>) -> axum::Router {
-    axum::Router::new()
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Components, Info, OpenApi, SecurityRequirement};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The API for the public port. Everything but its description needs an operator's key.
+pub fn router(app: Arc<App>) -> Router {
+    let authenticate = axum::middleware::from_fn_with_state(app.clone(), operator::authenticate);
+    // The description is outside: it holds nothing that the repository does not show.
+    let described = Router::new().route("/api/v1/openapi.json", get(description));
+    finished(below_v1().layer(authenticate).merge(described), app)
 }
-/// x
-pub fn local_router(_app: Arc<crate::app::App>) -> axum::Router {
-    axum::Router::new()
+
+/// The API for whoever has the data directory: no key, the operator is called `local`.
+pub fn local_router(app: Arc<App>) -> Router {
+    let router = below_v1()
+        .route("/api/v1/openapi.json", get(description))
+        .layer(axum::Extension(Operator::local()))
+        .fallback(unknown_path);
+    finished(router, app)
+}
+
+/// The description of the API, as `crates/server/openapi.json` has it.
+pub fn openapi_json() -> String {
+    let (_, description) = described_routes().split_for_parts();
+    let mut text = description.to_pretty_json().expect("a description is always JSON");
+    text.push('\n');
+    text
+}
+
+fn described_routes() -> OpenApiRouter<Arc<App>> {
+    let mut info = Info::new("Tollgate operator API", env!("CARGO_PKG_VERSION"));
+    info.description = Some(
+        "Accounts, keys, prices, usage and the ledger's audit. Money is a decimal string in USD, time is RFC 3339 in \
+         UTC, ids are integers. Unknown fields are refused."
+            .to_owned(),
+    );
+    let mut openapi = OpenApi::new(info, utoipa::openapi::Paths::new());
+    let mut components = Components::new();
+    components.add_security_scheme("operator_key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    openapi.components = Some(components);
+    openapi.security = Some(vec![SecurityRequirement::new("operator_key", Vec::<String>::new())]);
+    OpenApiRouter::with_openapi(openapi)
+        .routes(routes!(accounts::create, accounts::list))
+        .routes(routes!(accounts::show, accounts::change))
+        .routes(routes!(accounts::top_up))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::show, keys::change, keys::delete))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(prices::list, prices::set, prices::remove))
+        .routes(routes!(usage::report))
+        .routes(routes!(ledger::verify))
+        .routes(routes!(gateway::health))
+}
+
+/// The described routes, and an answer in our own shape for every other path and method.
+fn below_v1() -> Router<Arc<App>> {
+    let (router, _) = described_routes().split_for_parts();
+    router
+        .route("/api/v1", any(unknown_path))
+        .route("/api/v1/", any(unknown_path))
+        .route("/api/v1/{*path}", any(unknown_path))
+        .method_not_allowed_fallback(unknown_method)
+}
+
+fn finished(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router.layer(axum::middleware::map_response(never_stored)).with_state(app)
+}
+
+async fn never_stored(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn description() -> Response {
+    json(StatusCode::OK, openapi_json())
+}
+
+async fn unknown_path() -> Problem {
+    Problem::not_found("There is no such endpoint. GET /api/v1/openapi.json describes those that there are.")
+}
+
+async fn unknown_method() -> Problem {
+    Problem::method_not_allowed()
 }

@@ -1,30 +1,221 @@
-//! stub
-use clap::Parser;
-/// x
-#[derive(Parser)]
+//! The command line: `tollgate serve`, and everything an operator does from a terminal.
+//!
+//! Every command but `serve` and `bench` is a call of the operator's API. [`client`] finds the gateway: a remote one
+//! by its address, a running one by the socket in its data directory, or none, and then the directory is opened
+//! here. The commands cannot tell which it was.
+
+mod account;
+mod bench;
+mod client;
+mod key;
+mod ledger;
+mod output;
+mod price;
+mod usage;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use client::{Client, Target};
+use output::Format;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// An LLM API gateway with exact, durable billing.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
-    pub c: C,
+    command: Command,
 }
-/// x
-#[derive(clap::Subcommand)]
-pub enum C {
-    /// x
+
+#[derive(Debug, Args)]
+struct Globals {
+    /// The data directory: database, keys, sockets. Visible and in one place on purpose: to be rid of everything,
+    /// remove it.
+    #[arg(long, global = true, value_name = "DIR", env = "TOLLGATE_DATA_DIR", default_value = "./tollgate-data")]
+    data_dir: PathBuf,
+    /// Talk to the gateway at this address instead of the one of the data directory. Needs an operator's key.
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// The operator's key for --url. Better in the environment, where other users of the machine do not see it.
+    #[arg(long, global = true, value_name = "KEY", env = "TOLLGATE_OPERATOR_KEY", hide_env_values = true)]
+    operator_key: Option<String>,
+    /// Print JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
     Serve(ServeArgs),
+    /// Accounts: who pays.
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Keys: what callers present.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Prices: what models cost.
+    #[command(subcommand)]
+    Price(price::PriceCommand),
+    /// What was used, by day and model.
+    Usage(usage::UsageArgs),
+    /// The ledger.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
-/// x
-#[derive(clap::Args)]
+
+/// How to run the gateway.
+#[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    #[arg(long, default_value = "tollgate-data")]
-    pub data_dir: std::path::PathBuf,
-    #[arg(long)]
+    /// The data directory, from the global option.
+    #[arg(skip)]
+    pub data_dir: PathBuf,
+    /// The address to listen on; port 0 lets the system choose [default: the file's, or 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    #[arg(long)]
-    pub config: Option<std::path::PathBuf>,
+    /// The configuration file. Everything has a default.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
-/// x
-pub async fn run(c: Cli) -> anyhow::Result<std::process::ExitCode> {
-    let C::Serve(a) = c.c;
-    crate::serve::run(a).await?;
-    Ok(std::process::ExitCode::SUCCESS)
+
+/// Does what the command line says. An error is for `main` to print; it stands for exit code 1.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { globals, command } = cli;
+    let format = if globals.json { Format::Json } else { Format::Table };
+    match command {
+        Command::Serve(args) => crate::serve::run(ServeArgs { data_dir: globals.data_dir, ..args }).await?,
+        Command::Bench(command) => bench::run(command, &globals.data_dir, format).await?,
+        command => {
+            let target = target(&globals).unwrap_or_else(|error| error.exit());
+            let client = Client::connect(target, command.may_create()).await?;
+            let outcome = operate(command, &client, format).await;
+            client.close().await?;
+            return outcome;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn operate(command: Command, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Account(command) => account::run(command, client, format).await?,
+        Command::Key(command) => key::run(command, client, format).await?,
+        Command::Price(command) => price::run(command, client, format).await?,
+        Command::Usage(args) => usage::run(args, client, format).await?,
+        Command::Ledger(command) => return ledger::run(command, client, format).await,
+        Command::Serve(_) | Command::Bench(_) => unreachable!("run has taken them"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Command {
+    /// It makes sense where there is no data yet.
+    fn may_create(&self) -> bool {
+        matches!(self, Self::Account(account::AccountCommand::Create { .. }))
+    }
+}
+
+/// Where to send commands. An address without a key is a mistake in the command: exit code 2.
+fn target(globals: &Globals) -> Result<Target, clap::Error> {
+    match (&globals.url, &globals.operator_key) {
+        (None, _) => Ok(Target::Directory(globals.data_dir.clone())),
+        (Some(url), Some(key)) => Ok(Target::Remote { url: url.clone(), operator_key: key.clone() }),
+        (Some(_), None) => {
+            let message = "--url needs an operator's key: --operator-key KEY, or TOLLGATE_OPERATOR_KEY";
+            Err(Cli::command().error(ErrorKind::MissingRequiredArgument, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_promised_forms_are_understood() {
+        for line in [
+            "tollgate serve --data-dir d --listen 127.0.0.1:0 --config f.toml",
+            "tollgate serve",
+            "tollgate account create acme --balance 5.00 --data-dir d",
+            "tollgate account top-up acme 5.00 --data-dir d",
+            "tollgate account top-up acme -0.50 --note correction",
+            "tollgate account list --json",
+            "tollgate account edit acme --name other --error-profile relay --shows-upstream true",
+            "tollgate key create --account acme --name ci --quota 1.00 --json --data-dir d",
+            "tollgate key create --account acme --name ci --quota-tokens 50000 --json",
+            "tollgate key create --account acme --name ci --expires-at 2027-01-01T00:00:00Z --model a --model b*",
+            "tollgate key show 7 --json --data-dir d",
+            "tollgate key edit 7 --no-quota --address 10.0.0.0/8 --no-expiry",
+            "tollgate key rotate 7 --grace-seconds 3600",
+            "tollgate --data-dir d key block 7",
+            "tollgate price list --model gpt-4o",
+            "tollgate price set m --input 1.00 --output 2.00",
+            "tollgate price set m --model-rate 15 --completion-multiplier 2",
+            "tollgate price set m --input 1 --output 2 --rate per_web_search=0.01",
+            "tollgate price remove m",
+            "tollgate usage --account acme --from 2026-11-01 --to 2026-11-22",
+            "tollgate usage --key 7 --url http://h:1 --operator-key op",
+            "tollgate ledger verify --json --data-dir d",
+            "tollgate bench ledger --workers 2 --accounts 2 --seconds 1 --json",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn m_32_what_makes_no_sense_is_a_usage_error() {
+        for line in [
+            "tollgate",
+            "tollgate account top-up acme five",
+            "tollgate account top-up acme 1e3",
+            "tollgate account top-up acme NaN",
+            "tollgate account create acme --balance 0.0000000001",
+            "tollgate key create --name ci",
+            "tollgate key create --account a --name n --quota-tokens -5",
+            "tollgate key create --account a --name n --error-profile nice",
+            "tollgate key create --account a --name n --expires-at tomorrow",
+            "tollgate key edit 7 --quota 1 --no-quota",
+            "tollgate key show seven",
+            "tollgate price set m --input 1 --model-rate 2",
+            "tollgate price set m",
+            "tollgate usage",
+            "tollgate usage --account a --key 7",
+            "tollgate bench ledger --workers 0",
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line} was understood"));
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_needs_a_key() {
+        let cli = parse("tollgate key list --url http://127.0.0.1:1").unwrap();
+        if cli.globals.operator_key.is_none() {
+            assert_eq!(target(&cli.globals).unwrap_err().exit_code(), 2);
+        }
+        let cli = parse("tollgate key list --url http://127.0.0.1:1 --operator-key k").unwrap();
+        assert!(matches!(target(&cli.globals), Ok(Target::Remote { .. })));
+    }
+
+    #[test]
+    fn serve_takes_the_global_directory() {
+        let cli = parse("tollgate serve --data-dir here").unwrap();
+        assert_eq!(cli.globals.data_dir, PathBuf::from("here"));
+        assert!(matches!(cli.command, Command::Serve(ServeArgs { listen: None, config: None, .. })));
+    }
 }

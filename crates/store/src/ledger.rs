@@ -17,12 +17,14 @@ use domain::price::Price;
 use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Locks that the accounts are spread over.
 const SHARDS: usize = 64;
+/// Slots for each request that may be open: a settled one keeps its slot until the settlement is durable.
+const SLOTS_PER_OPEN: usize = 2;
 /// Books that may stay in memory while nothing of theirs is under way.
 const QUIET_BOOKS_MAX: usize = 100_000;
 /// How long an answer waits for its hold to become durable before it is given up.
@@ -33,6 +35,8 @@ pub struct Ledger {
     shards: Box<[Mutex<HashMap<AccountId, Kept>>]>,
     queue: Arc<Queue>,
     slots: Slots,
+    /// Slots of holds whose settlement is not durable yet: until it is, the mark is what a restart goes by.
+    retiring: Mutex<VecDeque<(Seq, u32)>>,
     source: Source,
 }
 
@@ -90,13 +94,13 @@ pub type PriceLookup<'a> = &'a dyn Fn(PriceId) -> Result<Arc<Price>, StoreError>
 impl Ledger {
     /// A ledger without a disk. Entries wait in [`Ledger::queue`] until somebody confirms them.
     pub fn in_memory(open_max: usize) -> Self {
-        Self::with(Arc::new(Queue::new(Seq(0), Timestamp(0))), Slots::in_memory(open_max), Source::Memory)
+        Self::with(Arc::new(Queue::new(Seq(0), Timestamp(0))), Slots::in_memory(open_max * SLOTS_PER_OPEN), Source::Memory)
     }
 
     /// A ledger in memory with the given past: a simulated restart.
     pub fn in_memory_after(entries: &[Entry], open_max: usize) -> Result<Self, StoreError> {
         let (last, last_at) = entries.last().map_or((Seq(0), Timestamp(0)), |entry| (entry.seq, entry.at));
-        let ledger = Self::with(Arc::new(Queue::new(last, last_at)), Slots::in_memory(open_max), Source::Memory);
+        let ledger = Self::with(Arc::new(Queue::new(last, last_at)), Slots::in_memory(open_max * SLOTS_PER_OPEN), Source::Memory);
         for entry in entries {
             let mut shard = ledger.shard(entry.account).lock();
             let kept = shard.entry(entry.account).or_insert_with(|| Kept::new(Book::default()));
@@ -109,7 +113,8 @@ impl Ledger {
     /// The ledger of a data directory. Holds that an earlier process left open are put back;
     /// [`crate::recovery::resolve_left_open`] is to be called with the marks before anything else.
     pub fn open(database: Database, open_max: usize) -> Result<(Self, Vec<(Seq, Mark)>), StoreError> {
-        let (slots, marks) = Slots::open(&database.directory().join("progress"), open_max)?;
+        let slots = open_max * SLOTS_PER_OPEN;
+        let (slots, marks) = Slots::open(&database.directory().join("progress"), slots)?;
         let queue = database.writer().queue().clone();
         let left_open = database.writer().take_open_at_start();
         let ledger = Self::with(queue, slots, Source::Sqlite(database.clone()));
@@ -136,7 +141,7 @@ impl Ledger {
 
     fn with(queue: Arc<Queue>, slots: Slots, source: Source) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
-        Self { shards, queue, slots, source }
+        Self { shards, queue, slots, retiring: Mutex::default(), source }
     }
 
     /// The queue in front of the journal.
@@ -158,7 +163,7 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<OpenedHold, HoldError> {
         self.load(account, Some(terms.key)).await.map_err(|_| HoldError::Unavailable)?;
-        let slot = self.slots.take().ok_or(HoldError::TooManyOpen)?;
+        let slot = self.take_slot().ok_or(HoldError::TooManyOpen)?;
         match self.hold_in_book(account, terms, quota, now) {
             Ok(seq) => Ok(OpenedHold { account, seq, terms: terms.clone(), slot, marks: 0 }),
             Err(error) => {
@@ -184,9 +189,25 @@ impl Ledger {
 
     /// Settles or voids a hold. Usage for a hold that the sweeper has given up becomes a late charge.
     pub fn resolve(&self, hold: OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
+        let charges = matches!(resolution, Resolution::Settle { .. });
         let outcome = self.resolve_in_book(&hold, resolution, now);
-        self.slots.give_back(hold.slot);
+        match outcome {
+            Resolved::Posted(seq) if charges => self.retiring.lock().push_back((seq, hold.slot)),
+            _ => self.slots.give_back(hold.slot),
+        }
         outcome
+    }
+
+    /// A free slot, after taking back those whose settlements have become durable.
+    fn take_slot(&self) -> Option<u32> {
+        let committed = self.queue.committed();
+        let mut retiring = self.retiring.lock();
+        while let Some(&(_, slot)) = retiring.front().filter(|(seq, _)| *seq <= committed) {
+            retiring.pop_front();
+            self.slots.give_back(slot);
+        }
+        drop(retiring);
+        self.slots.take()
     }
 
     fn resolve_in_book(&self, hold: &OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
@@ -221,8 +242,8 @@ impl Ledger {
         Ok(lapsed.len())
     }
 
-    /// Resolves every hold that an earlier process left open. Returns how many.
-    pub(crate) fn resolve_left_open(
+    /// Resolves every hold that an earlier process left open, by what it had marked. Returns how many.
+    pub fn resolve_left_open(
         &self,
         marks: &HashMap<Seq, Mark>,
         now: Timestamp,

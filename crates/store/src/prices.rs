@@ -265,9 +265,17 @@ impl PriceBook {
         ))?;
         let models = serde_json::to_string(models).expect("a list of strings is always JSON");
         let mut rows = statement.query([models])?;
-        let mut by_model: HashMap<String, Vec<Candidate>> = HashMap::new();
+        let mut versions = Vec::new();
         while let Some(row) = rows.next()? {
-            let PriceVersion { id, provider, model, source, sheet, .. } = read(row)?;
+            versions.push(read(row)?);
+        }
+        Self::from_versions(versions)
+    }
+
+    /// A book of the given versions.
+    pub fn from_versions(versions: Vec<PriceVersion>) -> Result<Self, StoreError> {
+        let mut by_model: HashMap<String, Vec<Candidate>> = HashMap::new();
+        for PriceVersion { id, provider, model, source, sheet, .. } in versions {
             let price = sheet.compile().map_err(|error| StoreError::Damaged(format!("price {id}: {error}")))?;
             let priced = Priced { id, price: Arc::new(price) };
             by_model.entry(model).or_default().push(Candidate { provider, source, priced });

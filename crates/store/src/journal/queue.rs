@@ -107,6 +107,11 @@ impl Queue {
         Ok(seq)
     }
 
+    /// The last entry that was decided, durable or not.
+    pub fn decided(&self) -> Seq {
+        Seq(self.waiting.lock().last_seq)
+    }
+
     /// The last durable entry.
     pub fn committed(&self) -> Seq {
         Seq(self.committed_seq.load(Ordering::Acquire))

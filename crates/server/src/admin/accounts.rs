@@ -1,0 +1,291 @@
+//! `/api/v1/accounts`: who pays.
+
+use super::error::{ErrorObject, Problem};
+use super::extract::{Body, Id, Params};
+use super::operator::Operator;
+use super::page::{LIMIT_MAX, Page, checked_limit};
+use super::values::{checked_funding, checked_note, present, profile_name, rfc3339};
+use crate::app::App;
+use crate::error::ErrorProfile;
+use axum::Json;
+use axum::extract::State;
+use domain::{AccountId, Nanos};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::Arc;
+use store::StoreError;
+use store::accounts::{self, Account, AccountChange, AccountStatus, checked_name};
+use utoipa::{IntoParams, ToSchema};
+
+/// An account.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AccountObject {
+    /// Its id.
+    #[schema(value_type = i64)]
+    pub id: AccountId,
+    /// Its name, unique.
+    pub name: String,
+    /// Whether its keys work.
+    #[schema(value_type = String, example = "active")]
+    pub status: AccountStatus,
+    /// What requests can still draw, in USD.
+    #[schema(value_type = String, example = "5.00")]
+    pub balance: Nanos,
+    /// What open requests have reserved, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub held: Nanos,
+    /// What was consumed beyond all funds, in USD; the next top-up pays it first.
+    #[schema(value_type = String, example = "0.00")]
+    pub owed: Nanos,
+    /// What was charged in all, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub spent: Nanos,
+    /// How errors are dressed for its keys; null is the gateway's default.
+    #[schema(example = "tollgate")]
+    pub error_profile: Option<String>,
+    /// Its callers may see which upstream served them.
+    pub shows_upstream: bool,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+}
+
+/// A new account.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    /// Its name, unique.
+    pub name: String,
+    /// What to put in at once, in USD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "5.00")]
+    pub balance: Option<Nanos>,
+    /// How errors are dressed for its keys: `tollgate`, `openai` or `relay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub error_profile: Option<ErrorProfile>,
+    /// Its callers may see which upstream served them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows_upstream: Option<bool>,
+}
+
+/// What to change of an account. What is absent stays. Money is moved by top-ups only.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeAccount {
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `active` or `suspended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub status: Option<AccountStatus>,
+    /// `tollgate`, `openai` or `relay`; null for the gateway's default.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub error_profile: Option<Option<ErrorProfile>>,
+    /// Whether its callers may see which upstream served them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shows_upstream: Option<bool>,
+}
+
+/// Money put in, or taken out when below zero.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TopUp {
+    /// How much, in USD. Below zero it is taken out, as far as it is available.
+    #[schema(value_type = String, example = "5.00")]
+    pub amount: Nanos,
+    /// Why: kept in the ledger beside the operator's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which accounts to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {
+    /// Only the account of exactly this name.
+    name: Option<String>,
+    /// Only accounts with greater ids: the `next` of the page before.
+    after: Option<i64>,
+    /// Most items, 1 to 200. Default 100.
+    limit: Option<u32>,
+}
+
+/// An account by id (a JSON number) or by name (a text). A text of digits that is nobody's name is an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "an account is named by its name or its id")]
+pub enum AccountRef {
+    /// Its id.
+    Id(i64),
+    /// Its name.
+    Name(String),
+}
+
+/// The account that is meant.
+pub async fn find(app: &App, wanted: AccountRef) -> Result<Account, Problem> {
+    let found = app.database.read(move |connection| match wanted {
+        AccountRef::Id(id) => accounts::by_id(connection, AccountId(id)),
+        AccountRef::Name(text) => match (accounts::by_name(connection, &text)?, text.parse()) {
+            (None, Ok(id)) => accounts::by_id(connection, AccountId(id)),
+            (found, _) => Ok(found),
+        },
+    });
+    found.await?.ok_or_else(|| Problem::not_found("There is no such account."))
+}
+
+async fn object(app: &App, account: Account) -> Result<AccountObject, StoreError> {
+    let pots = app.ledger.totals(account.id).await?;
+    Ok(AccountObject {
+        id: account.id,
+        name: account.name,
+        status: account.status,
+        balance: pots.available,
+        held: pots.held,
+        owed: pots.debt.negated(),
+        spent: pots.spent,
+        error_profile: account.error_profile,
+        shows_upstream: account.shows_upstream,
+        created_at: rfc3339(account.created_at),
+    })
+}
+
+/// Create an account.
+#[utoipa::path(post, path = "/api/v1/accounts", operation_id = "create_account", tag = "accounts",
+    request_body = CreateAccount,
+    responses((status = 201, body = AccountObject), (status = 400, body = ErrorObject),
+              (status = 409, description = "The name is taken", body = ErrorObject)))]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Body(new): Body<CreateAccount>,
+) -> Result<(StatusCode, Json<AccountObject>), Problem> {
+    let balance = new.balance.unwrap_or(Nanos::ZERO);
+    if balance < Nanos::ZERO {
+        return Err(Problem::bad_field("balance", "An account starts with nothing or more."));
+    }
+    checked_funding(Nanos::ZERO, balance)?;
+    let note = checked_note(&operator.0, "opening balance")?;
+    let now = app.now();
+    let created = app.database.write(move |transaction| {
+        let name = checked_name(&new.name)?;
+        if accounts::by_name(transaction, name)?.is_some() {
+            return Ok(None);
+        }
+        let account = accounts::create(transaction, name, now)?;
+        let change = AccountChange {
+            error_profile: Some(new.error_profile.map(profile_name)),
+            shows_upstream: new.shows_upstream,
+            ..AccountChange::default()
+        };
+        let account = accounts::change(transaction, account.id, &change)?;
+        if let Some(Account { id, .. }) = &account {
+            accounts::audit(transaction, now, &operator.0, "account.create", &format!("account {id}"), &json!(new))?;
+        }
+        Ok(account)
+    });
+    let account = created.await?.ok_or_else(name_is_taken)?;
+    if balance > Nanos::ZERO {
+        app.ledger.top_up(account.id, balance, &note, now).await.map_err(|error| {
+            let id = account.id;
+            Problem::from(error)
+                .after(&format!("The account was created with id {id}, but its balance was not put in:"))
+        })?;
+    }
+    Ok((StatusCode::CREATED, Json(object(&app, account).await?)))
+}
+
+fn name_is_taken() -> Problem {
+    Problem::conflict("name", "An account of that name exists already.")
+}
+
+/// List accounts.
+#[utoipa::path(get, path = "/api/v1/accounts", operation_id = "list_accounts", tag = "accounts", params(ListParams),
+    responses((status = 200, body = Page<AccountObject>), (status = 400, body = ErrorObject)))]
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<AccountObject>>, Problem> {
+    let limit = checked_limit(params.limit, LIMIT_MAX)?;
+    let found = app.database.read(move |connection| match params.name {
+        Some(name) => Ok(accounts::by_name(connection, &name)?.into_iter().collect()),
+        None => accounts::list(connection, AccountId(params.after.unwrap_or(0)), limit + 1),
+    });
+    let Page { data, next } = Page::of(found.await?, limit, |account: &Account| account.id.0);
+    let mut objects = Vec::with_capacity(data.len());
+    for account in data {
+        objects.push(object(&app, account).await?);
+    }
+    Ok(Json(Page { data: objects, next }))
+}
+
+/// Show an account.
+#[utoipa::path(get, path = "/api/v1/accounts/{id}", operation_id = "show_account", tag = "accounts",
+    params(("id" = i64, Path)),
+    responses((status = 200, body = AccountObject), (status = 404, body = ErrorObject)))]
+pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<AccountObject>, Problem> {
+    let account = find(&app, AccountRef::Id(id)).await?;
+    Ok(Json(object(&app, account).await?))
+}
+
+/// Change an account.
+#[utoipa::path(patch, path = "/api/v1/accounts/{id}", operation_id = "change_account", tag = "accounts",
+    params(("id" = i64, Path)), request_body = ChangeAccount,
+    responses((status = 200, body = AccountObject), (status = 400, body = ErrorObject),
+              (status = 404, body = ErrorObject), (status = 409, body = ErrorObject)))]
+pub async fn change(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Id(id): Id,
+    Body(asked): Body<ChangeAccount>,
+) -> Result<Json<AccountObject>, Problem> {
+    let id = find(&app, AccountRef::Id(id)).await?.id;
+    let now = app.now();
+    let changed = app.database.write(move |transaction| {
+        if let Some(name) = &asked.name
+            && accounts::by_name(transaction, checked_name(name)?)?.is_some_and(|other| other.id != id)
+        {
+            return Ok(None);
+        }
+        let change = AccountChange {
+            name: asked.name.clone(),
+            status: asked.status,
+            error_profile: asked.error_profile.map(|profile| profile.map(profile_name)),
+            shows_upstream: asked.shows_upstream,
+        };
+        accounts::audit(transaction, now, &operator.0, "account.change", &format!("account {id}"), &json!(asked))?;
+        accounts::change(transaction, id, &change)
+    });
+    let account = changed.await?.ok_or_else(name_is_taken)?;
+    app.forget_callers();
+    Ok(Json(object(&app, account).await?))
+}
+
+/// Put money in, or take it out.
+///
+/// The ledger's entry is the record of it: it keeps the operator's name and the note.
+#[utoipa::path(post, path = "/api/v1/accounts/{id}/top-ups", operation_id = "top_up_account", tag = "accounts",
+    params(("id" = i64, Path)), request_body = TopUp,
+    responses((status = 200, description = "The account after it", body = AccountObject),
+              (status = 400, body = ErrorObject),
+              (status = 402, description = "More than is available cannot be taken out", body = ErrorObject),
+              (status = 404, body = ErrorObject),
+              (status = 503, description = "Not confirmed; look at the balance first", body = ErrorObject)))]
+pub async fn top_up(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Id(id): Id,
+    Body(asked): Body<TopUp>,
+) -> Result<Json<AccountObject>, Problem> {
+    if asked.amount == Nanos::ZERO {
+        return Err(Problem::bad_field("amount", "An amount of zero changes nothing."));
+    }
+    let note = checked_note(&operator.0, asked.note.as_deref().unwrap_or_default())?;
+    let account = find(&app, AccountRef::Id(id)).await?;
+    let funded = app.ledger.totals(account.id).await?.funding.negated();
+    checked_funding(funded, asked.amount)?;
+    app.ledger.top_up(account.id, asked.amount, &note, app.now()).await?;
+    Ok(Json(object(&app, account).await?))
+}

@@ -1,0 +1,454 @@
+//! `/api/v1/keys`: what callers present. A secret is in the answer that creates it and nowhere else.
+
+use super::accounts::{self as api_accounts, AccountRef};
+use super::error::{ErrorObject, Problem};
+use super::extract::{Body, Id, Params};
+use super::operator::Operator;
+use super::page::{LIMIT_MAX, Page, checked_limit};
+use super::values::{checked_addresses, checked_models, present, profile_name, rfc3339, stored};
+use crate::app::App;
+use crate::error::ErrorProfile;
+use axum::Json;
+use axum::extract::State;
+use domain::ledger::Quota;
+use domain::{AccountId, KeyId, Nanos, Timestamp};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::StoreError;
+use store::accounts::{self, checked_name};
+use store::keys::{self, Key, KeyChange, KeyStatus, NewKey};
+use store::secrets::{Digest, SecretKind, hint};
+use utoipa::{IntoParams, ToSchema};
+
+/// Longest time that a rotated secret goes on working: 30 days.
+const GRACE_SECONDS_MAX: u32 = 30 * 24 * 3600;
+
+/// A key, without its secret.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyObject {
+    /// Its id.
+    #[schema(value_type = i64)]
+    pub id: KeyId,
+    /// Who pays.
+    pub account: KeyAccount,
+    /// Its name.
+    pub name: String,
+    /// Enough of the secret to tell it from others.
+    #[schema(example = "sk-tgAb…Yz09")]
+    pub hint: String,
+    /// Whether it works.
+    pub status: KeyStatusShown,
+    /// What it may use up, in USD; null is no limit but the account's balance.
+    #[schema(value_type = Option<String>, example = "1.00")]
+    pub quota: Option<Nanos>,
+    /// What it was charged in all, in USD.
+    #[schema(value_type = String, example = "0.25")]
+    pub used: Nanos,
+    /// What its open requests have reserved, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub held: Nanos,
+    /// What is left of the quota, in USD; null without one.
+    #[schema(value_type = Option<String>, example = "0.75")]
+    pub remaining: Option<Nanos>,
+    /// Tokens that it may use up; null is no limit.
+    pub quota_tokens: Option<u64>,
+    /// Tokens that it was charged for in all.
+    pub used_tokens: u64,
+    /// Tokens that are left; null without a quota in tokens.
+    pub remaining_tokens: Option<u64>,
+    /// Requests that it was charged for in all.
+    pub requests: u64,
+    /// It has no quota of its own.
+    pub unlimited: bool,
+    /// From then on it does not work; null is never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<jiff::Timestamp>,
+    /// The only models that it may ask for; null is all. A trailing `*` stands for any ending.
+    pub models: Option<Vec<String>>,
+    /// The only addresses that it may come from; null is all.
+    pub addresses: Option<Vec<String>>,
+    /// How errors are dressed for it; null is as for its account.
+    pub error_profile: Option<String>,
+    /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+}
+
+/// The account of a key.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyAccount {
+    /// Its id.
+    #[schema(value_type = i64)]
+    pub id: AccountId,
+    /// Its name.
+    pub name: String,
+}
+
+/// Whether a key works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatusShown {
+    /// It does.
+    Active,
+    /// An operator blocked it.
+    Blocked,
+    /// Its time is over.
+    Expired,
+}
+
+/// A key with its secret. No `Debug`: what can be printed ends up printed.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct NewSecret {
+    /// The key.
+    #[serde(flatten)]
+    pub object: KeyObject,
+    /// The secret. Shown this once.
+    #[schema(example = "sk-tg…")]
+    pub key: String,
+}
+
+/// A new key.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// Who pays: an id, or a name.
+    pub account: AccountRef,
+    /// Its name.
+    pub name: String,
+    /// What it may use up, in USD. Without any quota it draws on the account's whole balance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1.00")]
+    pub quota: Option<Nanos>,
+    /// Tokens that it may use up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_tokens: Option<u64>,
+    /// From then on it does not work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<jiff::Timestamp>,
+    /// The only models that it may ask for. A trailing `*` stands for any ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    /// The only addresses that it may come from, as addresses or CIDR blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
+    /// How errors are dressed for it: `tollgate`, `openai` or `relay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub error_profile: Option<ErrorProfile>,
+}
+
+/// What to change of a key. What is absent stays; null removes a restriction.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeKey {
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `active` or `blocked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<KeyStatusChange>,
+    /// A new expiry. A time that has passed expires the key at once.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Option<jiff::Timestamp>>,
+    /// A new quota in USD, counted from the key's beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub quota: Option<Option<Nanos>>,
+    /// A new quota in tokens, counted from the key's beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<u64>)]
+    pub quota_tokens: Option<Option<u64>>,
+    /// Other models.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub models: Option<Option<Vec<String>>>,
+    /// Other addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub addresses: Option<Option<Vec<String>>>,
+    /// `tollgate`, `openai` or `relay`; null for the account's.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub error_profile: Option<Option<ErrorProfile>>,
+}
+
+/// What an operator can make of a key; to be rid of it there is DELETE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStatusChange {
+    /// It works.
+    Active,
+    /// It is refused until it is active again.
+    Blocked,
+}
+
+/// How to rotate a key.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// How long the old secret goes on working: 0 to 2,592,000 (30 days). Default 0.
+    #[serde(default)]
+    pub grace_seconds: u32,
+}
+
+/// Which keys to list.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {
+    /// Only keys of this account: its name or id.
+    account: Option<String>,
+    /// Only keys with greater ids: the `next` of the page before.
+    after: Option<i64>,
+    /// Most items, 1 to 200. Default 100.
+    limit: Option<u32>,
+}
+
+impl CreateKey {
+    fn checked(&self) -> Result<NewKey, Problem> {
+        check_restrictions(self.quota, self.models.as_deref(), self.addresses.as_deref())?;
+        Ok(NewKey {
+            name: checked_name(&self.name)?.to_owned(),
+            expires_at: self.expires_at.map(stored),
+            quota: Quota { money: self.quota, tokens: self.quota_tokens },
+            models: self.models.clone(),
+            addresses: self.addresses.clone(),
+            error_profile: self.error_profile.map(profile_name),
+        })
+    }
+}
+
+impl ChangeKey {
+    fn checked(&self) -> Result<KeyChange, Problem> {
+        let models = self.models.as_ref().and_then(Option::as_deref);
+        let addresses = self.addresses.as_ref().and_then(Option::as_deref);
+        check_restrictions(self.quota.flatten(), models, addresses)?;
+        Ok(KeyChange {
+            name: self.name.clone(),
+            status: self.status.map(|status| match status {
+                KeyStatusChange::Active => KeyStatus::Active,
+                KeyStatusChange::Blocked => KeyStatus::Blocked,
+            }),
+            expires_at: self.expires_at.map(|at| at.map(stored)),
+            quota_money: self.quota,
+            quota_tokens: self.quota_tokens,
+            models: self.models.clone(),
+            addresses: self.addresses.clone(),
+            error_profile: self.error_profile.map(|profile| profile.map(profile_name)),
+        })
+    }
+}
+
+fn check_restrictions(
+    quota: Option<Nanos>,
+    models: Option<&[String]>,
+    addresses: Option<&[String]>,
+) -> Result<(), Problem> {
+    if quota.is_some_and(|quota| quota < Nanos::ZERO) {
+        return Err(Problem::bad_field("quota", "A quota is not negative."));
+    }
+    models.map_or(Ok(()), checked_models)?;
+    addresses.map_or(Ok(()), checked_addresses)
+}
+
+async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObject, StoreError> {
+    let totals = app.ledger.key_totals(key.account, key.id).await?;
+    let Quota { money, tokens } = key.quota;
+    let left = |quota: Nanos| Nanos(quota.0.saturating_sub(totals.used.0).saturating_sub(totals.held.0).max(0));
+    Ok(KeyObject {
+        id: key.id,
+        status: status_shown(&key, app.now()),
+        account: KeyAccount { id: key.account, name: account_name },
+        name: key.name,
+        hint: key.hint,
+        quota: money,
+        used: totals.used,
+        held: totals.held,
+        remaining: money.map(left),
+        quota_tokens: tokens,
+        used_tokens: totals.used_tokens,
+        remaining_tokens: tokens.map(|quota| quota.saturating_sub(totals.used_tokens + totals.held_tokens)),
+        requests: totals.requests,
+        unlimited: money.is_none() && tokens.is_none(),
+        expires_at: key.expires_at.map(rfc3339),
+        models: key.models,
+        addresses: key.addresses,
+        error_profile: key.error_profile,
+        created_at: rfc3339(key.created_at),
+    })
+}
+
+fn status_shown(key: &Key, now: Timestamp) -> KeyStatusShown {
+    match key.status {
+        KeyStatus::Active if key.expires_at.is_some_and(|at| at <= now) => KeyStatusShown::Expired,
+        KeyStatus::Active => KeyStatusShown::Active,
+        KeyStatus::Blocked | KeyStatus::Deleted => KeyStatusShown::Blocked,
+    }
+}
+
+/// The object of a key whose account's name is not at hand.
+async fn object_alone(app: &App, key: Key) -> Result<KeyObject, Problem> {
+    let account = api_accounts::find(app, AccountRef::Id(key.account.0)).await?;
+    Ok(object(app, key, account.name).await?)
+}
+
+/// A new secret with what is stored of it.
+fn generate(app: &App) -> (String, String, Digest) {
+    let secrets = app.authenticator.secrets();
+    let secret = secrets.generate(SecretKind::Key);
+    let digest = secrets.digest(SecretKind::Key, &secret).expect("a generated secret has the form of one");
+    let hint = hint(&secret);
+    (secret, hint, digest)
+}
+
+fn no_such_key() -> Problem {
+    Problem::not_found("There is no key of that id.")
+}
+
+fn subject(id: KeyId) -> String {
+    format!("key {id}")
+}
+
+/// Create a key. The answer holds its secret, this once.
+#[utoipa::path(post, path = "/api/v1/keys", operation_id = "create_key", tag = "keys", request_body = CreateKey,
+    responses((status = 201, body = NewSecret), (status = 400, body = ErrorObject),
+              (status = 404, description = "There is no such account", body = ErrorObject)))]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Body(asked): Body<CreateKey>,
+) -> Result<(StatusCode, Json<NewSecret>), Problem> {
+    let new = asked.checked()?;
+    let account = api_accounts::find(&app, asked.account.clone()).await?;
+    let (secret, hint, digest) = generate(&app);
+    let (id, now) = (account.id, app.now());
+    let created = app.database.write(move |transaction| {
+        let key = keys::create(transaction, id, &new, &hint, &digest, now)?;
+        accounts::audit(transaction, now, &operator.0, "key.create", &subject(key.id), &json!(asked))?;
+        Ok(key)
+    });
+    let key = created.await?;
+    app.forget_callers();
+    let object = object(&app, key, account.name).await?;
+    Ok((StatusCode::CREATED, Json(NewSecret { object, key: secret })))
+}
+
+/// List keys.
+#[utoipa::path(get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys", params(ListParams),
+    responses((status = 200, body = Page<KeyObject>), (status = 400, body = ErrorObject),
+              (status = 404, description = "There is no such account", body = ErrorObject)))]
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<KeyObject>>, Problem> {
+    let limit = checked_limit(params.limit, LIMIT_MAX)?;
+    let account = match params.account {
+        Some(account) => Some(api_accounts::find(&app, AccountRef::Name(account)).await?.id),
+        None => None,
+    };
+    let found = app.database.read(move |connection| {
+        let keys = keys::list(connection, account, KeyId(params.after.unwrap_or(0)), limit + 1)?;
+        let mut names = HashMap::new();
+        for key in &keys {
+            if !names.contains_key(&key.account) {
+                let account = accounts::by_id(connection, key.account)?;
+                names.insert(key.account, account.map(|account| account.name).unwrap_or_default());
+            }
+        }
+        Ok((keys, names))
+    });
+    let (keys, names) = found.await?;
+    let Page { data, next } = Page::of(keys, limit, |key: &Key| key.id.0);
+    let mut objects = Vec::with_capacity(data.len());
+    for key in data {
+        let name = names.get(&key.account).cloned().unwrap_or_default();
+        objects.push(object(&app, key, name).await?);
+    }
+    Ok(Json(Page { data: objects, next }))
+}
+
+/// Show a key.
+#[utoipa::path(get, path = "/api/v1/keys/{id}", operation_id = "show_key", tag = "keys",
+    params(("id" = i64, Path)),
+    responses((status = 200, body = KeyObject), (status = 404, body = ErrorObject)))]
+pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<KeyObject>, Problem> {
+    let key = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
+    Ok(Json(object_alone(&app, key.ok_or_else(no_such_key)?).await?))
+}
+
+/// Change a key.
+#[utoipa::path(patch, path = "/api/v1/keys/{id}", operation_id = "change_key", tag = "keys",
+    params(("id" = i64, Path)), request_body = ChangeKey,
+    responses((status = 200, body = KeyObject), (status = 400, body = ErrorObject),
+              (status = 404, body = ErrorObject)))]
+pub async fn change(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Id(id): Id,
+    Body(asked): Body<ChangeKey>,
+) -> Result<Json<KeyObject>, Problem> {
+    let (id, change, now) = (KeyId(id), asked.checked()?, app.now());
+    let changed = app.database.write(move |transaction| {
+        let key = keys::change(transaction, id, &change)?;
+        if key.is_some() {
+            accounts::audit(transaction, now, &operator.0, "key.change", &subject(id), &json!(asked))?;
+        }
+        Ok(key)
+    });
+    let key = changed.await?.ok_or_else(no_such_key)?;
+    app.forget_callers();
+    Ok(Json(object_alone(&app, key).await?))
+}
+
+/// Delete a key. Its past charges stay.
+#[utoipa::path(delete, path = "/api/v1/keys/{id}", operation_id = "delete_key", tag = "keys",
+    params(("id" = i64, Path)), responses((status = 204), (status = 404, body = ErrorObject)))]
+pub async fn delete(State(app): State<Arc<App>>, operator: Operator, Id(id): Id) -> Result<StatusCode, Problem> {
+    let (id, now) = (KeyId(id), app.now());
+    let deleted = app.database.write(move |transaction| {
+        let deleted = keys::delete(transaction, id)?;
+        if deleted {
+            accounts::audit(transaction, now, &operator.0, "key.delete", &subject(id), &json!({}))?;
+        }
+        Ok(deleted)
+    });
+    if !deleted.await? {
+        return Err(no_such_key());
+    }
+    app.forget_callers();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Give a key a new secret. The answer holds it, this once.
+#[utoipa::path(post, path = "/api/v1/keys/{id}/rotate", operation_id = "rotate_key", tag = "keys",
+    params(("id" = i64, Path)), request_body = RotateKey,
+    responses((status = 200, body = NewSecret), (status = 400, body = ErrorObject),
+              (status = 404, body = ErrorObject)))]
+pub async fn rotate(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Id(id): Id,
+    Body(asked): Body<RotateKey>,
+) -> Result<Json<NewSecret>, Problem> {
+    if asked.grace_seconds > GRACE_SECONDS_MAX {
+        let message = format!("grace_seconds is a number from 0 to {GRACE_SECONDS_MAX}, which are 30 days.");
+        return Err(Problem::bad_field("grace_seconds", message));
+    }
+    let (secret, hint, digest) = generate(&app);
+    let (id, now) = (KeyId(id), app.now());
+    let old_until = now.plus_ms(i64::from(asked.grace_seconds) * 1000);
+    let rotated = app.database.write(move |transaction| {
+        let key = keys::rotate(transaction, id, &hint, &digest, old_until, now)?;
+        if key.is_some() {
+            accounts::audit(transaction, now, &operator.0, "key.rotate", &subject(id), &json!(asked))?;
+        }
+        Ok(key)
+    });
+    let key = rotated.await?.ok_or_else(no_such_key)?;
+    app.forget_callers();
+    Ok(Json(NewSecret { object: object_alone(&app, key).await?, key: secret }))
+}
