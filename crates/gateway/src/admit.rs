@@ -40,11 +40,10 @@ pub async fn admit(
     route: &Route,
     priced: &Priced,
     now: Timestamp,
-    lease: Duration,
+    lease_until: Timestamp,
 ) -> Result<Admitted, Failure> {
     let plan = Plan { request, priced };
     let (cap, cap_to_set) = plan.output_cap();
-    let lease_until = now.plus_ms(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
     let terms = |cap: u64| -> Result<Hold, Failure> {
         let bound = plan.bound(cap);
         let mut usage = bound.calls;

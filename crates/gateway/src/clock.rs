@@ -5,43 +5,67 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The wall clock, or one that a simulation moves.
+///
+/// It tells two times. [`Clock::now`] is what people call the time, and may be set back or forth under us. Leases are
+/// measured by [`Clock::steady`], which began as that time and only ever runs: a clock that is corrected by a day must
+/// not end the requests of that moment.
 #[derive(Debug)]
 pub enum Clock {
-    /// The machine's.
-    System,
+    /// The machine's, and where its steady time began.
+    System {
+        /// The wall time at the beginning.
+        origin: Timestamp,
+        /// The moment it belongs to.
+        started: std::time::Instant,
+    },
     /// Follows the runtime's (possibly paused) clock from a given instant; can be made to jump.
     Virtual {
-        /// The wall time at [`Clock::Virtual::started`], in milliseconds; jumps change it.
-        origin_ms: AtomicI64,
-        /// The runtime's instant that `origin_ms` belongs to.
+        /// The wall time at the beginning.
+        origin: Timestamp,
+        /// The sum of all jumps, in milliseconds.
+        jumped_ms: AtomicI64,
+        /// The moment the beginning belongs to.
         started: tokio::time::Instant,
     },
 }
 
 impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self::System { origin: wall(), started: std::time::Instant::now() }
+    }
+
     /// A virtual clock that starts at `origin`.
     pub fn starting_at(origin: Timestamp) -> Self {
-        Self::Virtual { origin_ms: AtomicI64::new(origin.0), started: tokio::time::Instant::now() }
+        Self::Virtual { origin, jumped_ms: AtomicI64::new(0), started: tokio::time::Instant::now() }
     }
 
     /// The time.
     pub fn now(&self) -> Timestamp {
         match self {
-            Self::System => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-            }
-            Self::Virtual { origin_ms, started } => {
-                let elapsed = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
-                Timestamp(origin_ms.load(Ordering::Relaxed).saturating_add(elapsed))
-            }
+            Self::System { .. } => wall(),
+            Self::Virtual { jumped_ms, .. } => self.steady().plus_ms(jumped_ms.load(Ordering::Relaxed)),
         }
+    }
+
+    /// The time as it would be if nobody had set the clock since the beginning.
+    pub fn steady(&self) -> Timestamp {
+        let (origin, elapsed) = match self {
+            Self::System { origin, started } => (origin, started.elapsed()),
+            Self::Virtual { origin, started, .. } => (origin, started.elapsed()),
+        };
+        origin.plus_ms(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Makes a virtual clock jump; the machine's is left alone.
     pub fn jump(&self, ms: i64) {
-        if let Self::Virtual { origin_ms, .. } = self {
-            origin_ms.fetch_add(ms, Ordering::Relaxed);
+        if let Self::Virtual { jumped_ms, .. } = self {
+            jumped_ms.fetch_add(ms, Ordering::Relaxed);
         }
     }
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

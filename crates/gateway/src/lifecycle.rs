@@ -182,6 +182,10 @@ impl Gateway {
         self.cut.store(true, Ordering::Relaxed);
     }
 
+    fn lease_ms(&self) -> i64 {
+        i64::try_from((self.settings.request_timeout + LEASE_MARGIN).as_millis()).unwrap_or(i64::MAX)
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }
@@ -205,8 +209,8 @@ impl Gateway {
 
         // No path to an upstream without a hold: everything below goes through `held`.
         let now = self.clock.now();
-        let lease = self.settings.request_timeout + LEASE_MARGIN;
-        let admitted = admit(&self.ledger, caller, &request, &request_id, route, priced, now, lease).await?;
+        let lease_until = self.clock.steady().plus_ms(self.lease_ms());
+        let admitted = admit(&self.ledger, caller, &request, &request_id, route, priced, now, lease_until).await?;
         let Admitted { hold, cap_to_set } = admitted;
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
         let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), hold);

@@ -11,7 +11,7 @@ use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::usage::COUNT_MAX;
-use domain::{Nanos, Usage};
+use domain::{Nanos, Seq, Usage};
 use protocol::openai::{ErrorBody, Seen, StreamObserver, UpstreamError};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
@@ -35,6 +35,8 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 /// See the module's description.
 pub struct Relay {
     gateway: Arc<Gateway>,
+    /// The entry of the hold: no byte leaves before it is durable.
+    hold: Option<Seq>,
     state: State,
     reader: EventReader,
     /// Ready to be sent; at most what one piece of the upstream's body gave.
@@ -68,9 +70,11 @@ impl Relay {
         let now = Instant::now();
         let reader = EventReader::new(gateway.settings.event_bytes_max);
         let observer = StreamObserver::new(exchange.endpoint);
+        let hold = held.hold().map(|hold| hold.seq);
         let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default() };
         Self {
             gateway,
+            hold,
             state: State::Streaming(Box::new(streaming)),
             reader,
             ready: VecDeque::new(),
@@ -87,11 +91,11 @@ impl Relay {
         self.cost
     }
 
-    /// Waits until the hold is durable.
+    /// Waits until the hold is durable. Also where the first piece has already ended the stream and settled it.
     pub(crate) async fn durable(&mut self) -> Result<(), store::StoreError> {
-        match &mut self.state {
-            State::Streaming(streaming) => streaming.held.durable().await,
-            _ => Ok(()),
+        match self.hold {
+            Some(hold) => self.gateway.ledger.durable(hold).await,
+            None => Ok(()),
         }
     }
 

@@ -22,10 +22,10 @@ mod usage;
 mod values;
 
 pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TopUp};
+pub use error::ErrorObject;
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
 pub use operator::BEARER;
-pub use error::ErrorObject;
 pub use page::Page;
 pub use prices::{PriceObject, SetPrice};
 pub use usage::Usage;
@@ -40,7 +40,7 @@ use http::{HeaderValue, StatusCode, header};
 use operator::Operator;
 use std::sync::Arc;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Components, Info, OpenApi, SecurityRequirement};
+use utoipa::openapi::{Components, Content, Info, OpenApi, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -81,7 +81,7 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
     components.add_security_scheme("operator_key", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     openapi.components = Some(components);
     openapi.security = Some(vec![SecurityRequirement::new("operator_key", Vec::<String>::new())]);
-    OpenApiRouter::with_openapi(openapi)
+    let mut router = OpenApiRouter::with_openapi(openapi)
         .routes(routes!(accounts::create, accounts::list))
         .routes(routes!(accounts::show, accounts::change))
         .routes(routes!(accounts::top_up))
@@ -91,7 +91,19 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(prices::list, prices::set, prices::remove))
         .routes(routes!(usage::report))
         .routes(routes!(ledger::verify))
-        .routes(routes!(gateway::health))
+        .routes(routes!(gateway::health));
+    // What authentication answers is said once here, not at every handler.
+    let refused = ResponseBuilder::new()
+        .description("No operator's key, or an unknown one")
+        .content("application/json", Content::new(Some(Ref::from_schema_name("ErrorObject"))))
+        .build();
+    for item in router.get_openapi_mut().paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            operation.responses.responses.insert("401".to_owned(), refused.clone().into());
+        }
+    }
+    router
 }
 
 /// The described routes, and an answer in our own shape for every other path and method.

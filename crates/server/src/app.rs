@@ -46,7 +46,7 @@ impl App {
     pub async fn open(directory: &Path, config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
         let options = Options { group_commit: config.group_commit() };
         let database = Database::open(directory, options).context("cannot open the data directory")?;
-        let clock = Arc::new(Clock::System);
+        let clock = Arc::new(Clock::system());
         let secrets = Secrets::open(directory)?;
         let (ledger, marks) = Ledger::open(database.clone(), config.limits.open_requests)?;
         let ledger = Arc::new(ledger);

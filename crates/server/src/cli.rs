@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 /// An LLM API gateway with exact, durable billing.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "tollgate", version, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,

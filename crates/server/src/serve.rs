@@ -98,7 +98,7 @@ async fn housekeeping(app: Arc<App>) {
         ticks.tick().await;
         let app = app.clone();
         let done = tokio::task::spawn_blocking(move || {
-            match app.ledger.sweep(app.now(), &|id| app.versions.get(id)) {
+            match app.ledger.sweep(app.gateway.clock().steady(), app.now(), &|id| app.versions.get(id)) {
                 Ok(0) => {}
                 Ok(expired) => tracing::warn!(expired, "holds had outlived their requests and were given up"),
                 Err(error) => tracing::error!(%error, "cannot sweep abandoned holds"),

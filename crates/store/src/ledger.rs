@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Locks that the accounts are spread over.
 const SHARDS: usize = 64;
+/// The file of marks in the data directory.
+pub(crate) const PROGRESS_FILE: &str = "progress";
 /// Slots for each request that may be open: a settled one keeps its slot until the settlement is durable.
 const SLOTS_PER_OPEN: usize = 2;
 /// Books that may stay in memory while nothing of theirs is under way.
@@ -94,13 +96,21 @@ pub type PriceLookup<'a> = &'a dyn Fn(PriceId) -> Result<Arc<Price>, StoreError>
 impl Ledger {
     /// A ledger without a disk. Entries wait in [`Ledger::queue`] until somebody confirms them.
     pub fn in_memory(open_max: usize) -> Self {
-        Self::with(Arc::new(Queue::new(Seq(0), Timestamp(0))), Slots::in_memory(open_max * SLOTS_PER_OPEN), Source::Memory)
+        Self::with(
+            Arc::new(Queue::new(Seq(0), Timestamp(0))),
+            Slots::in_memory(open_max * SLOTS_PER_OPEN),
+            Source::Memory,
+        )
     }
 
     /// A ledger in memory with the given past: a simulated restart.
     pub fn in_memory_after(entries: &[Entry], open_max: usize) -> Result<Self, StoreError> {
         let (last, last_at) = entries.last().map_or((Seq(0), Timestamp(0)), |entry| (entry.seq, entry.at));
-        let ledger = Self::with(Arc::new(Queue::new(last, last_at)), Slots::in_memory(open_max * SLOTS_PER_OPEN), Source::Memory);
+        let ledger = Self::with(
+            Arc::new(Queue::new(last, last_at)),
+            Slots::in_memory(open_max * SLOTS_PER_OPEN),
+            Source::Memory,
+        );
         for entry in entries {
             let mut shard = ledger.shard(entry.account).lock();
             let kept = shard.entry(entry.account).or_insert_with(|| Kept::new(Book::default()));
@@ -114,7 +124,7 @@ impl Ledger {
     /// [`crate::recovery::resolve_left_open`] is to be called with the marks before anything else.
     pub fn open(database: Database, open_max: usize) -> Result<(Self, Vec<(Seq, Mark)>), StoreError> {
         let slots = open_max * SLOTS_PER_OPEN;
-        let (slots, marks) = Slots::open(&database.directory().join("progress"), slots)?;
+        let (slots, marks) = Slots::open(&database.directory().join(PROGRESS_FILE), slots)?;
         let queue = database.writer().queue().clone();
         let left_open = database.writer().take_open_at_start();
         let ledger = Self::with(queue, slots, Source::Sqlite(database.clone()));
@@ -226,12 +236,13 @@ impl Ledger {
         posted.map_or(Resolved::AlreadyResolved, Resolved::Posted)
     }
 
-    /// Resolves holds whose lease has lapsed, by their last mark. Returns how many.
-    pub fn sweep(&self, now: Timestamp, price: PriceLookup<'_>) -> Result<usize, StoreError> {
+    /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark.
+    /// Returns how many.
+    pub fn sweep(&self, steady: Timestamp, now: Timestamp, price: PriceLookup<'_>) -> Result<usize, StoreError> {
         let mut lapsed = Vec::new();
         for shard in &self.shards {
             for (&account, kept) in shard.lock().iter() {
-                let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < now);
+                let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < steady);
                 lapsed.extend(late.map(|(seq, hold)| (account, seq, hold.terms.price)));
             }
         }

@@ -11,7 +11,6 @@ use domain::{Meter, Seq, Usage};
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use std::fs::OpenOptions;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,24 +58,43 @@ enum Words {
 }
 
 impl Slots {
-    /// Opens or creates the file; reads what an earlier process left; then all slots are free.
+    /// Opens new slots and reads what earlier processes left. Their files are set aside and read again by every
+    /// start until [`Slots::forget_left`]: a process can also die while it is recovering.
     pub fn open(path: &Path, count: usize) -> Result<(Self, Vec<(Seq, Mark)>), StoreError> {
         let failed = |action| move |source| StoreError::File { action, path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed("open"))?;
+        let mut aside = (0..).map(|number| path.with_extension(number.to_string()));
         let mut left = Vec::new();
-        file.read_to_end(&mut left).map_err(failed("read"))?;
-        // Emptied and grown again, the file is a hole: memory is taken only by slots that are used.
+        let free = loop {
+            let candidate = aside.next().expect("numbers do not end");
+            match std::fs::read(&candidate) {
+                Ok(bytes) => left.extend(marks_in(&bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break candidate,
+                Err(error) => return Err(failed("read")(error)),
+            }
+        };
+        match std::fs::rename(path, &free) {
+            Ok(()) => left.extend(marks_in(&std::fs::read(&free).map_err(failed("read"))?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("set aside")(error)),
+        }
+        // A new file is a hole: memory is taken only by slots that are used.
+        let options = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(path);
+        let file = options.map_err(failed("create"))?;
         let bytes = count * SLOT_BYTES;
-        file.set_len(0).and_then(|()| file.set_len(bytes as u64)).map_err(failed("resize"))?;
+        file.set_len(bytes as u64).map_err(failed("resize"))?;
         let map = MmapOptions::new().len(bytes).map_raw(&file).map_err(failed("map"))?;
-        Ok((Self::with(Words::File(map), count), marks_in(&left)))
+        Ok((Self::with(Words::File(map), count), left))
+    }
+
+    /// Everything that earlier processes left is resolved, durably: their files are not needed any more.
+    pub fn forget_left(path: &Path) -> Result<(), StoreError> {
+        // From the highest number down, so that what a crash leaves is still found without a gap.
+        let numbered = |number: u32| path.with_extension(number.to_string());
+        let files: Vec<_> = (0..).map(numbered).take_while(|file| file.exists()).collect();
+        for file in files.into_iter().rev() {
+            std::fs::remove_file(&file).map_err(|source| StoreError::File { action: "remove", path: file, source })?;
+        }
+        Ok(())
     }
 
     /// Slots that die with the process.
@@ -250,10 +268,14 @@ mod tests {
         slots.mark(finished, Seq(43), 0, &mark(1));
         slots.give_back(finished);
         drop(slots);
-        let (_, left) = Slots::open(&path, 8).unwrap();
+        let (slots, left) = Slots::open(&path, 8).unwrap();
         assert_eq!(left, [(Seq(42), mark(4))]);
+        slots.mark(slots.take().unwrap(), Seq(50), 0, &mark(1));
         let (_, left) = Slots::open(&path, 8).unwrap();
-        assert_eq!(left, [], "marks are taken once");
+        assert_eq!(left, [(Seq(42), mark(4)), (Seq(50), mark(1))], "dying while recovering loses nothing");
+        Slots::forget_left(&path).unwrap();
+        let (_, left) = Slots::open(&path, 8).unwrap();
+        assert_eq!(left, []);
     }
 
     #[test]

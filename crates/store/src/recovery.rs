@@ -6,9 +6,9 @@
 //! a byte out.
 
 use crate::database::{Database, StoreError};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, PROGRESS_FILE};
 use crate::prices;
-use crate::progress::Mark;
+use crate::progress::{Mark, Slots};
 use domain::{Seq, Timestamp};
 use std::collections::HashMap;
 
@@ -23,5 +23,6 @@ pub async fn resolve_left_open(
     let versions = prices::Versions::new(database.clone());
     let resolved = ledger.resolve_left_open(&marks, now, &|id| versions.get(id))?;
     ledger.flush().await?;
+    Slots::forget_left(&database.directory().join(PROGRESS_FILE))?;
     Ok(resolved)
 }

@@ -16,6 +16,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use store::StoreError;
 use store::accounts::{self, checked_name};
@@ -99,7 +100,8 @@ pub enum KeyStatusShown {
     Expired,
 }
 
-/// A key with its secret. No `Debug`: what can be printed ends up printed.
+/// A key with its secret.
+// No `Debug`: what can be printed ends up printed.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct NewSecret {
     /// The key.
@@ -354,9 +356,9 @@ pub async fn list(
         let keys = keys::list(connection, account, KeyId(params.after.unwrap_or(0)), limit + 1)?;
         let mut names = HashMap::new();
         for key in &keys {
-            if !names.contains_key(&key.account) {
+            if let Entry::Vacant(unknown) = names.entry(key.account) {
                 let account = accounts::by_id(connection, key.account)?;
-                names.insert(key.account, account.map(|account| account.name).unwrap_or_default());
+                unknown.insert(account.map(|account| account.name).unwrap_or_default());
             }
         }
         Ok((keys, names))

@@ -108,7 +108,7 @@ pub async fn list(
     if params.source.as_deref().is_some_and(|source| !sources.contains(&source)) {
         return Err(Problem::bad_field("source", "source is \"book\", \"config\" or \"operator\"."));
     }
-    let mut versions = app.database.read(|connection| prices::current(connection)).await?;
+    let mut versions = app.database.read(prices::current).await?;
     versions.retain(|version| {
         version.id.0 > params.after.unwrap_or(0)
             && params.model.as_deref().is_none_or(|part| version.model.contains(part))

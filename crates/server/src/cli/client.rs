@@ -48,7 +48,7 @@ pub struct Client {
 }
 
 enum Door {
-    Remote { http: HttpClient, base: String, authorization: HeaderValue },
+    Remote { http: Box<HttpClient>, base: String, authorization: HeaderValue },
     Socket(PathBuf),
     Within { router: Router, app: Arc<App> },
 }
@@ -190,7 +190,7 @@ fn remote(url: &str, operator_key: &str) -> anyhow::Result<Door> {
     let mut authorization = HeaderValue::try_from(format!("{BEARER}{}", operator_key.trim()))
         .map_err(|_| anyhow::anyhow!("the operator's key has characters that no key has"))?;
     authorization.set_sensitive(true);
-    Ok(Door::Remote { http: http_client(), base: base.to_owned(), authorization })
+    Ok(Door::Remote { http: Box::new(http_client()), base: base.to_owned(), authorization })
 }
 
 fn is_this_machine(host: &str) -> bool {

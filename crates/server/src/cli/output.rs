@@ -28,7 +28,7 @@ impl Format {
     }
 }
 
-/// Rows under a header. Columns whose title ends in a space before `|` hold numbers and stand to the right.
+/// Rows under a header.
 pub fn table<const N: usize>(columns: [Column; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

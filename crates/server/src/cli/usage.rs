@@ -3,7 +3,7 @@
 use super::client::{Client, encoded};
 use super::output::{Column, Format, table, usd};
 use crate::admin::Usage;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use jiff::civil::Date;
 
 /// Rows that are asked for.
@@ -11,7 +11,7 @@ const ROWS_MAX: u32 = 10_000;
 
 /// Whose usage, and of when.
 #[derive(Debug, Args)]
-#[group(id = "scope", required = true, multiple = false, args = ["account", "key"])]
+#[command(group = ArgGroup::new("scope").required(true).args(["account", "key"]))]
 pub struct UsageArgs {
     /// An account's: its name or id.
     #[arg(long, value_name = "NAME")]

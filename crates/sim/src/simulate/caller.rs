@@ -67,6 +67,11 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, di
             let cost = answer.cost.expect("a whole answer states its cost");
             auditor.complete(&request, i128::from(cost.0));
         }
+        // A defect in which nobody ends the stream: only the sweeper is left to resolve its hold.
+        AnswerBody::Stream(relay) if dice.roll(64) == 0 => {
+            auditor.leaks(&request);
+            std::mem::forget(relay);
+        }
         AnswerBody::Stream(relay) => read(relay, &request, patience, auditor).await,
     }
     false

@@ -38,6 +38,8 @@ pub struct World {
     auditor: Rc<Auditor>,
     /// What is durable.
     disk: RefCell<Vec<Entry>>,
+    /// Marks of processes that died, kept until what they tell is durable.
+    left: RefCell<Vec<(Seq, Mark)>>,
     callers: Vec<Arc<Caller>>,
     now: Cell<Timestamp>,
 }
@@ -64,6 +66,7 @@ impl World {
             dice: RefCell::new(dice),
             auditor,
             disk: RefCell::new(Vec::new()),
+            left: RefCell::new(Vec::new()),
             callers,
             now: Cell::new(BEGINNING),
         })
@@ -76,22 +79,34 @@ impl World {
     /// Lives through one to four processes, then checks that everything came to rest.
     pub async fn live(self: &Rc<Self>) {
         let lives = 1 + self.roll(4);
-        let mut marks = Vec::new();
         for life in 1..=lives {
-            marks = self.one_life(marks, life == 1, life == lives).await;
+            self.one_life(life == 1, life == lives).await;
         }
     }
 
-    /// One process: starts on what is durable, serves, and ends by a crash or at rest. Returns the marks that
-    /// survive it.
-    async fn one_life(self: &Rc<Self>, marks: Vec<(Seq, Mark)>, first: bool, last: bool) -> Vec<(Seq, Mark)> {
-        let process = self.start(marks);
+    /// One process: starts on what is durable, serves, and ends by a crash or at rest.
+    async fn one_life(self: &Rc<Self>, first: bool, last: bool) {
+        let process = self.start();
         let life = LocalSet::new();
         let world = self.clone();
         let (ledger, clock) = (process.ledger.clone(), process.clock.clone());
         life.spawn_local(world.clone().keep_disk(ledger.clone()));
         life.spawn_local(world.clone().sweep(ledger.clone(), clock.clone()));
+        let crash_after = Duration::from_millis(self.roll(2_500));
         let ends = life.run_until(async {
+            // A start serves nobody before what it resolved is durable.
+            let resolved = ledger.queue().decided();
+            let recovering = async {
+                while ledger.queue().committed() < resolved {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                self.left.borrow_mut().clear();
+            };
+            if last {
+                recovering.await;
+            } else if tokio::time::timeout(crash_after, recovering).await.is_err() {
+                return;
+            }
             if first {
                 for account in [1, 2] {
                     let amount = Nanos(200_000 + self.roll(4_000_000) as i64);
@@ -112,7 +127,7 @@ impl World {
             });
             let asking: Vec<_> = asking.collect();
             if !last {
-                tokio::time::sleep(Duration::from_millis(self.roll(2_500))).await;
+                tokio::time::sleep(crash_after).await;
                 return;
             }
             self.jump_clock(&clock).await;
@@ -130,24 +145,23 @@ impl World {
         ends.await;
         self.now.set(process.clock.now());
         if last {
-            return Vec::new();
+            return;
         }
         self.auditor.note(|reached| reached.crashes += 1);
-        let survives = process.ledger.slots().marks();
+        self.left.borrow_mut().extend(process.ledger.slots().marks());
         drop(life);
         if self.roll(3) == 0 {
             self.auditor.note(|reached| reached.power_cuts += 1);
             self.auditor.power_cut();
-            return Vec::new();
+            self.left.borrow_mut().clear();
         }
-        survives
     }
 
-    fn start(&self, marks: Vec<(Seq, Mark)>) -> Process {
+    fn start(&self) -> Process {
         let price = Arc::new(sheet().compile().expect("the price is well-formed"));
         let ledger = Ledger::in_memory_after(&self.disk.borrow(), OPEN_MAX).expect("what is durable can be read");
         let ledger = Arc::new(ledger);
-        let marks: HashMap<_, _> = marks.into_iter().collect();
+        let marks: HashMap<_, _> = self.left.borrow().iter().cloned().collect();
         let lookup = |_: PriceId| Ok(price.clone());
         ledger.resolve_left_open(&marks, self.now.get(), &lookup).expect("nothing stands in the way of recovery");
         let clock = Arc::new(Clock::starting_at(self.now.get()));
@@ -187,16 +201,18 @@ impl World {
         let price = Arc::new(sheet().compile().expect("the price is well-formed"));
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            ledger.sweep(clock.now(), &|_| Ok(price.clone())).expect("nothing stands in the way of sweeping");
+            ledger
+                .sweep(clock.steady(), clock.now(), &|_| Ok(price.clone()))
+                .expect("nothing stands in the way of sweeping");
         }
     }
 
-    /// Jumps that are small against a lease, in both directions.
+    /// Jumps of up to two days, in both directions.
     async fn jump_clock(&self, clock: &Clock) {
         for _ in 0..self.roll(4) {
             tokio::time::sleep(Duration::from_millis(self.roll(500))).await;
             self.auditor.note(|reached| reached.clock_jumps += 1);
-            clock.jump(self.roll(120_000) as i64 - 60_000);
+            clock.jump(self.roll(345_600_000) as i64 - 172_800_000);
         }
     }
 }
