@@ -148,8 +148,11 @@ impl Rate {
 
     /// This rate times a decimal factor such as `"1.33"`, rounded **up** to the next nano-USD per million.
     pub fn times(self, factor: &str) -> Result<Self, MoneyError> {
-        let scaled =
-            parse_decimal(factor, AMOUNT_PLACES)?.checked_mul(i128::from(self.0)).ok_or(MoneyError::Overflow)?;
+        let parsed = parse_decimal(factor, AMOUNT_PLACES)?;
+        if parsed < 0 {
+            return Err(MoneyError::Negative(factor.to_owned()));
+        }
+        let scaled = parsed.checked_mul(i128::from(self.0)).ok_or(MoneyError::Overflow)?;
         let unit = i128::from(NANOS_PER_USD);
         Self::checked(factor, scaled.div_euclid(unit) + i128::from(scaled.rem_euclid(unit) != 0))
     }
@@ -251,6 +254,9 @@ mod tests {
         assert_eq!(Rate::per_unit("0.04").unwrap().per_unit_text(), "0.04");
         assert_eq!(Rate::per_million("0.5").unwrap().times("1.33").unwrap().per_million_text(), "0.665");
         assert!(matches!(Rate::per_million("-1"), Err(MoneyError::Negative(_))));
+        for rate in ["0", "0.000000001", "1"] {
+            assert!(matches!(Rate::per_million(rate).unwrap().times("-0.4"), Err(MoneyError::Negative(_))), "{rate}");
+        }
     }
 
     #[test]

@@ -65,12 +65,12 @@ impl Price {
 
     /// The greatest price that any usage within `bound` can have.
     pub fn bound(&self, bound: &Bound) -> Result<Nanos, MoneyError> {
-        let most = self
-            .tables_possible(bound.service_tier.as_deref())
-            .flat_map(|table| table.rates_possible(bound.input_tokens))
-            .map(|rates| bound_product(rates, bound))
-            .max()
-            .expect("the standard table always has base rates");
+        let mut most = 0;
+        for table in self.tables_possible(bound.service_tier.as_deref()) {
+            for rates in table.rates_possible(bound.input_tokens) {
+                most = most.max(bound_product(rates, bound).ok_or(MoneyError::Overflow)?);
+            }
+        }
         Nanos::from_micro_products(most)
     }
 
@@ -90,15 +90,17 @@ impl Price {
     }
 
     fn table(&self, service_tier: Option<&str>) -> &Table {
-        let asked = service_tier.unwrap_or_default();
-        self.service.iter().find(|(name, _)| name == asked).map_or(&self.standard, |(_, table)| table)
+        let named = service_tier.filter(|tier| !is_standard(tier));
+        named
+            .and_then(|tier| self.service.iter().find(|(name, _)| name == tier))
+            .map_or(&self.standard, |(_, table)| table)
     }
 
     /// Whoever names a tier (also `auto`) may be served on any; whoever names none gets the standard one.
     fn tables_possible(&self, asked: Option<&str>) -> impl Iterator<Item = &Table> {
         let others = match asked {
-            None | Some("default" | "standard") => &[],
-            Some(_) => self.service.as_slice(),
+            Some(tier) if !is_standard(tier) => self.service.as_slice(),
+            _ => &[],
         };
         std::iter::once(&self.standard).chain(others.iter().map(|(_, table)| table))
     }
@@ -117,11 +119,16 @@ impl Table {
     }
 }
 
-fn bound_product(rates: &Rates, bound: &Bound) -> i128 {
+/// Providers' names for the tier that everybody gets who asks for none.
+fn is_standard(tier: &str) -> bool {
+    matches!(tier, "default" | "standard")
+}
+
+fn bound_product(rates: &Rates, bound: &Bound) -> Option<i128> {
     let input = dearest(rates, input_meters(bound)).micro_product(bound.input_tokens);
     let output = dearest(rates, output_meters(bound)).micro_product(bound.output_tokens);
     let calls: i128 = bound.calls.counts().map(|(meter, count)| rates[meter as usize].micro_product(count)).sum();
-    input + output + calls
+    input.checked_add(output)?.checked_add(calls)
 }
 
 fn input_meters(bound: &Bound) -> impl Iterator<Item = Meter> {
@@ -175,6 +182,8 @@ mod tests {
             "service_tiers":{"priority":{"input_per_million":"2.00","output_per_million":"4.00"}}}"#;
         check(service, r#"{"input":1000,"output":500}"#, Some("priority"), "0.004");
         check(service, r#"{"input":1000,"output":500}"#, Some("default"), "0.002");
+        let named = r#"{"input_per_million":"1","service_tiers":{"default":{"input_per_million":"50"}}}"#;
+        check(named, r#"{"input":1000}"#, Some("default"), "0.001");
         let fees = r#"{"input_per_million":"0","output_per_million":"0","per_web_search":"0.01","per_image":"0.04","per_request":"0.005"}"#;
         check(fees, r#"{"web_search":2,"image":3,"request":1}"#, None, "0.145");
     }

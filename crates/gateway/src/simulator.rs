@@ -115,6 +115,8 @@ struct Asked {
     prompt: Value,
     #[serde(default)]
     input: Value,
+    #[serde(default)]
+    encoding_format: String,
     simulator: Option<Override>,
 }
 
@@ -224,6 +226,15 @@ impl Script {
         })
     }
 
+    /// A vector as a list, or as the base64 of little-endian floats for those who ask for that.
+    fn vector(&self, index: usize) -> Value {
+        let numbers = (0..DIMENSIONS).map(|dimension| ((index + dimension) % 7) as f32 / 7.0);
+        match self.asked.encoding_format.as_str() {
+            "base64" => Value::from(base64(&numbers.flat_map(f32::to_le_bytes).collect::<Vec<_>>())),
+            _ => numbers.map(Value::from).collect(),
+        }
+    }
+
     fn text(&self) -> String {
         (0..self.completion_tokens as usize).map(word).collect()
     }
@@ -242,9 +253,7 @@ impl Script {
                     .as_array()
                     .filter(|items| items.iter().all(|i| !i.is_number()))
                     .map_or(1, Vec::len);
-                let vector = |index: usize| -> Value {
-                    (0..DIMENSIONS).map(|d| json!(((index + d) % 7) as f64 / 7.0)).collect()
-                };
+                let vector = |index: usize| self.vector(index);
                 let data = (0..count).map(|i| json!({ "object": "embedding", "index": i, "embedding": vector(i) }));
                 json!({ "object": "list", "data": data.collect::<Vec<_>>(), "model": self.asked.model })
             }
@@ -371,6 +380,20 @@ fn words(value: &Value) -> u64 {
     }
 }
 
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let padded = [group[0], group.get(1).copied().unwrap_or(0), group.get(2).copied().unwrap_or(0)];
+        let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
+        for place in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if place > group.len() { '=' } else { char::from(digit) });
+        }
+    }
+    text
+}
+
 fn event(data: &Value) -> Bytes {
     Bytes::from(format!("data: {data}\n\n"))
 }
@@ -403,6 +426,13 @@ mod tests {
             ("explode", None),
         ] {
             assert_eq!(Step::read(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn base64_is_the_standards() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
         }
     }
 

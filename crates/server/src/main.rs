@@ -23,6 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    keep_pages_small();
     install_logging();
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -36,6 +37,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The allocator asks for huge pages, of which a gateway at rest would fill a few with little in each: some 10 MiB. If
+/// the kernel does not know the wish, nothing is lost but that.
+fn keep_pages_small() {
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 /// Logs go to standard error; `RUST_LOG` sets what, `TOLLGATE_LOG_FORMAT=json` how.

@@ -227,7 +227,7 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         "pragma journal_mode = wal;
          pragma synchronous = full;
          pragma foreign_keys = on;
-         pragma cache_size = -8000;
+         pragma cache_size = -4000;
          pragma wal_autocheckpoint = 4000;
          pragma journal_size_limit = 67108864;",
     )?;
@@ -240,6 +240,7 @@ pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -512)?;
     Ok(connection)
 }
 

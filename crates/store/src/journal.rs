@@ -12,6 +12,6 @@ mod queue;
 mod rows;
 mod writer;
 
-pub use queue::{Committed, Full, Queue};
+pub use queue::{Full, Queue};
 pub(crate) use rows::{Row, SELECT};
 pub use writer::Writer;

@@ -330,13 +330,8 @@ impl Ledger {
         if self.queue.committed() >= seq {
             return Ok(());
         }
-        let mut committed = self.queue.subscribe();
-        self.queue.urge();
-        let reached = committed.wait_for(|committed| committed.seq >= seq);
-        match tokio::time::timeout(DURABLE_WAIT, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(StoreError::Unavailable),
-        }
+        // While commits fail, the wait is cut short: the answer is refused, the entries stay and follow.
+        tokio::time::timeout(DURABLE_WAIT, self.queue.durable(seq)).await.map_err(|_| StoreError::Unavailable)
     }
 
     /// Waits until everything that was decided is durable and in the stored sums.

@@ -5,8 +5,6 @@ use domain::price::{Price, PriceSheet};
 use domain::{PriceId, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -166,40 +164,34 @@ fn insert(
     })
 }
 
-/// Takes the shipped book in, once per release of the book. What operators set is untouched.
+/// Takes the shipped book in, once per release of the book. What operators set is untouched. Returns how many prices
+/// are new.
+///
+/// SQLite reads the book itself: as values of ours it would take many times its size in memory, at the very moment
+/// when nothing else does.
 pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError> {
-    /// Models stay text until their turn: the whole book as values would be many times its size in memory.
-    #[derive(Deserialize)]
-    struct Shipped<'b> {
-        #[serde(borrow)]
-        models: Vec<&'b RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct ShippedModel {
-        provider: String,
-        model: String,
-        mode: Option<String>,
-        #[serde(flatten)]
-        sheet: serde_json::Map<String, serde_json::Value>,
-    }
     let seeded: Option<String> = connection
         .query_row("select value from settings where name = 'price_book'", [], |row| row.get(0))
         .optional()?;
     if seeded.as_deref() == Some(shipped_date()) {
         return Ok(0);
     }
-    let book: Shipped<'_> = serde_json::from_str(SHIPPED).expect("the shipped book is checked by a test");
-    for model in &book.models {
-        let model: ShippedModel = serde_json::from_str(model.get()).expect("the shipped book is checked by a test");
-        let sheet = PriceSheet::from_map(&model.sheet).expect("the shipped book is checked by a test");
-        let (provider, mode) = (Some(model.provider.as_str()), model.mode.as_deref());
-        set(connection, provider, &model.model, PriceSource::Book, mode, &sheet, now)?;
-    }
+    let inserted = connection.execute(
+        "insert into prices (provider, model, source, mode, sheet, created_at)
+         select shipped.provider, shipped.model, 'book', shipped.mode, shipped.sheet, ?2
+         from (select value ->> 'provider' as provider, value ->> 'model' as model, value ->> 'mode' as mode,
+                      json_remove(value, '$.provider', '$.model', '$.mode') as sheet
+               from json_each(?1, '$.models')) as shipped
+         where shipped.sheet is not (
+           select sheet from prices
+           where model = shipped.model and provider = shipped.provider and source = 'book' order by id desc limit 1)",
+        (SHIPPED, now.0),
+    )?;
     connection.execute(
         "insert into settings values ('price_book', ?1) on conflict (name) do update set value = excluded.value",
         [shipped_date()],
     )?;
-    Ok(book.models.len())
+    Ok(inserted)
 }
 
 /// The date of the shipped book, without reading all of it: it stands before the models.
@@ -387,6 +379,14 @@ mod tests {
         let models = database.read_now(|connection| models_of(connection, "openai", &["chat"])).unwrap();
         assert!(models.iter().any(|model| model == "gpt-4o"));
         assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
+    }
+
+    #[tokio::test]
+    async fn every_shipped_price_can_be_compiled() {
+        let (_directory, database) = database();
+        database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
+        let versions = database.read_now(current).unwrap();
+        PriceBook::from_versions(versions).unwrap();
     }
 
     #[tokio::test]

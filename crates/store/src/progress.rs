@@ -10,7 +10,8 @@ use crate::database::StoreError;
 use domain::{Meter, Seq, Usage};
 use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,15 +67,15 @@ impl Slots {
         let mut left = Vec::new();
         let free = loop {
             let candidate = aside.next().expect("numbers do not end");
-            match std::fs::read(&candidate) {
-                Ok(bytes) => left.extend(marks_in(&bytes)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break candidate,
+            match File::open(&candidate) {
+                Ok(file) => left.extend(marks_in(file).map_err(failed("read"))?),
+                Err(error) if error.kind() == ErrorKind::NotFound => break candidate,
                 Err(error) => return Err(failed("read")(error)),
             }
         };
         match std::fs::rename(path, &free) {
-            Ok(()) => left.extend(marks_in(&std::fs::read(&free).map_err(failed("read"))?)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Ok(()) => left.extend(File::open(&free).and_then(marks_in).map_err(failed("read"))?),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed("set aside")(error)),
         }
         // A new file is a hole: memory is taken only by slots that are used.
@@ -210,8 +211,8 @@ fn newest_of(copies: [Option<Copy>; 2]) -> Option<(Seq, Mark)> {
     copies.into_iter().flatten().max_by_key(|(version, ..)| *version).map(|(_, hold, mark)| (hold, mark))
 }
 
-/// The marks in the bytes of a file that a process left.
-fn marks_in(bytes: &[u8]) -> Vec<(Seq, Mark)> {
+/// The marks in a file that a process left, read slot by slot: most of it is a hole.
+fn marks_in(file: File) -> std::io::Result<Vec<(Seq, Mark)>> {
     let copy = |bytes: &[u8]| {
         let mut words = [0_u64; COPY_WORDS];
         for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
@@ -219,8 +220,15 @@ fn marks_in(bytes: &[u8]) -> Vec<(Seq, Mark)> {
         }
         read_copy(&words)
     };
-    let slots = bytes.chunks_exact(SLOT_BYTES);
-    slots.filter_map(|slot| newest_of([copy(&slot[..COPY_BYTES]), copy(&slot[COPY_BYTES..])])).collect()
+    let (mut reader, mut slot, mut marks) = (BufReader::new(file), [0; SLOT_BYTES], Vec::new());
+    loop {
+        match reader.read_exact(&mut slot) {
+            Ok(()) => marks.extend(newest_of([copy(&slot[..COPY_BYTES]), copy(&slot[COPY_BYTES..])])),
+            // A file that was cut off has lost its last slot, not its others.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(marks),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn read_copy(words: &[u64; COPY_WORDS]) -> Option<Copy> {

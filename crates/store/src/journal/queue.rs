@@ -4,9 +4,10 @@ use domain::ledger::Entry;
 use domain::{Seq, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 /// Entries that may wait before new holds are refused. Resolutions of open holds are always taken: their number
 /// is bounded by the holds.
@@ -21,15 +22,6 @@ pub enum Full {
     Rejected,
 }
 
-/// How far the journal is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// The last durable entry.
-    pub seq: Seq,
-    /// The last attempt to commit failed and is being repeated.
-    pub failing: bool,
-}
-
 /// A change that runs on the writer thread between groups.
 pub(super) type Change = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -38,7 +30,7 @@ pub(super) type Change = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Group {
     pub(super) entries: Vec<Entry>,
     pub(super) changes: Vec<Change>,
-    pub(super) flushes: Vec<tokio::sync::oneshot::Sender<()>>,
+    pub(super) flushes: Vec<oneshot::Sender<()>>,
     pub(super) closing: bool,
 }
 
@@ -46,19 +38,23 @@ pub(super) struct Group {
 pub struct Queue {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    committed: watch::Sender<Committed>,
-    /// A copy of the committed place that is read without a lock.
-    committed_seq: AtomicI64,
+    /// The last durable entry.
+    committed: AtomicI64,
+    /// Whoever waits for an entry, in its order: a commit wakes those whose entries it made durable, and nobody else.
+    waiters: Mutex<BTreeMap<(Seq, u64), oneshot::Sender<()>>>,
     /// The last entry that the stored folds contain.
     folded_seq: AtomicI64,
     failing: AtomicBool,
+    waiter_count: AtomicU64,
 }
 
 struct Waiting {
     group: Group,
     /// When the oldest waiting entry was queued.
     since: Option<Instant>,
-    /// Somebody waits for the group: do not wait for more company.
+    /// Somebody waits for the group.
+    hurried: bool,
+    /// A change waits: it is not to wait at all.
     urgent: bool,
     last_seq: i64,
     last_at: Timestamp,
@@ -71,15 +67,17 @@ impl Queue {
             waiting: Mutex::new(Waiting {
                 group: Group::default(),
                 since: None,
+                hurried: false,
                 urgent: false,
                 last_seq: last.0,
                 last_at,
             }),
             wake: Condvar::new(),
-            committed: watch::Sender::new(Committed { seq: last, failing: false }),
-            committed_seq: AtomicI64::new(last.0),
+            committed: AtomicI64::new(last.0),
+            waiters: Mutex::default(),
             folded_seq: AtomicI64::new(last.0),
             failing: AtomicBool::new(false),
+            waiter_count: AtomicU64::new(0),
         }
     }
 
@@ -114,7 +112,7 @@ impl Queue {
 
     /// The last durable entry.
     pub fn committed(&self) -> Seq {
-        Seq(self.committed_seq.load(Ordering::Acquire))
+        Seq(self.committed.load(Ordering::Acquire))
     }
 
     /// The last entry that the stored folds contain.
@@ -127,16 +125,28 @@ impl Queue {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Follows the durable place.
-    pub fn subscribe(&self) -> watch::Receiver<Committed> {
-        self.committed.subscribe()
+    /// Waits until an entry is durable, and has its group committed soon.
+    pub async fn durable(&self, seq: Seq) {
+        let (durable, waits) = oneshot::channel();
+        {
+            let mut waiters = self.waiters.lock();
+            // Under the lock, so that a commit that ends now is either seen here or sees this waiter.
+            if self.committed() >= seq {
+                return;
+            }
+            let number = self.waiter_count.fetch_add(1, Ordering::Relaxed);
+            waiters.insert((seq, number), durable);
+        }
+        self.urge();
+        // The sender is only dropped with the queue, when nothing can wait any more.
+        let _ = waits.await;
     }
 
-    /// Somebody waits: commit what is there without waiting for more.
-    pub fn urge(&self) {
+    /// Somebody waits: do not wait for company as long as one could.
+    fn urge(&self) {
         let mut waiting = self.waiting.lock();
-        if !waiting.urgent {
-            waiting.urgent = true;
+        if !waiting.hurried {
+            waiting.hurried = true;
             self.wake.notify_one();
         }
     }
@@ -162,7 +172,7 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn request_flush(&self, done: tokio::sync::oneshot::Sender<()>) -> Result<(), Full> {
+    pub(super) fn request_flush(&self, done: oneshot::Sender<()>) -> Result<(), Full> {
         let mut waiting = self.waiting.lock();
         if waiting.group.closing {
             return Err(Full::Busy);
@@ -178,9 +188,9 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Waits for something to do: until somebody is in a hurry, or the oldest entry has waited `patience`, or
-    /// nothing came for `idle`. The closing mark stays set.
-    pub(super) fn take(&self, patience: Duration, idle: Duration) -> Group {
+    /// Waits for something to do: until the oldest entry has waited `patience` (or `hurry`, if somebody waits for it),
+    /// or a change came, or nothing came for `idle`. The closing mark stays set.
+    pub(super) fn take(&self, hurry: Duration, patience: Duration, idle: Duration) -> Group {
         let started = Instant::now();
         let mut waiting = self.waiting.lock();
         loop {
@@ -188,6 +198,7 @@ impl Queue {
                 break;
             }
             let deadline = match waiting.since {
+                Some(since) if waiting.hurried => since + hurry,
                 Some(since) => since + patience,
                 None => started + idle,
             };
@@ -195,8 +206,7 @@ impl Queue {
                 break;
             }
         }
-        waiting.urgent = false;
-        waiting.since = None;
+        (waiting.urgent, waiting.hurried, waiting.since) = (false, false, None);
         let closing = waiting.group.closing;
         let group = std::mem::take(&mut waiting.group);
         waiting.group.closing = closing;
@@ -206,21 +216,28 @@ impl Queue {
     /// Takes what waits, for a journal that lives in memory; [`Queue::confirm`] makes it durable.
     pub fn take_entries(&self) -> Vec<Entry> {
         let mut waiting = self.waiting.lock();
-        (waiting.since, waiting.urgent) = (None, false);
+        (waiting.since, waiting.hurried) = (None, false);
         std::mem::take(&mut waiting.group.entries)
     }
 
     /// Everything up to `seq` is durable.
     pub fn confirm(&self, seq: Seq) {
         self.failing.store(false, Ordering::Relaxed);
-        self.committed_seq.store(seq.0, Ordering::Release);
-        self.committed.send_replace(Committed { seq, failing: false });
+        let reached = {
+            let mut waiters = self.waiters.lock();
+            self.committed.store(seq.0, Ordering::Release);
+            let beyond = waiters.split_off(&(Seq(seq.0 + 1), 0));
+            std::mem::replace(&mut *waiters, beyond)
+        };
+        for (_, durable) in reached {
+            // Whoever waited may have left.
+            let _ = durable.send(());
+        }
     }
 
     /// A commit failed; it will be repeated.
     pub fn report_failure(&self) {
         self.failing.store(true, Ordering::Relaxed);
-        self.committed.send_modify(|committed| committed.failing = true);
     }
 
     pub(super) fn confirm_folded(&self, seq: Seq) {

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long an entry that somebody waits for still waits for company. A commit costs as much as a dozen requests, so
+/// a little company is worth a lot; and whoever waits has waited for an upstream, which takes far longer.
+const HURRY: Duration = Duration::from_millis(1);
 /// How often the folds are written while there is something to write.
 const FOLD_INTERVAL: Duration = Duration::from_secs(1);
 /// Fold rows that are written at once, whatever the time.
@@ -134,7 +137,8 @@ impl Worker {
     fn run(mut self, patience: Duration) {
         let mut folded_at = Instant::now();
         loop {
-            let Group { entries, changes, flushes, closing } = self.queue.take(patience, FOLD_INTERVAL);
+            let Group { entries, changes, flushes, closing } =
+                self.queue.take(HURRY.min(patience), patience, FOLD_INTERVAL);
             if !entries.is_empty() {
                 self.commit_until_durable(&entries);
             }
