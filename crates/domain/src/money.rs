@@ -90,10 +90,20 @@ impl Sum for Nanos {
     }
 }
 
-/// Decimal USD without trailing zeros beyond cents: `5.00`, `0.00125`.
+/// Decimal USD without trailing zeros beyond cents: `5.00`, `0.00125`. Written without an allocation: every answer
+/// carries one.
 impl fmt::Display for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&decimal(i128::from(self.0), AMOUNT_PLACES))
+        let (sign, magnitude) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        let (whole, mut fraction) = (magnitude / NANOS_PER_USD as u64, magnitude % NANOS_PER_USD as u64);
+        let mut digits = [b'0'; AMOUNT_PLACES as usize];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (fraction % 10) as u8;
+            fraction /= 10;
+        }
+        let kept = digits.iter().rposition(|&digit| digit != b'0').map_or(2, |last| (last + 1).max(2));
+        let digits = std::str::from_utf8(&digits[..kept]).expect("digits are ASCII");
+        write!(f, "{sign}{whole}.{digits}")
     }
 }
 

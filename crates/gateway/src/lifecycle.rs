@@ -225,7 +225,8 @@ impl Gateway {
             output_cap: cap_to_set,
             asked_for_usage: request.include_usage,
             web_search: request.web_search,
-            prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| body.clone()),
+            // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
+            prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
         };

@@ -58,7 +58,7 @@ impl Standing {
 pub async fn usage(State(app): State<Arc<App>>, Query(range): Query<Range>, uri: Uri, headers: HeaderMap) -> Response {
     match used_between(&app, &range, &uri, &headers).await {
         Ok(used) => json(StatusCode::OK, format!(r#"{{"object":"list","total_usage":{}}}"#, cents(used))),
-        Err(failure) => failed(&app, &failure),
+        Err(failure) => failed(app.config.server.error_profile, &headers, &failure),
     }
 }
 
@@ -78,7 +78,7 @@ async fn used_between(app: &App, range: &Range, uri: &Uri, headers: &HeaderMap) 
 pub async fn subscription(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     let standing = match standing(&app, &uri, &headers).await {
         Ok(standing) => standing,
-        Err(failure) => return failed(&app, &failure),
+        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
     };
     let limit = usd(standing.granted());
     let body = format!(
@@ -92,7 +92,7 @@ pub async fn subscription(State(app): State<Arc<App>>, uri: Uri, headers: Header
 pub async fn user_token(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     let standing = match standing(&app, &uri, &headers).await {
         Ok(standing) => standing,
-        Err(failure) => return failed(&app, &failure),
+        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
     };
     let Caller { key, account, .. } = &*standing.caller;
     let tokens_left = key.quota.tokens.map(|limit| limit.saturating_sub(standing.totals.used_tokens));
@@ -122,7 +122,7 @@ pub async fn user_token(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMa
 pub async fn token_usage(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
     let standing = match standing(&app, &uri, &headers).await {
         Ok(standing) => standing,
-        Err(failure) => return failed(&app, &failure),
+        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
     };
     let key = &standing.caller.key;
     let limits: serde_json::Map<_, _> =

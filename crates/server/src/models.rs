@@ -1,8 +1,8 @@
 //! The models that a key can ask for.
 
 use crate::app::App;
-use crate::error::{profile_of, response};
-use crate::router::{Peer, json};
+use crate::error::profile_of;
+use crate::router::{Peer, failed, json};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -51,19 +51,17 @@ pub async fn show(
         None => {
             let message = "This model does not exist here. GET /v1/models lists those that do.";
             let failure = Failure::new(Case::ModelNotFound, message).param(Some("model"));
-            let profile = profile_of(&caller, app.config.server.error_profile);
-            response(&failure, profile, "-").map(axum::body::Body::new)
+            failed(profile_of(&caller, app.config.server.error_profile), &headers, &failure)
         }
     }
 }
 
 async fn permitted(app: &App, headers: &HeaderMap, uri: &Uri, peer: IpAddr) -> Result<Arc<Caller>, Response> {
     let now = app.now();
-    let caller = app.authenticator.identify(headers, uri, now).await.map_err(|f| crate::router::failed(app, &f))?;
-    permit(&caller, peer, now).map_err(|failure| {
-        let profile = profile_of(&caller, app.config.server.error_profile);
-        response(&failure, profile, "-").map(axum::body::Body::new)
-    })?;
+    let default = app.config.server.error_profile;
+    let identified = app.authenticator.identify(headers, uri, now).await;
+    let caller = identified.map_err(|failure| failed(default, headers, &failure))?;
+    permit(&caller, peer, now).map_err(|failure| failed(profile_of(&caller, default), headers, &failure))?;
     Ok(caller)
 }
 

@@ -3,12 +3,12 @@
 
 use crate::app::App;
 use crate::body::Body;
-use crate::error::response;
+use crate::error::{ErrorProfile, response};
 use crate::{admin, billing, models, relay};
 use axum::Router;
 use axum::routing::get;
 use gateway::{Case, Failure};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::openai::Endpoint;
 use std::convert::Infallible;
@@ -66,6 +66,9 @@ impl Service {
             return not_allowed(&self.app, request_id, "POST");
         }
         request.extensions_mut().insert(Peer(self.peer));
+        // Handlers of the framework find the id where they find everything else; whatever the caller sent is gone.
+        let id = HeaderValue::from_str(request_id).expect("request ids are letters and digits");
+        request.headers_mut().insert(REQUEST_ID_HEADER, id);
         match self.framework.oneshot(request).await {
             Ok(response) => response.map(Body::Framework),
             Err(never) => match never {},
@@ -128,9 +131,10 @@ pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> axum::resp
     response
 }
 
-/// A failure as the framework's answer.
-pub fn failed(app: &App, failure: &Failure) -> axum::response::Response {
-    response(failure, app.config.server.error_profile, "-").map(axum::body::Body::new)
+/// A failure as the framework's answer to a request with these headers.
+pub fn failed(profile: ErrorProfile, headers: &HeaderMap, failure: &Failure) -> axum::response::Response {
+    let id = headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    response(failure, profile, id).map(axum::body::Body::new)
 }
 
 /// Unique over processes by a random beginning, within one by a count.

@@ -147,7 +147,10 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
         eprintln!("{} …", scenario.name());
         match scenario {
             Scenario::Memory => scenarios::memory(&bench, &mut report).await?,
-            Scenario::Requests => scenarios::requests(&bench, &mut report).await?,
+            Scenario::Requests => {
+                scenarios::requests(&bench, &mut report).await?;
+                scenarios::same_load(&bench, &mut report).await?;
+            }
             Scenario::Streams => scenarios::streams(&bench, &mut report).await?,
             Scenario::Latency => scenarios::latency(&bench, &mut report).await?,
             Scenario::Ledger => match &settings.gateway {

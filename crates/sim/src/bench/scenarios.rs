@@ -25,6 +25,9 @@ const PACED_GAP_MS: u64 = 5;
 /// The latency measurement: requests per second over an upstream that thinks for so long.
 const LATENCY_PER_SECOND: u32 = 200;
 const LATENCY_UPSTREAM_MS: u64 = 60;
+/// The rates at which both programs are compared under the same load, over an upstream that thinks for so long.
+const SAME_LOADS_PER_SECOND: [u32; 2] = [1_000, 4_000];
+const SAME_LOAD_UPSTREAM_MS: u64 = 20;
 /// Open streams at which memory is read.
 const OPEN_STREAMS: [usize; 2] = [500, 1000];
 /// Wait for them to be open, and then for the allocator to settle.
@@ -77,6 +80,36 @@ pub(super) async fn requests(bench: &Bench, report: &mut Report) -> anyhow::Resu
             format!("request, {connections} connections: per second"),
             Comparison::Ratio,
             &column(|tally| count(tally.answers) / tally.elapsed.as_secs_f64()),
+        );
+    }
+    Ok(())
+}
+
+/// Processor time of small answers at the same load for both. In a closed loop the quicker program never lets the
+/// other core sleep, so it is spared what waking it costs; at one rate both pay for the same.
+pub(super) async fn same_load(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
+    let script = Script { first_byte_ms: Some(SAME_LOAD_UPSTREAM_MS), ..Script::default() };
+    let body = body(false, 16, &script);
+    for per_second in SAME_LOADS_PER_SECOND {
+        let total = per_second * u32::try_from(bench.window.as_secs()).unwrap_or(1).max(1);
+        let rounds = bench
+            .rounds(bench.rounds, async |subject| {
+                let request = request(&subject.target, "/v1/chat/completions", &body);
+                open_loop(&subject.target, &request, f64::from(per_second), per_second / 2).await;
+                let before = subject.server.cpu_seconds();
+                let latencies = open_loop(&subject.target, &request, f64::from(per_second), total).await;
+                (subject.server.cpu_seconds() - before, latencies)
+            })
+            .await;
+        let failures: u64 =
+            rounds.iter().map(|(base, gate)| base.1.failures + gate.as_ref().map_or(0, |gate| gate.1.failures)).sum();
+        if failures > 0 {
+            report.note(format!("{per_second} requests/s: {failures} requests failed"));
+        }
+        report.add(
+            format!("request, {per_second}/s over {SAME_LOAD_UPSTREAM_MS} ms: CPU (µs)"),
+            Comparison::Ratio,
+            &pairs(&rounds, |(cpu_seconds, _)| cpu_seconds * 1e6 / f64::from(total)),
         );
     }
     Ok(())

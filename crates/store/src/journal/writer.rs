@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long an entry that somebody waits for still waits for company. A commit costs as much as a dozen requests, so
 /// a little company is worth a lot; and whoever waits has waited for an upstream, which takes far longer.
-const HURRY: Duration = Duration::from_millis(1);
+const HURRY: Duration = Duration::from_millis(2);
 /// How often the folds are written while there is something to write.
 const FOLD_INTERVAL: Duration = Duration::from_secs(1);
 /// Fold rows that are written at once, whatever the time.
