@@ -14,12 +14,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::usage::{COUNT_MAX, Usage};
-use domain::{Meter, Nanos};
+use domain::{AccountId, Meter, Nanos};
 use http::{HeaderMap, StatusCode, header};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use store::keys::Caller;
@@ -86,6 +87,9 @@ pub struct Gateway {
     catalog: ArcSwap<Catalog>,
     draining: AtomicBool,
     cut: AtomicBool,
+    /// Accounts whose streams are to end, and a count that tells relays when to look.
+    suspended: ArcSwap<HashSet<AccountId>>,
+    suspensions: AtomicU64,
 }
 
 /// A successful answer.
@@ -119,6 +123,8 @@ pub(crate) struct Exchange {
     pub(crate) upstream_model: Arc<str>,
     pub(crate) output_cap: Option<u64>,
     pub(crate) asked_for_usage: bool,
+    /// The most that it can consume; what was held covers it.
+    bound: Usage,
     web_search: bool,
     /// The caller's body, if it is short enough to be kept, and its length.
     prompt: Option<Bytes>,
@@ -144,6 +150,8 @@ impl Gateway {
             catalog: ArcSwap::default(),
             draining: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            suspended: ArcSwap::default(),
+            suspensions: AtomicU64::new(0),
         })
     }
 
@@ -180,6 +188,29 @@ impl Gateway {
     /// Ends the streams that are still open, each with an error event and a settlement.
     pub fn cut_streams(&self) {
         self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the open streams of an account (it was suspended), or lets it stream again.
+    pub fn set_suspended(&self, account: AccountId, is_suspended: bool) {
+        self.suspended.rcu(|suspended| {
+            let mut suspended = HashSet::clone(suspended);
+            if is_suspended {
+                suspended.insert(account)
+            } else {
+                suspended.remove(&account)
+            };
+            suspended
+        });
+        self.suspensions.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes with every suspension.
+    pub(crate) fn suspensions(&self) -> u64 {
+        self.suspensions.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_suspended(&self, account: AccountId) -> bool {
+        self.suspended.load().contains(&account)
     }
 
     fn lease_ms(&self) -> i64 {
@@ -224,6 +255,7 @@ impl Gateway {
             upstream_model: route.upstream_model.clone(),
             output_cap: cap_to_set,
             asked_for_usage: request.include_usage,
+            bound: held.bound(),
             web_search: request.web_search,
             // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
@@ -349,8 +381,8 @@ impl Gateway {
 
     /// The usage to charge for a whole answer, and whether the gateway counted it itself.
     async fn usage_of(&self, exchange: &Exchange, completion: &Completion, body: &Bytes) -> (Usage, bool) {
-        if let Some(usage) = believable(&completion.usage, exchange.endpoint, completion.produced_anything) {
-            return (exchange.with_calls(usage), false);
+        if let Some(usage) = exchange.believed(&completion.usage, completion.produced_anything) {
+            return (usage, false);
         }
         let mut produced = RunningCount::default();
         if exchange.endpoint != Endpoint::Embeddings {
@@ -359,14 +391,17 @@ impl Gateway {
         (self.counted(exchange, &completion.usage, produced).await, true)
     }
 
-    /// The gateway's own count: what the upstream reported where that can be believed, the rest counted.
+    /// The gateway's own count: what the upstream reported where that can be believed, the rest counted, and nothing
+    /// beyond what was held for it.
     pub(crate) async fn counted(&self, exchange: &Exchange, reported: &Reported, produced: RunningCount) -> Usage {
-        let mut usage = reported.usage().copied().unwrap_or_default();
+        let mut usage = exchange.plausible_sides(reported);
         if usage.input_tokens() == 0 {
-            usage[Meter::Input] = self.prompt_tokens(exchange).await.min(COUNT_MAX);
+            let counted = self.prompt_tokens(exchange).await;
+            usage[Meter::Input] = counted.min(exchange.bound.input_tokens()).min(COUNT_MAX);
         }
         if usage.output_tokens() == 0 && !produced.is_empty() {
-            usage[Meter::Output] = produced.finish(&self.tokenizers, &exchange.upstream_model).await.min(COUNT_MAX);
+            let counted = produced.finish(&self.tokenizers, &exchange.upstream_model).await;
+            usage[Meter::Output] = counted.min(exchange.bound.output_tokens()).min(COUNT_MAX);
         }
         exchange.with_calls(usage)
     }
@@ -383,8 +418,51 @@ impl Gateway {
 }
 
 impl Exchange {
+    /// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23), and
+    /// nothing is believed that the request could not have consumed (U-25): what was held is the most that it costs.
+    pub(crate) fn believed(&self, reported: &Reported, produced_anything: bool) -> Option<Usage> {
+        let usage = *reported.usage()?;
+        if self.is_beyond_bound(&usage) {
+            let upstream = &self.upstream.name;
+            tracing::warn!(%upstream, model = %self.model, ?usage, "an upstream reports more than was asked for");
+            return None;
+        }
+        let no_input = usage.input_tokens() == 0 && produced_anything;
+        let no_output = usage.output_tokens() == 0 && produced_anything && self.endpoint != Endpoint::Embeddings;
+        (!no_input && !no_output).then(|| self.with_calls(usage))
+    }
+
+    /// The prompt's side and the answer's side of a report, each only if it is possible.
+    fn plausible_sides(&self, reported: &Reported) -> Usage {
+        let mut usage = reported.usage().copied().unwrap_or_default();
+        let sides: [(&[Meter], bool); 2] = [
+            (&Meter::INPUT_TOKENS, usage.input_tokens() > self.bound.input_tokens()),
+            (&Meter::OUTPUT_TOKENS, usage.output_tokens() > self.bound.output_tokens()),
+        ];
+        for (meters, impossible) in sides {
+            if impossible {
+                meters.iter().for_each(|&meter| usage[meter] = 0);
+            }
+        }
+        usage
+    }
+
+    fn is_beyond_bound(&self, usage: &Usage) -> bool {
+        usage.input_tokens() > self.bound.input_tokens() || usage.output_tokens() > self.bound.output_tokens()
+    }
+
+    /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
+    pub(crate) fn so_far(&self, reported: &Reported, produced: u64) -> (Usage, bool) {
+        if let Some(usage) = reported.usage().filter(|usage| !self.is_beyond_bound(usage)) {
+            return (self.with_calls(*usage), false);
+        }
+        let input = self.prompt_tokens_assumed().min(self.bound.input_tokens());
+        let usage = Usage::tokens(input, produced.min(self.bound.output_tokens()));
+        (self.with_calls(usage), true)
+    }
+
     /// Adds what is billed beside tokens.
-    pub(crate) fn with_calls(&self, mut usage: Usage) -> Usage {
+    fn with_calls(&self, mut usage: Usage) -> Usage {
         for (meter, count) in admit::calls(&self.priced, self.web_search).counts() {
             usage[meter] = usage[meter].max(count);
         }
@@ -392,7 +470,7 @@ impl Exchange {
     }
 
     /// A quick guess at the prompt's tokens, for marks on the way.
-    pub(crate) fn prompt_tokens_assumed(&self) -> u64 {
+    fn prompt_tokens_assumed(&self) -> u64 {
         self.prompt_bytes as u64 / 4 + 1
     }
 }
@@ -432,14 +510,6 @@ fn translate(request: &Request<'_>, body: &Bytes, route: &Route, cap: Option<u64
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
     request.forward(body, &edits)
-}
-
-/// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23).
-pub(crate) fn believable(reported: &Reported, endpoint: Endpoint, produced_anything: bool) -> Option<Usage> {
-    let usage = *reported.usage()?;
-    let no_input = usage.input_tokens() == 0 && produced_anything;
-    let no_output = usage.output_tokens() == 0 && produced_anything && endpoint != Endpoint::Embeddings;
-    (!no_input && !no_output).then_some(usage)
 }
 
 #[expect(clippy::result_large_err, reason = "made once per failed request, and unpacked at once")]

@@ -4,14 +4,13 @@
 //! who leaves drops the relay, and what is left to do is handed to a task of its own.
 
 use crate::failure::Failure;
-use crate::lifecycle::{Exchange, Gateway, OnClientLeft, believable, failed_inside, upstream_failed};
+use crate::lifecycle::{Exchange, Gateway, OnClientLeft, failed_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
 use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
 use domain::ledger::Ending;
-use domain::usage::COUNT_MAX;
-use domain::{Nanos, Seq, Usage};
+use domain::{AccountId, Nanos, Seq};
 use protocol::openai::{ErrorBody, Seen, StreamObserver, UpstreamError};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
@@ -35,8 +34,10 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 /// See the module's description.
 pub struct Relay {
     gateway: Arc<Gateway>,
-    /// The entry of the hold: no byte leaves before it is durable.
-    hold: Option<Seq>,
+    /// Whose hold it is, and its entry: no byte leaves before that is durable.
+    hold: Option<(AccountId, Seq)>,
+    /// The suspensions that have been looked at.
+    suspensions: u64,
     state: State,
     reader: EventReader,
     /// Ready to be sent; at most what one piece of the upstream's body gave.
@@ -46,6 +47,8 @@ pub struct Relay {
     last_sent: Instant,
     started: Instant,
     cost: Option<Nanos>,
+    /// The stream failed before it produced anything: what to tell a caller who has got nothing yet.
+    failed_at_nothing: Option<Failure>,
 }
 
 enum State {
@@ -70,11 +73,13 @@ impl Relay {
         let now = Instant::now();
         let reader = EventReader::new(gateway.settings.event_bytes_max);
         let observer = StreamObserver::new(exchange.endpoint);
-        let hold = held.hold().map(|hold| hold.seq);
+        let hold = held.hold().map(|hold| (hold.account, hold.seq));
+        let suspensions = gateway.suspensions();
         let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default() };
         Self {
             gateway,
             hold,
+            suspensions,
             state: State::Streaming(Box::new(streaming)),
             reader,
             ready: VecDeque::new(),
@@ -83,6 +88,7 @@ impl Relay {
             last_sent: now,
             started: now,
             cost: None,
+            failed_at_nothing: None,
         }
     }
 
@@ -94,7 +100,7 @@ impl Relay {
     /// Waits until the hold is durable. Also where the first piece has already ended the stream and settled it.
     pub(crate) async fn durable(&mut self) -> Result<(), store::StoreError> {
         match self.hold {
-            Some(hold) => self.gateway.ledger.durable(hold).await,
+            Some((_, seq)) => self.gateway.ledger.durable(seq).await,
             None => Ok(()),
         }
     }
@@ -147,14 +153,14 @@ impl Relay {
             });
         }
         self.take(chunk);
-        match &self.state {
-            State::Streaming(streaming) => match streaming.observer.error() {
-                Some(error) => Err(failed_inside(error)),
-                None => Ok(()),
-            },
-            // The first piece already ended the stream, well or badly; if badly before anything was produced,
-            // `take` has settled it at nothing, and the error event is what the caller gets.
-            _ => Ok(()),
+        // The first piece may have ended the stream. If it failed before anything was produced, nothing is charged,
+        // and the caller gets a failed request instead of a stream of one error.
+        match self.failed_at_nothing.take() {
+            Some(failure) => {
+                self.ready.clear();
+                Err(failure)
+            }
+            None => Ok(()),
         }
     }
 
@@ -214,20 +220,36 @@ impl Relay {
     /// A second of silence: is anything overdue?
     fn tick(&mut self) {
         let now = Instant::now();
-        let settings = &self.gateway.settings;
+        let (idle_timeout, request_timeout) =
+            (self.gateway.settings.idle_timeout, self.gateway.settings.request_timeout);
         if self.gateway.is_cut() {
             self.fail(Ending::Stopped, "gateway_stopping", "The gateway is stopping; the answer ends here.");
-        } else if now - self.last_event >= settings.idle_timeout {
+        } else if self.is_newly_suspended() {
+            self.end_suspended();
+        } else if now - self.last_event >= idle_timeout {
             self.fail(Ending::UpstreamStalled, "upstream_stalled", "The upstream fell silent; the answer ends here.");
-        } else if now - self.started >= settings.request_timeout {
+        } else if now - self.started >= request_timeout {
             self.fail(Ending::TimedOut, "request_timeout", "The answer took longer than any may; it ends here.");
         } else if now - self.last_sent >= KEEP_ALIVE_AFTER && self.reader.buffered() == 0 {
             self.ready.push_back(KEEP_ALIVE);
         }
     }
 
+    fn is_newly_suspended(&mut self) -> bool {
+        let suspensions = self.gateway.suspensions();
+        let is_news = std::mem::replace(&mut self.suspensions, suspensions) != suspensions;
+        is_news && self.hold.is_some_and(|(account, _)| self.gateway.is_suspended(account))
+    }
+
+    fn end_suspended(&mut self) {
+        self.fail(Ending::Stopped, "account_suspended", "The account was suspended; the answer ends here.");
+    }
+
     /// Takes a piece of the body: passes its events on and notes how far the answer has come.
     fn take(&mut self, chunk: Bytes) {
+        if self.is_newly_suspended() {
+            return self.end_suspended();
+        }
         let State::Streaming(streaming) = &mut self.state else { return };
         let whole = (self.reader.buffered() == 0).then(|| chunk.clone());
         let first_new = self.ready.len();
@@ -317,8 +339,8 @@ impl Relay {
         let Streaming { exchange, held, body, observer, produced } = *streaming;
         let reported = observer.usage();
         let tier = observer.service_tier().map(Arc::from);
-        if let Some(usage) = believable(&reported, exchange.endpoint, observer.produced_anything()) {
-            let settled = held.settle(exchange.with_calls(usage), tier, false, ending);
+        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
+            let settled = held.settle(usage, tier, false, ending);
             self.cost = Some(settled.cost);
             self.ready.push_back(cost_comment(settled.cost));
             self.ready.extend(last);
@@ -326,6 +348,10 @@ impl Relay {
                 self.state = State::Lingering(body, Instant::now() + LINGER);
             }
         } else if !observer.produced_anything() && ending != Ending::Complete {
+            self.failed_at_nothing = Some(match observer.error() {
+                Some(error) => failed_inside(error),
+                None => upstream_failed("it ended its answer before it began", ending.name()),
+            });
             held.void(ending);
             self.cost = Some(Nanos::ZERO);
             self.ready.extend(last);
@@ -364,15 +390,11 @@ impl Streaming {
 
     /// Notes how far the answer has come, for a restart after a crash.
     fn mark(&mut self) {
-        let usage = match self.observer.usage().usage() {
-            Some(usage) => self.exchange.with_calls(*usage),
-            None if !self.observer.produced_anything() => return,
-            None => {
-                let (input, output) = (self.exchange.prompt_tokens_assumed(), self.produced.estimate());
-                self.exchange.with_calls(Usage::tokens(input.min(COUNT_MAX), output.min(COUNT_MAX)))
-            }
-        };
-        let estimated = self.observer.usage().usage().is_none();
+        let reported = self.observer.usage();
+        if reported.usage().is_none() && !self.observer.produced_anything() {
+            return;
+        }
+        let (usage, estimated) = self.exchange.so_far(&reported, self.produced.estimate());
         self.held.progress(Mark { usage, estimated, service_tier: self.observer.service_tier().map(Arc::from) });
     }
 
@@ -386,8 +408,8 @@ impl Streaming {
         let Self { exchange, held, body, observer, produced } = self;
         drop(body);
         let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
-        if let Some(usage) = believable(&reported, exchange.endpoint, observer.produced_anything()) {
-            held.settle(exchange.with_calls(usage), tier, false, Ending::ClientLeft);
+        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
+            held.settle(usage, tier, false, Ending::ClientLeft);
         } else if observer.produced_anything() {
             let usage = gateway.counted(&exchange, &reported, produced).await;
             held.settle(usage, tier, true, Ending::ClientLeft);

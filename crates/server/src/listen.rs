@@ -9,6 +9,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -88,7 +89,13 @@ async fn serve_connection(
     watcher: Watcher,
 ) {
     let limits = &app.config.limits;
-    let io = TokioIo::new(UnreadLimit::new(stream, Duration::from_secs(limits.write_timeout_seconds)));
+    let io = TokioIo::new(Impatient {
+        stream,
+        write_limit: Duration::from_secs(limits.write_timeout_seconds),
+        writing: None,
+        begun: service.begun(),
+        beginning: Some(Box::pin(tokio::time::sleep(Duration::from_secs(limits.header_timeout_seconds)))),
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -108,45 +115,51 @@ async fn serve_connection(
     drop(permit);
 }
 
-/// Ends a connection whose peer leaves what we write unread for too long, so that it cannot hold a request open for
-/// ever.
-struct UnreadLimit<S> {
+/// Ends a connection whose peer sends no first request in time, or leaves what we write unread for too long. Hyper times
+/// the heads that follow the first; it does not time the wait for the first byte.
+struct Impatient<S> {
     stream: S,
-    limit: Duration,
+    write_limit: Duration,
     /// Armed while a write waits.
-    waiting: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+    /// A request has come.
+    begun: Arc<AtomicBool>,
+    /// Until when it must have come.
+    beginning: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> UnreadLimit<S> {
-    fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
-    }
-
+impl<S> Impatient<S> {
     fn limited<T>(&mut self, context: &mut Context<'_>, polled: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
         if polled.is_ready() {
-            self.waiting = None;
+            self.writing = None;
             return polled;
         }
-        let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        match waiting.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
+        let limit = self.write_limit;
+        let writing = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
+        writing.as_mut().poll(context).map(|()| Err(std::io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for UnreadLimit<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.beginning.is_some() && self.begun.load(Ordering::Relaxed) {
+            self.beginning = None;
+        }
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match &mut self.beginning {
+            Some(beginning) if polled.is_pending() => {
+                beginning.as_mut().poll(context).map(|()| Err(std::io::ErrorKind::TimedOut.into()))
+            }
+            _ => polled,
+        }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for UnreadLimit<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.limited(context, polled)

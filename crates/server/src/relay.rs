@@ -73,10 +73,13 @@ async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result
             None => return Ok(Bytes::new()),
             Some(frame) => frame.map_err(broken)?.into_data().unwrap_or_default(),
         };
-        if body.is_end_stream() {
-            return if first.len() > limit { Err(too_large()) } else { Ok(first) };
+        if first.len() > limit {
+            return Err(too_large());
         }
-        let rest = Limited::new(body, limit.saturating_sub(first.len()))
+        if body.is_end_stream() {
+            return Ok(first);
+        }
+        let rest = Limited::new(body, limit - first.len())
             .collect()
             .await
             .map_err(|error| if error.is::<LengthLimitError>() { too_large() } else { broken(error) })?;

@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tower::ServiceExt;
 
 /// Told with every answer, and kept with every hold.
@@ -27,6 +27,8 @@ pub struct Service {
     app: Arc<App>,
     framework: Router,
     peer: IpAddr,
+    /// A request has come on this connection.
+    begun: Arc<AtomicBool>,
 }
 
 /// Where a request came from, for handlers of the framework.
@@ -36,7 +38,12 @@ pub struct Peer(pub IpAddr);
 impl Service {
     /// The service for a peer. The router is shared: it is costly to build and cheap to clone.
     pub fn new(app: Arc<App>, framework: Router, peer: IpAddr) -> Self {
-        Self { app, framework, peer }
+        Self { app, framework, peer, begun: Arc::default() }
+    }
+
+    /// Tells whether a request has come on this connection.
+    pub fn begun(&self) -> Arc<AtomicBool> {
+        self.begun.clone()
     }
 }
 
@@ -46,6 +53,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.begun.store(true, Ordering::Relaxed);
         let service = self.clone();
         Box::pin(async move {
             let request_id = next_request_id();
@@ -59,6 +67,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
+        if is_framed_twice(request.headers()) {
+            return framed_twice(&self.app, request_id);
+        }
         if let Some(endpoint) = endpoint(request.uri().path()) {
             if request.method() == Method::POST {
                 return relay::serve(&self.app, endpoint, request, self.peer, request_id).await;
@@ -78,6 +89,18 @@ impl Service {
 
 fn endpoint(path: &str) -> Option<Endpoint> {
     Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+}
+
+/// Two ways of saying where the body ends: two proxies could disagree on which counts (C-11).
+fn is_framed_twice(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
+}
+
+fn framed_twice(app: &App, request_id: &str) -> Response<Body> {
+    let message = "The request has both content-length and transfer-encoding. Send one of them.";
+    let mut response = response(&Failure::new(Case::BadRequest, message), app.config.server.error_profile, request_id);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<Body> {

@@ -260,6 +260,7 @@ pub async fn change(
     });
     let account = changed.await?.ok_or_else(name_is_taken)?;
     app.forget_callers();
+    app.gateway.set_suspended(account.id, account.status == AccountStatus::Suspended);
     Ok(Json(object(&app, account).await?))
 }
 
