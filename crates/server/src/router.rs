@@ -57,7 +57,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let service = self.clone();
         Box::pin(async move {
             let request_id = next_request_id();
+            // A request with both a length and chunks is read by its chunks, and the length is hidden from us. A proxy
+            // in front may go by the length (C-11): whatever it then sends behind must not be read as a request.
+            let is_last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let mut response = service.answer(request, &request_id).await;
+            if is_last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             let id = HeaderValue::from_str(&request_id).expect("request ids are letters and digits");
             response.headers_mut().insert(REQUEST_ID_HEADER, id);
             Ok(response)
@@ -67,9 +73,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
-        if is_framed_twice(request.headers()) {
-            return framed_twice(&self.app, request_id);
-        }
         if let Some(endpoint) = endpoint(request.uri().path()) {
             if request.method() == Method::POST {
                 return relay::serve(&self.app, endpoint, request, self.peer, request_id).await;
@@ -89,18 +92,6 @@ impl Service {
 
 fn endpoint(path: &str) -> Option<Endpoint> {
     Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
-}
-
-/// Two ways of saying where the body ends: two proxies could disagree on which counts (C-11).
-fn is_framed_twice(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING)
-}
-
-fn framed_twice(app: &App, request_id: &str) -> Response<Body> {
-    let message = "The request has both content-length and transfer-encoding. Send one of them.";
-    let mut response = response(&Failure::new(Case::BadRequest, message), app.config.server.error_profile, request_id);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<Body> {

@@ -3,7 +3,7 @@
 //! One run is a small world: accounts with keys and quotas, callers that stream, retry and leave, an upstream that
 //! fails in every way it can, a disk that is slow and sometimes refuses, a clock that jumps, and a process that dies
 //! (killed, or with the power) and starts again on what was durable. Everything is drawn from the seed, so a run that
-//! found something can be repeated. An [`auditor`] with books of its own compares what callers saw, what the upstream
+//! found something can be repeated. An auditor with books of its own compares what callers saw, what the upstream
 //! did and what the journal says.
 //!
 //! What runs is the real [`gateway::Gateway`] over the real [`store::Ledger`]; only disk, network, clock and
