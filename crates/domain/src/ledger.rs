@@ -6,7 +6,7 @@
 //!                       └─ expire ─▶ Expired ─ late charge ─▶ Expired (once)
 //! ```
 //!
-//! A book *decides* ([`Book::hold`], [`Book::settle`] …): it looks at its state and answers with the
+//! A book *decides* ([`Book::hold`], [`Book::resolve`] …): it looks at its state and answers with the
 //! [`Legs`] that an entry would have, or with a refusal; it changes nothing. It *applies* ([`Book::apply`]) an
 //! entry, whether made a moment ago or read back from the journal, and checks every invariant while doing so.
 //! Live service, recovery, verification and simulation therefore run the same few lines.
