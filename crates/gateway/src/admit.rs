@@ -7,6 +7,7 @@ use domain::price::Bound;
 use domain::{Meter, Nanos, Timestamp, Usage};
 use protocol::openai::{Endpoint, Request};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::keys::Caller;
 use store::ledger::{HoldError, Ledger, OpenedHold};
@@ -42,7 +43,7 @@ pub async fn admit(
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Admitted, Failure> {
-    let plan = Plan { request, priced };
+    let plan = Plan { request, priced, prompt_added: route.prompt_added.load(Ordering::Relaxed) };
     let (cap, cap_to_set) = plan.output_cap();
     let terms = |cap: u64| -> Result<Hold, Failure> {
         let bound = plan.bound(cap);
@@ -84,6 +85,7 @@ pub async fn admit(
 struct Plan<'a> {
     request: &'a Request<'a>,
     priced: &'a Priced,
+    prompt_added: u64,
 }
 
 impl Plan<'_> {
@@ -102,6 +104,7 @@ impl Plan<'_> {
 
     fn bound(&self, cap: u64) -> Bound {
         let mut bound = self.request.bound(cap);
+        bound.input_tokens += self.prompt_added;
         let most = self.priced.price.input_tokens_max;
         let request = self.request;
         if request.has_images || request.has_audio || request.has_files {

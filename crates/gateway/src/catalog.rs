@@ -6,6 +6,7 @@
 use crate::upstream::Upstream;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use store::prices::{PriceBook, Priced};
 
 /// All routes.
@@ -25,6 +26,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// What it costs. Without a price it is not served.
     pub priced: Option<Priced>,
+    /// The most prompt tokens that this upstream was seen to add to what requests hold, so that holds cover them.
+    pub prompt_added: Arc<AtomicU64>,
 }
 
 /// A route as it is declared.
@@ -79,7 +82,8 @@ impl Catalog {
             let priced = prices.find(&route.model, &upstream.provider, upstream_model).cloned();
             let model: Arc<str> = route.model.as_str().into();
             let upstream_model = if *upstream_model == *model { model.clone() } else { upstream_model.into() };
-            routes.entry(model.clone()).or_insert(Route { model, upstream_model, upstream, priced });
+            let prompt_added = Arc::default();
+            routes.entry(model.clone()).or_insert(Route { model, upstream_model, upstream, priced, prompt_added });
         }
         Ok(Self { routes })
     }

@@ -30,6 +30,9 @@ use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
 const PROMPT_KEPT_MAX: usize = 64 * 1024;
+/// Prompt tokens that a provider may add of its own (instructions for tools, templates, safety texts) beyond what the
+/// request's bytes can make. Further than that a report is not believed.
+const PROMPT_ADDED_MAX: u64 = 32_768;
 /// Largest error body of an upstream that is read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
@@ -125,6 +128,8 @@ pub(crate) struct Exchange {
     pub(crate) asked_for_usage: bool,
     /// The most that it can consume; what was held covers it.
     bound: Usage,
+    /// What this upstream is known to add to prompts of this model.
+    prompt_added: Arc<AtomicU64>,
     web_search: bool,
     /// The caller's body, if it is short enough to be kept, and its length.
     prompt: Option<Bytes>,
@@ -256,6 +261,7 @@ impl Gateway {
             output_cap: cap_to_set,
             asked_for_usage: request.include_usage,
             bound: held.bound(),
+            prompt_added: route.prompt_added.clone(),
             web_search: request.web_search,
             // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
@@ -419,24 +425,33 @@ impl Gateway {
 
 impl Exchange {
     /// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23), and
-    /// nothing is believed that the request could not have consumed (U-25): what was held is the most that it costs.
+    /// nothing is believed that the request could not have consumed (U-25): not more output than was asked for, and not
+    /// more prompt than its bytes and what a provider may add.
     pub(crate) fn believed(&self, reported: &Reported, produced_anything: bool) -> Option<Usage> {
         let usage = *reported.usage()?;
-        if self.is_beyond_bound(&usage) {
+        if self.is_implausible(&usage) {
             let upstream = &self.upstream.name;
             tracing::warn!(%upstream, model = %self.model, ?usage, "an upstream reports more than was asked for");
             return None;
         }
         let no_input = usage.input_tokens() == 0 && produced_anything;
         let no_output = usage.output_tokens() == 0 && produced_anything && self.endpoint != Endpoint::Embeddings;
-        (!no_input && !no_output).then(|| self.with_calls(usage))
+        if no_input || no_output {
+            return None;
+        }
+        // Whatever this upstream adds to prompts, the next hold is to cover it.
+        let added = usage.input_tokens().saturating_sub(self.bound.input_tokens());
+        if added > 0 {
+            self.prompt_added.fetch_max(added, Ordering::Relaxed);
+        }
+        Some(self.with_calls(usage))
     }
 
     /// The prompt's side and the answer's side of a report, each only if it is possible.
     fn plausible_sides(&self, reported: &Reported) -> Usage {
         let mut usage = reported.usage().copied().unwrap_or_default();
         let sides: [(&[Meter], bool); 2] = [
-            (&Meter::INPUT_TOKENS, usage.input_tokens() > self.bound.input_tokens()),
+            (&Meter::INPUT_TOKENS, usage.input_tokens() > self.input_tokens_plausible()),
             (&Meter::OUTPUT_TOKENS, usage.output_tokens() > self.bound.output_tokens()),
         ];
         for (meters, impossible) in sides {
@@ -447,13 +462,17 @@ impl Exchange {
         usage
     }
 
-    fn is_beyond_bound(&self, usage: &Usage) -> bool {
-        usage.input_tokens() > self.bound.input_tokens() || usage.output_tokens() > self.bound.output_tokens()
+    fn is_implausible(&self, usage: &Usage) -> bool {
+        usage.input_tokens() > self.input_tokens_plausible() || usage.output_tokens() > self.bound.output_tokens()
+    }
+
+    fn input_tokens_plausible(&self) -> u64 {
+        self.bound.input_tokens().saturating_add(PROMPT_ADDED_MAX)
     }
 
     /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
     pub(crate) fn so_far(&self, reported: &Reported, produced: u64) -> (Usage, bool) {
-        if let Some(usage) = reported.usage().filter(|usage| !self.is_beyond_bound(usage)) {
+        if let Some(usage) = reported.usage().filter(|usage| !self.is_implausible(usage)) {
             return (self.with_calls(*usage), false);
         }
         let input = self.prompt_tokens_assumed().min(self.bound.input_tokens());
