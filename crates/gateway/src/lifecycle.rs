@@ -30,9 +30,12 @@ use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
 const PROMPT_KEPT_MAX: usize = 64 * 1024;
-/// Prompt tokens that a provider may add of its own (instructions for tools, templates, safety texts) beyond what the
-/// request's bytes can make. Further than that a report is not believed.
-const PROMPT_ADDED_MAX: u64 = 32_768;
+/// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
+/// tools, templates, search results. Further than that it is not believed.
+const PROMPT_ADDED_MAX: u64 = 262_144;
+/// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
+/// request unaffordable.
+const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
 /// Largest error body of an upstream that is read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
@@ -439,10 +442,11 @@ impl Exchange {
         if no_input || no_output {
             return None;
         }
-        // Whatever this upstream adds to prompts, the next hold is to cover it.
+        // What this upstream adds to prompts, the next hold is to cover.
         let added = usage.input_tokens().saturating_sub(self.bound.input_tokens());
         if added > 0 {
-            self.prompt_added.fetch_max(added, Ordering::Relaxed);
+            let known = self.prompt_added.load(Ordering::Relaxed);
+            self.prompt_added.store((known + added).min(PROMPT_ADDED_HELD_MAX), Ordering::Relaxed);
         }
         Some(self.with_calls(usage))
     }
