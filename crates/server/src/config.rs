@@ -66,8 +66,11 @@ pub struct Limits {
     pub open_requests: usize,
     /// Connections that may be open at once.
     pub connections: usize,
-    /// How long a request's head may take.
+    /// How long the head of a connection's first request may take.
     pub header_timeout_seconds: u64,
+    /// How long a connection may wait for its next request, the head included. Longer than the clients' and proxies' own
+    /// limits, so that they do not send into a connection that is just being closed.
+    pub keep_alive_seconds: u64,
     /// How long a request's body may take.
     pub body_timeout_seconds: u64,
     /// How long a caller may leave an answer unread.
@@ -89,6 +92,7 @@ impl Default for Limits {
             open_requests: 10_000,
             connections: 20_000,
             header_timeout_seconds: 10,
+            keep_alive_seconds: 75,
             body_timeout_seconds: 60,
             write_timeout_seconds: 60,
             first_byte_timeout_seconds: 300,

@@ -100,7 +100,8 @@ async fn serve_connection(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_timeout_seconds))
+        // Hyper counts the silence between two requests as part of the next head. `Impatient` times the first head.
+        .header_read_timeout(Duration::from_secs(limits.keep_alive_seconds.max(limits.header_timeout_seconds)))
         .max_buf_size(HEAD_BYTES_MAX.max(8192))
         .http2()
         .timer(TokioTimer::new())
