@@ -58,7 +58,7 @@ const REGISTRY_HOSTS: [&str; 5] = [
     concat!("crates", ".io"),
     concat!("npmjs", ".org"),
     concat!("pypi", ".org"),
-    concat!("pythonhosted", ".org"),
+    concat!("python", "hosted", ".org"),
     concat!("proxy.golang", ".org"),
 ];
 

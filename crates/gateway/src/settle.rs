@@ -20,8 +20,6 @@ pub struct Held {
     /// `None` once resolved.
     hold: Option<OpenedHold>,
     mark: Option<Mark>,
-    /// How the request ends if this is simply dropped.
-    ending_if_dropped: Ending,
 }
 
 /// What a settled request cost.
@@ -42,16 +40,7 @@ impl Held {
         hold: OpenedHold,
     ) -> Self {
         counters.opened();
-        Self {
-            ledger,
-            clock,
-            counters,
-            endpoint,
-            priced,
-            hold: Some(hold),
-            mark: None,
-            ending_if_dropped: Ending::ClientLeft,
-        }
+        Self { ledger, clock, counters, endpoint, priced, hold: Some(hold), mark: None }
     }
 
     /// The hold, while it is open.
@@ -129,7 +118,7 @@ impl Drop for Held {
     /// The backstop: whoever knows how the request ended has called [`Held::settle`] or [`Held::void`].
     fn drop(&mut self) {
         if self.hold.is_some() {
-            let ending = if std::thread::panicking() { Ending::GatewayFault } else { self.ending_if_dropped };
+            let ending = if std::thread::panicking() { Ending::GatewayFault } else { Ending::ClientLeft };
             let now = self.clock.now();
             self.resolve(ending, now);
         }
