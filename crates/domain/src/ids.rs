@@ -31,6 +31,18 @@ id! {
     PriceId
 }
 id! {
+    /// A budget: a cap on what a scope may use up in a period.
+    BudgetId
+}
+id! {
+    /// A plan that accounts can subscribe to.
+    PlanId
+}
+id! {
+    /// A group of keys in an account.
+    ProjectId
+}
+id! {
     /// The place of an entry in the journal, counted from 1. A hold is named by the entry that opened it.
     Seq
 }

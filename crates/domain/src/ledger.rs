@@ -1,9 +1,11 @@
 //! The ledger's state machine: one [`Book`] per account, moved only by [`Entry`]s.
 //!
 //! ```text
-//!                       ┌─ settle ─▶ Settled
-//!   (nothing) ─ hold ─▶ Open ─ void ──▶ Voided
-//!                       └─ expire ─▶ Expired ─ late charge ─▶ Expired (once)
+//!                        extend
+//!                       ┌──┴──┐
+//!                       ▼     │┌─ settle ─▶ Settled
+//!   (nothing) ─ hold ─▶ Open ──┼─ void ───▶ Voided
+//!                              └─ expire ─▶ Expired ─ late charge ─▶ Expired (once)
 //! ```
 //!
 //! A book *decides* ([`Book::hold`], [`Book::resolve`] …): it looks at its state and answers with the
@@ -12,7 +14,18 @@
 //! Live service, recovery, verification and simulation therefore run the same few lines.
 
 mod book;
+mod counter;
+mod effect;
 mod entry;
+mod funding;
+mod raw;
+mod subscription;
 
-pub use book::{Book, Broken, KeyTotals, OpenHold, Refusal, Unresolved, resolve_abandoned};
-pub use entry::{Charge, Ending, Entry, Hold, Kind, Legs, Quota, Release, Resolution};
+pub use book::{Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, OpenHold, Unresolved, resolve_abandoned};
+pub use effect::{Change, Effect};
+pub use counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
+pub use entry::{
+    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,
+    Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,
+};
+pub use subscription::{Subscription, SubscriptionRefusal};

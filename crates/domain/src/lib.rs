@@ -5,14 +5,19 @@
 //!
 //! Read [`ledger`] first: the life of a hold is what the rest of the product stands on.
 
+pub mod budget;
+pub mod calendar;
 pub mod ids;
 pub mod ledger;
 pub mod money;
+pub mod plan;
 pub mod price;
+pub mod proration;
 pub mod time;
 pub mod usage;
 
-pub use ids::{AccountId, KeyId, PriceId, Seq};
-pub use money::{Nanos, Rate};
+pub use calendar::{Period, Zone};
+pub use ids::{AccountId, BudgetId, KeyId, PlanId, PriceId, ProjectId, Seq};
+pub use money::{Multiplier, Nanos, Rate};
 pub use time::Timestamp;
 pub use usage::{Meter, Usage};

@@ -24,6 +24,10 @@ pub struct Nanos(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(i64);
 
+/// What an account pays of a list price: a factor in millionths, so that prices stay integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Multiplier(u32);
+
 /// Text or arithmetic that does not make a representable amount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
@@ -71,7 +75,19 @@ impl Nanos {
     /// Rounds a sum of `count × rate` products **up** to the next nano-USD: the one rounding of a charge.
     /// Up, so that no amount of tiny requests is free.
     pub fn from_micro_products(sum: i128) -> Result<Self, MoneyError> {
-        let whole = sum.div_euclid(RATE_UNITS) + i128::from(sum.rem_euclid(RATE_UNITS) != 0);
+        Self::from_micro_products_times(sum, Multiplier::ONE)
+    }
+
+    /// [`Nanos::from_micro_products`] of what an account with that multiplier pays: still one rounding, **up**.
+    pub fn from_micro_products_times(sum: i128, multiplier: Multiplier) -> Result<Self, MoneyError> {
+        let (sum, unit) = match multiplier {
+            Multiplier::ONE => (sum, RATE_UNITS),
+            Multiplier(millionths) => {
+                let scaled = sum.checked_mul(i128::from(millionths)).ok_or(MoneyError::Overflow)?;
+                (scaled, RATE_UNITS * i128::from(Multiplier::MILLION))
+            }
+        };
+        let whole = sum.div_euclid(unit) + i128::from(sum.rem_euclid(unit) != 0);
         i64::try_from(whole).map(Self).map_err(|_| MoneyError::Overflow)
     }
 
@@ -116,6 +132,62 @@ impl FromStr for Nanos {
             Ok(i64::MIN) | Err(_) => Err(MoneyError::Overflow),
             Ok(nanos) => Ok(Self(nanos)),
         }
+    }
+}
+
+impl Multiplier {
+    /// The list price.
+    pub const ONE: Self = Self(Self::MILLION);
+    const MILLION: u32 = 1_000_000;
+    /// A thousand times the list price: more is taken for a mistake.
+    const MAX: i128 = 1_000 * Self::MILLION as i128;
+
+    /// The factor in millionths.
+    pub fn millionths(self) -> u32 {
+        self.0
+    }
+
+    /// A factor from millionths; none above 1000.
+    pub fn from_millionths(millionths: u32) -> Option<Self> {
+        (i128::from(millionths) <= Self::MAX).then_some(Self(millionths))
+    }
+}
+
+impl Default for Multiplier {
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
+/// A decimal such as `0.9`.
+impl fmt::Display for Multiplier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&decimal(i128::from(self.0), 6))
+    }
+}
+
+impl FromStr for Multiplier {
+    type Err = MoneyError;
+
+    /// M-34: no sign, no exponent, at most six places, at most 1000.
+    fn from_str(text: &str) -> Result<Self, MoneyError> {
+        match parse_decimal(text, 6)? {
+            below if below < 0 => Err(MoneyError::Negative(text.to_owned())),
+            above if above > Self::MAX => Err(MoneyError::Overflow),
+            millionths => Ok(Self(u32::try_from(millionths).map_err(|_| MoneyError::Overflow)?)),
+        }
+    }
+}
+
+impl Serialize for Multiplier {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Multiplier {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -274,6 +346,28 @@ mod tests {
         for (sum, nanos) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
             assert_eq!(Nanos::from_micro_products(sum).unwrap(), Nanos(nanos));
         }
+    }
+
+    #[test]
+    fn m_34_multipliers_are_plain_small_decimals() {
+        for (text, millionths) in [("1", 1_000_000), ("0.9", 900_000), ("1000", 1_000_000_000), ("0", 0)] {
+            assert_eq!(text.parse::<Multiplier>().unwrap().millionths(), millionths);
+        }
+        for text in ["-1", "NaN", "inf", "1e308", "", "1000.000001", "0.0000001", "99999999999999999999999999999999"] {
+            assert!(text.parse::<Multiplier>().is_err(), "{text:?}");
+        }
+        assert_eq!("0.90".parse::<Multiplier>().unwrap().to_string(), "0.90");
+    }
+
+    #[test]
+    fn m_31_a_multiplied_price_is_rounded_once_and_up() {
+        let times = |sum, factor: &str| Nanos::from_micro_products_times(sum, factor.parse().unwrap()).unwrap().0;
+        assert_eq!(times(1_000_000, "0.5"), 1);
+        assert_eq!(times(1_500_000, "1.1"), 2, "1.65 is one rounding, not 2 × 1.1");
+        assert_eq!(times(10_000_000, "0.25"), 3);
+        assert_eq!(times(10_000_000, "0"), 0);
+        let most = Nanos::from_micro_products_times(i128::MAX / 2, "1000".parse().unwrap());
+        assert_eq!(most, Err(MoneyError::Overflow));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod sheet;
 
 pub use sheet::{PriceSheet, RateSheet, SheetError, Tier};
 
-use crate::money::{MoneyError, Nanos, Rate};
+use crate::money::{MoneyError, Multiplier, Nanos, Rate};
 use crate::usage::{Meter, Usage};
 
 /// A price ready for arithmetic. Immutable: a new price is a new version.
@@ -58,20 +58,35 @@ impl Price {
     /// `service_tier` is the tier that the provider says it used; a tier without rates of its own costs the
     /// standard price.
     pub fn charge(&self, usage: &Usage, service_tier: Option<&str>) -> Result<Nanos, MoneyError> {
+        self.charge_at(usage, service_tier, Multiplier::ONE)
+    }
+
+    /// [`Price::charge`] for an account that pays `multiplier` times the list price. Rounded once all the same.
+    pub fn charge_at(
+        &self,
+        usage: &Usage,
+        service_tier: Option<&str>,
+        multiplier: Multiplier,
+    ) -> Result<Nanos, MoneyError> {
         let rates = self.table(service_tier).rates(usage.input_tokens());
         let sum = usage.counts().map(|(meter, count)| rates[meter as usize].micro_product(count)).sum();
-        Nanos::from_micro_products(sum)
+        Nanos::from_micro_products_times(sum, multiplier)
     }
 
     /// The greatest price that any usage within `bound` can have.
     pub fn bound(&self, bound: &Bound) -> Result<Nanos, MoneyError> {
+        self.bound_at(bound, Multiplier::ONE)
+    }
+
+    /// [`Price::bound`] for an account that pays `multiplier` times the list price.
+    pub fn bound_at(&self, bound: &Bound, multiplier: Multiplier) -> Result<Nanos, MoneyError> {
         let mut most = 0;
         for table in self.tables_possible(bound.service_tier.as_deref()) {
             for rates in table.rates_possible(bound.input_tokens) {
                 most = most.max(bound_product(rates, bound).ok_or(MoneyError::Overflow)?);
             }
         }
-        Nanos::from_micro_products(most)
+        Nanos::from_micro_products_times(most, multiplier)
     }
 
     /// The dearest answer token within `bound`: what one more token of the output cap can cost.

@@ -6,17 +6,20 @@
 //!
 //! Books are read from the stored folds at first touch, so a start is as quick with a million keys as with one.
 
+mod books;
+
 use crate::database::{Database, StoreError};
-use crate::journal::Queue;
+use crate::journal::{Full, Queue};
 use crate::progress::{Mark, Slots};
+use books::{Missing, Stored};
 use domain::ledger::{
-    Book, Charge, Ending, Entry, Hold, KeyTotals, Kind, Legs, OpenHold, Quota, Refusal, Resolution, Unresolved,
-    resolve_abandoned,
+    Book, Charge, Decided, Ending, Entry, Fund, Headroom, Hold, KeyTotals, Kind, Legs, Limits, OpenHold, Origin, Part,
+    Refusal, Resolution, Unresolved, resolve_abandoned,
 };
 use domain::price::Price;
-use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp};
+use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Seq, Timestamp};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
+use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +32,10 @@ pub(crate) const PROGRESS_FILE: &str = "progress";
 const SLOTS_PER_OPEN: usize = 2;
 /// Books that may stay in memory while nothing of theirs is under way.
 const QUIET_BOOKS_MAX: usize = 100_000;
+/// Counters of budgets that one account may keep in memory while nothing is held of them.
+const IDLE_COUNTERS_MAX: usize = 10_000;
+/// How often one decision may meet something that the calendar asks for first.
+const DUE_MAX: usize = 2_000;
 /// How long an answer waits for its hold to become durable before it is given up.
 const DURABLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -39,6 +46,8 @@ pub struct Ledger {
     slots: Slots,
     /// Slots of holds whose settlement is not durable yet: until it is, the mark is what a restart goes by.
     retiring: Mutex<VecDeque<(Seq, u32)>>,
+    /// Entries with a reference that were posted and are perhaps not durable yet: a second one is not posted.
+    referenced: tokio::sync::Mutex<HashMap<Arc<str>, Seq>>,
     source: Source,
 }
 
@@ -46,7 +55,7 @@ pub struct Ledger {
 enum Source {
     /// Nowhere: an account that is not here has no entries. For simulation and tests.
     Memory,
-    Sqlite(Database),
+    Stored(Database),
 }
 
 struct Kept {
@@ -71,7 +80,7 @@ pub struct OpenedHold {
 }
 
 /// Why a request gets no hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HoldError {
     /// Funds or quotas do not cover it.
     Refused(Refusal),
@@ -113,7 +122,7 @@ impl Ledger {
         );
         for entry in entries {
             let mut shard = ledger.shard(entry.account).lock();
-            let kept = shard.entry(entry.account).or_insert_with(|| Kept::new(Book::default()));
+            let kept = shard.entry(entry.account).or_insert_with(|| Kept::new(Book::default(), Seq(0)));
             kept.book.apply(entry).map_err(|broken| StoreError::Damaged(broken.to_string()))?;
             kept.last = entry.seq;
         }
@@ -127,22 +136,21 @@ impl Ledger {
         let (slots, marks) = Slots::open(&database.directory().join(PROGRESS_FILE), slots)?;
         let queue = database.writer().queue().clone();
         let left_open = database.writer().take_open_at_start();
-        let ledger = Self::with(queue, slots, Source::Sqlite(database.clone()));
+        let ledger = Self::with(queue, slots, Source::Stored(database.clone()));
         database.read_now(|connection| {
             for entry in left_open {
                 let Kind::Hold(terms) = entry.kind else { continue };
                 let mut shard = ledger.shard(entry.account).lock();
                 let kept = match shard.entry(entry.account) {
-                    std::collections::hash_map::Entry::Occupied(kept) => kept.into_mut(),
-                    std::collections::hash_map::Entry::Vacant(empty) => {
-                        empty.insert(Kept::new(Book::restore(read_totals(connection, entry.account)?)))
+                    Place::Occupied(kept) => kept.into_mut(),
+                    Place::Vacant(empty) => {
+                        let (book, last) = books::read(connection, entry.account)?;
+                        empty.insert(Kept::new(book, last))
                     }
                 };
-                if kept.book.key(terms.key).is_none() {
-                    kept.book.restore_key(terms.key, read_key_totals(connection, terms.key)?);
-                }
+                let missing = Missing::of(&kept.book, Some(terms.key), &terms.counted);
+                books::complete(connection, entry.account, &missing)?.put_into(&mut kept.book);
                 kept.book.restore_hold(entry.seq, OpenHold { terms, at: entry.at });
-                kept.last = entry.seq;
             }
             Ok(())
         })?;
@@ -151,7 +159,7 @@ impl Ledger {
 
     fn with(queue: Arc<Queue>, slots: Slots, source: Source) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
-        Self { shards, queue, slots, retiring: Mutex::default(), source }
+        Self { shards, queue, slots, retiring: Mutex::default(), referenced: tokio::sync::Mutex::default(), source }
     }
 
     /// The queue in front of the journal.
@@ -169,13 +177,13 @@ impl Ledger {
         &self,
         account: AccountId,
         terms: &Hold,
-        quota: Quota,
+        limits: &Limits,
         now: Timestamp,
     ) -> Result<OpenedHold, HoldError> {
-        self.load(account, Some(terms.key)).await.map_err(|_| HoldError::Unavailable)?;
+        self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
         let slot = self.take_slot().ok_or(HoldError::TooManyOpen)?;
-        match self.hold_in_book(account, terms, quota, now) {
-            Ok(seq) => Ok(OpenedHold { account, seq, terms: terms.clone(), slot, marks: 0 }),
+        match self.hold_in_book(account, terms, limits, now) {
+            Ok((seq, terms)) => Ok(OpenedHold { account, seq, terms, slot, marks: 0 }),
             Err(error) => {
                 self.slots.give_back(slot);
                 Err(error)
@@ -183,12 +191,69 @@ impl Ledger {
         }
     }
 
-    fn hold_in_book(&self, account: AccountId, terms: &Hold, quota: Quota, now: Timestamp) -> Result<Seq, HoldError> {
+    fn hold_in_book(
+        &self,
+        account: AccountId,
+        asked: &Hold,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(Seq, Hold), HoldError> {
+        let mut terms = Hold { counted: limits.counted(), ..asked.clone() };
+        let seq = self.decide(account, now, |book, at| {
+            let (legs, parts) = book.hold(asked, limits, at)?;
+            terms.parts = parts;
+            Ok((legs, Kind::Hold(terms.clone())))
+        })?;
+        Ok((seq, terms))
+    }
+
+    /// Makes an open hold larger while its answer flows, or says why not.
+    pub fn extend(
+        &self,
+        hold: &mut OpenedHold,
+        amount: Nanos,
+        tokens: u64,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(), HoldError> {
+        let mut parts: Vec<Part> = Vec::new();
+        self.decide(hold.account, now, |book, at| {
+            let decided = book.extend(hold.seq, amount, tokens, limits, at)?;
+            if let Kind::Extend(extension) = &decided.1 {
+                parts.clone_from(&extension.parts);
+            }
+            Ok(decided)
+        })?;
+        hold.terms.enlarge(amount, tokens, &parts);
+        Ok(())
+    }
+
+    /// Decides something that may be refused, after everything that the calendar asks for at that moment.
+    fn decide(
+        &self,
+        account: AccountId,
+        mut now: Timestamp,
+        mut decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> Result<Seq, HoldError> {
         let mut shard = self.shard(account).lock();
         // Missing means evicted in the instant after it was loaded: as rare as it is harmless to refuse.
         let kept = shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)?;
-        let legs = kept.book.hold(terms, quota).map_err(HoldError::Refused)?;
-        self.post(kept, account, legs, Kind::Hold(terms.clone()), now, true).map_err(|_| HoldError::Unavailable)
+        for _ in 0..DUE_MAX {
+            while let Some(due) = kept.book.due(now) {
+                self.post(kept, account, now, false, |_, _| Ok(due.clone()))?;
+            }
+            match self.post(kept, account, now, true, |book, at| {
+                // The journal's time may be ahead of this clock: then the calendar is asked again.
+                if at > now && book.due(at).is_some() {
+                    return Err(NotPosted::Due(at));
+                }
+                decide(book, at).map_err(NotPosted::Refused)
+            }) {
+                Err(NotPosted::Due(at)) => now = at,
+                posted => return Ok(posted?),
+            }
+        }
+        Err(HoldError::Unavailable)
     }
 
     /// Notes how far the request behind a hold has come, so that a restart can settle it.
@@ -223,16 +288,14 @@ impl Ledger {
     fn resolve_in_book(&self, hold: &OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
         let mut shard = self.shard(hold.account).lock();
         let kept = shard.get_mut(&hold.account).expect("a book with an open hold is never evicted");
-        let posted = match kept.book.resolve(hold.seq, resolution.clone(), false) {
-            Ok((legs, kind)) => self.post(kept, hold.account, legs, kind, now, false),
-            Err(Unresolved::NotOpen(_)) => match late_charge(hold, resolution) {
-                Some(charge) => match kept.book.late_charge(&charge) {
-                    Ok(legs) => self.post(kept, hold.account, legs, Kind::LateCharge(charge), now, false),
-                    Err(Unresolved::NotOpen(_)) => return Resolved::AlreadyResolved,
-                },
-                None => return Resolved::AlreadyResolved,
-            },
-        };
+        let posted = self.post(kept, hold.account, now, false, |book, at| {
+            let resolved = book.resolve(hold.seq, resolution.clone(), false, at);
+            let resolved = match (resolved, late_charge(hold, resolution)) {
+                (Err(Unresolved::NotOpen(_)), Some(charge)) => book.late_charge(charge, at),
+                (resolved, _) => resolved,
+            };
+            resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
+        });
         posted.map_or(Resolved::AlreadyResolved, Resolved::Posted)
     }
 
@@ -243,12 +306,12 @@ impl Ledger {
         for shard in &self.shards {
             for (&account, kept) in shard.lock().iter() {
                 let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < steady);
-                lapsed.extend(late.map(|(seq, hold)| (account, seq, hold.terms.price)));
+                lapsed.extend(late.map(|(seq, hold)| (account, seq, hold.terms.price, hold.terms.multiplier)));
             }
         }
-        for &(account, seq, version) in &lapsed {
+        for &(account, seq, version, multiplier) in &lapsed {
             let mark = self.slots.find(seq);
-            self.give_up(account, seq, version, mark, Ending::LeaseLapsed, true, now, price)?;
+            self.give_up(account, seq, (version, multiplier), mark, Ending::LeaseLapsed, true, now, price)?;
         }
         Ok(lapsed.len())
     }
@@ -263,14 +326,16 @@ impl Ledger {
         let mut open = Vec::new();
         for shard in &self.shards {
             for (&account, kept) in shard.lock().iter() {
-                open.extend(kept.book.open_holds().map(|(seq, hold)| (seq, account, hold.terms.price)));
+                open.extend(kept.book.open_holds().map(|(seq, hold)| {
+                    (seq, account, hold.terms.price, hold.terms.multiplier)
+                }));
             }
         }
         open.sort_unstable();
-        for &(seq, account, version) in &open {
+        for &(seq, account, version, multiplier) in &open {
             let mark = marks.get(&seq).cloned();
             let ending = if mark.is_some() { Ending::Crashed } else { Ending::CrashedUnknown };
-            self.give_up(account, seq, version, mark, ending, false, now, price)?;
+            self.give_up(account, seq, (version, multiplier), mark, ending, false, now, price)?;
         }
         Ok(open.len())
     }
@@ -280,7 +345,7 @@ impl Ledger {
         &self,
         account: AccountId,
         hold: Seq,
-        version: PriceId,
+        (version, multiplier): (PriceId, Multiplier),
         mark: Option<Mark>,
         ending: Ending,
         by_sweeper: bool,
@@ -291,21 +356,25 @@ impl Ledger {
             None => None,
             Some(Mark { usage, estimated, service_tier }) => {
                 let cost = price(version)?
-                    .charge(&usage, service_tier.as_deref())
+                    .charge_at(&usage, service_tier.as_deref(), multiplier)
                     .map_err(|error| StoreError::Damaged(format!("the mark of hold {hold}: {error}")))?;
                 Some((usage, service_tier, cost, estimated))
             }
         };
         let mut shard = self.shard(account).lock();
         let Some(kept) = shard.get_mut(&account) else { return Ok(()) };
-        // Between the look and this lock the request may have resolved its hold itself: nothing left to do then.
-        if let Ok((legs, kind)) = kept.book.resolve(hold, resolve_abandoned(marked, ending), by_sweeper) {
-            self.post(kept, account, legs, kind, now, false).map_err(|_| StoreError::Unavailable)?;
+        let posted = self.post(kept, account, now, false, |book, at| {
+            let resolved = book.resolve(hold, resolve_abandoned(marked, ending), by_sweeper, at);
+            resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
+        });
+        match posted {
+            // Between the look and this lock the request may have resolved its hold itself: nothing left to do then.
+            Ok(_) | Err(NotPosted::Refused(_)) => Ok(()),
+            Err(_) => Err(StoreError::Unavailable),
         }
-        Ok(())
     }
 
-    /// Puts money in, or takes it out when below zero. Answers once it is durable.
+    /// Puts money in, or takes it out when below zero, in an operator's name. Answers once it is durable.
     pub async fn top_up(
         &self,
         account: AccountId,
@@ -313,16 +382,80 @@ impl Ledger {
         note: &str,
         now: Timestamp,
     ) -> Result<Seq, HoldError> {
-        self.load(account, None).await.map_err(|_| HoldError::Unavailable)?;
+        let fund = Fund { origin: Origin::TopUp, by: "operator".into(), note: note.into(), reference: None };
+        self.post_durable(account, now, |book, _| book.fund_in(fund.clone(), amount)).await
+    }
+
+    /// Posts what `decide` finds right in the book, after everything that the calendar asks for first. Answers once it is
+    /// durable. `decide` may be asked more than once.
+    pub async fn post_durable(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+        decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> Result<Seq, HoldError> {
+        self.load(account, None, &Limits::default()).await.map_err(|_| HoldError::Unavailable)?;
+        let seq = self.decide(account, now, decide)?;
+        self.durable(seq).await.map_err(|_| HoldError::Unavailable)?;
+        Ok(seq)
+    }
+
+    /// [`Ledger::post_durable`] for an entry that carries `reference`: posted once, whoever asks how often, also across
+    /// restarts. Later calls answer with the entry of the first.
+    pub async fn post_once(
+        &self,
+        account: AccountId,
+        reference: &Arc<str>,
+        now: Timestamp,
+        decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> Result<Seq, HoldError> {
+        self.load(account, None, &Limits::default()).await.map_err(|_| HoldError::Unavailable)?;
         let seq = {
-            let mut shard = self.shard(account).lock();
-            let kept = shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)?;
-            let legs = kept.book.top_up(amount).map_err(HoldError::Refused)?;
-            let kind = Kind::TopUp { note: note.into() };
-            self.post(kept, account, legs, kind, now, true).map_err(|_| HoldError::Unavailable)?
+            let mut referenced = self.referenced.lock().await;
+            let committed = self.queue.committed();
+            if let Source::Stored(_) = &self.source {
+                referenced.retain(|_, seq| *seq > committed);
+            }
+            let known = match referenced.get(reference) {
+                Some(&seq) => Some(seq),
+                None => self.find_reference(reference).await.map_err(|_| HoldError::Unavailable)?,
+            };
+            match known {
+                Some(seq) => seq,
+                None => {
+                    let seq = self.decide(account, now, decide)?;
+                    referenced.insert(reference.clone(), seq);
+                    seq
+                }
+            }
         };
         self.durable(seq).await.map_err(|_| HoldError::Unavailable)?;
         Ok(seq)
+    }
+
+    /// The durable entry that carries a reference.
+    async fn find_reference(&self, reference: &Arc<str>) -> Result<Option<Seq>, StoreError> {
+        let Source::Stored(database) = &self.source else { return Ok(None) };
+        let reference = reference.clone();
+        database.read(move |connection| books::by_reference(connection, &reference)).await
+    }
+
+    /// Posts what the calendar asks for in an account, if anything: cycles that began, grants that expired.
+    pub async fn touch(&self, account: AccountId, now: Timestamp) -> Result<(), StoreError> {
+        self.load(account, None, &Limits::default()).await?;
+        let mut shard = self.shard(account).lock();
+        let Some(kept) = shard.get_mut(&account).filter(|kept| !kept.quarantined) else { return Ok(()) };
+        for _ in 0..DUE_MAX {
+            let Some(due) = kept.book.due(now) else { break };
+            self.post(kept, account, now, true, |_, _| Ok(due.clone())).map_err(|_| StoreError::Unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// Accounts for which the calendar asks something at `now`, at most `limit`.
+    pub async fn due_accounts(&self, now: Timestamp, limit: u32) -> Result<Vec<AccountId>, StoreError> {
+        let Source::Stored(database) = &self.source else { return Ok(Vec::new()) };
+        database.read(move |connection| books::due_accounts(connection, now, limit)).await
     }
 
     /// Waits until an entry is durable. At once if it is already.
@@ -338,31 +471,50 @@ impl Ledger {
     pub async fn flush(&self) -> Result<(), StoreError> {
         match &self.source {
             Source::Memory => Ok(()),
-            Source::Sqlite(database) => database.writer().flush().await,
+            Source::Stored(database) => database.writer().flush().await,
         }
     }
 
     /// The pots of an account.
     pub async fn totals(&self, account: AccountId) -> Result<Legs, StoreError> {
-        self.load(account, None).await?;
-        Ok(self.look(account, |book| book.totals()).unwrap_or_default())
+        self.read(account, |book| book.totals()).await
+    }
+
+    /// What `read` finds in an account's book.
+    pub async fn read<T>(&self, account: AccountId, read: impl FnOnce(&Book) -> T) -> Result<T, StoreError> {
+        self.load(account, None, &Limits::default()).await?;
+        self.look(account, read).ok_or(StoreError::Unavailable)
     }
 
     /// What a key has used and reserved.
     pub async fn key_totals(&self, account: AccountId, key: KeyId) -> Result<KeyTotals, StoreError> {
-        self.load(account, Some(key)).await?;
+        self.load(account, Some(key), &Limits::default()).await?;
         Ok(self.look(account, |book| book.key(key).unwrap_or_default()).unwrap_or_default())
     }
 
-    /// What a key can still use: money within wallet and quota, and tokens within its quota.
+    /// What could be held now for a request of a key under these limits.
     pub async fn headroom(
         &self,
         account: AccountId,
         key: KeyId,
-        quota: Quota,
-    ) -> Result<(Nanos, Option<u64>), StoreError> {
-        self.load(account, Some(key)).await?;
-        Ok(self.look(account, |book| book.headroom(key, quota)).unwrap_or((Nanos::ZERO, None)))
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<Headroom, StoreError> {
+        self.load(account, Some(key), limits).await?;
+        let nothing = Headroom { money: Nanos::ZERO, tokens: None };
+        Ok(self.look(account, |book| book.headroom(key, limits, now)).unwrap_or(nothing))
+    }
+
+    /// What `read` finds in an account's book, with what it knows of a key and of the counters of these limits.
+    pub async fn read_with<T>(
+        &self,
+        account: AccountId,
+        key: Option<KeyId>,
+        limits: &Limits,
+        read: impl FnOnce(&Book) -> T,
+    ) -> Result<T, StoreError> {
+        self.load(account, key, limits).await?;
+        self.look(account, read).ok_or(StoreError::Unavailable)
     }
 
     /// Open holds of all accounts.
@@ -382,6 +534,9 @@ impl Ledger {
         }
         for shard in &self.shards {
             let mut books = shard.lock();
+            for kept in books.values_mut().filter(|kept| kept.last <= folded) {
+                kept.book.forget_idle_counters(IDLE_COUNTERS_MAX);
+            }
             if books.len() > per_shard {
                 books.retain(|_, kept| !kept.book.is_quiet() || kept.last > folded || kept.quarantined);
             }
@@ -396,108 +551,102 @@ impl Ledger {
         &self.shards[account.0 as usize % SHARDS]
     }
 
-    /// Makes sure that the book, and what it says of the key, is in memory. A key that a book does not know is
-    /// not a key that has used nothing.
-    async fn load(&self, account: AccountId, key: Option<KeyId>) -> Result<(), StoreError> {
-        let known = |book: &Book| key.is_none_or(|key| book.key(key).is_some());
-        if self.look(account, known) == Some(true) {
+    /// Makes sure that the book, and what it says of the key and of the counters, is in memory. A key that a book does not
+    /// know is not a key that has used nothing.
+    async fn load(&self, account: AccountId, key: Option<KeyId>, limits: &Limits) -> Result<(), StoreError> {
+        let counted = |book: &Book| Missing::of_limits(book, key, limits);
+        let missing = self.look(account, counted);
+        if missing.as_ref().is_some_and(Missing::is_nothing) {
             return Ok(());
         }
-        let (totals, of_key) = match &self.source {
-            Source::Memory => (Legs::default(), KeyTotals::default()),
-            Source::Sqlite(database) => {
-                let read = move |connection: &Connection| {
-                    let of_key = key.map(|key| read_key_totals(connection, key)).transpose()?;
-                    Ok((read_totals(connection, account)?, of_key.unwrap_or_default()))
+        let wanted = missing.unwrap_or_else(|| Missing::of_limits(&Book::default(), key, limits));
+        let (book, last, stored) = match &self.source {
+            Source::Memory => (Book::default(), Seq(0), Stored::nothing(&wanted)),
+            Source::Stored(database) => {
+                let read = move |connection: &crate::sql::Connection| {
+                    let (book, last) = books::read(connection, account)?;
+                    Ok((book, last, books::complete(connection, account, &wanted)?))
                 };
                 database.read(read).await?
             }
         };
         // Another request may have been quicker. Then what it loaded, and has perhaps moved since, stays.
         let mut shard = self.shard(account).lock();
-        let kept = shard.entry(account).or_insert_with(|| Kept::new(Book::restore(totals)));
-        if let Some(key) = key
-            && kept.book.key(key).is_none()
-        {
-            kept.book.restore_key(key, of_key);
-        }
+        let kept = shard.entry(account).or_insert_with(|| Kept::new(book, last));
+        stored.put_into(&mut kept.book);
         Ok(())
     }
 
-    /// Queues an entry and applies it, both under the account's lock. An entry that the book rejects was made by
-    /// a defect: it is not queued, and the account decides nothing more.
+    /// Decides, queues and applies an entry, all under the account's lock and the journal's, so that the order of
+    /// decisions is the order of rows. An entry that the book rejects was made by a defect: it is not queued, and the
+    /// account decides nothing more.
     fn post(
         &self,
         kept: &mut Kept,
         account: AccountId,
-        legs: Legs,
-        kind: Kind,
         now: Timestamp,
         may_refuse: bool,
+        decide: impl FnOnce(&Book, Timestamp) -> Result<Decided, NotPosted>,
     ) -> Result<Seq, NotPosted> {
+        let previous = kept.last;
+        let book = &mut kept.book;
         let posted = self.queue.push(now, may_refuse, |seq, at| {
-            let entry = Entry { seq, at, account, legs, kind };
-            match kept.book.apply(&entry) {
-                Ok(()) => Ok(entry),
-                Err(broken) => {
-                    tracing::error!(%account, %broken, "the ledger contradicts itself; the account is quarantined");
-                    Err(())
-                }
-            }
+            let (legs, kind) = decide(book, at)?;
+            let entry = Entry { seq, at, account, previous, legs, kind };
+            book.apply(&entry).map_err(|broken| {
+                tracing::error!(%account, %broken, "the ledger contradicts itself; the account is quarantined");
+                NotPosted::Broken
+            })?;
+            Ok(entry)
         });
         match posted {
-            Ok(seq) => {
-                kept.last = seq;
-                Ok(seq)
-            }
-            Err(full) => {
-                kept.quarantined |= full == crate::journal::Full::Rejected;
-                Err(NotPosted)
-            }
+            Ok(seq) => kept.last = seq,
+            Err(NotPosted::Broken) => kept.quarantined = true,
+            Err(_) => {}
+        }
+        posted
+    }
+}
+
+/// The journal did not take an entry.
+#[derive(Clone, Debug)]
+enum NotPosted {
+    /// The rules refuse it.
+    Refused(Refusal),
+    /// At the journal's time, something else comes first.
+    Due(Timestamp),
+    /// The journal takes nothing now.
+    Busy,
+    /// The book rejects what it had decided.
+    Broken,
+}
+
+impl From<Full> for NotPosted {
+    fn from(_: Full) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<NotPosted> for HoldError {
+    fn from(not_posted: NotPosted) -> Self {
+        match not_posted {
+            NotPosted::Refused(refusal) => Self::Refused(refusal),
+            NotPosted::Due(_) | NotPosted::Busy | NotPosted::Broken => Self::Unavailable,
         }
     }
 }
 
-/// The journal did not take the entry.
-struct NotPosted;
-
 impl Kept {
-    fn new(book: Book) -> Self {
-        Self { book, last: Seq(0), quarantined: false }
+    fn new(book: Book, last: Seq) -> Self {
+        Self { book, last, quarantined: false }
     }
 }
 
 /// What arrived too late for its hold, as a charge of its own.
 fn late_charge(hold: &OpenedHold, resolution: Resolution) -> Option<Charge> {
     let Resolution::Settle { usage, service_tier, cost, ending, estimated } = resolution else { return None };
-    let Hold { key, price, .. } = hold.terms;
-    let model = hold.terms.model.clone();
-    Some(Charge { hold: hold.seq, key, model, price, usage, service_tier, cost, ending, estimated })
-}
-
-fn read_totals(connection: &Connection, account: AccountId) -> Result<Legs, StoreError> {
-    let totals = connection
-        .prepare_cached("select available, held, spent, debt, funding from balances where account = ?1")?
-        .query_row([account.0], |row| {
-            let pot = |column| row.get(column).map(Nanos);
-            Ok(Legs { available: pot(0)?, held: pot(1)?, spent: pot(2)?, debt: pot(3)?, funding: pot(4)? })
-        })
-        .optional()?;
-    Ok(totals.unwrap_or_default())
-}
-
-fn read_key_totals(connection: &Connection, key: KeyId) -> Result<KeyTotals, StoreError> {
-    let totals = connection
-        .prepare_cached("select used, held, used_tokens, held_tokens, requests from key_totals where key = ?1")?
-        .query_row([key.0], |row| {
-            Ok(KeyTotals {
-                used: Nanos(row.get(0)?),
-                held: Nanos(row.get(1)?),
-                used_tokens: row.get(2)?,
-                held_tokens: row.get(3)?,
-                requests: row.get(4)?,
-            })
-        })
-        .optional()?;
-    Ok(totals.unwrap_or_default())
+    let Hold { key, price, multiplier, .. } = hold.terms;
+    let (model, counted) = (hold.terms.model.clone(), hold.terms.counted.clone());
+    let (hold, parts) = (hold.seq, Vec::new());
+    Some(Charge { hold, key, model, price, multiplier, usage, service_tier, cost, ending, estimated, parts, counted })
 }

@@ -1,97 +1,77 @@
 //! One account's money.
 
-use super::entry::{Charge, Ending, Entry, Hold, Kind, Legs, Quota, Release, Resolution};
-use crate::ids::{AccountId, KeyId, Seq};
+use super::counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
+use super::effect::Effect;
+use super::entry::{
+    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Release,
+    Reset, ResetOf, Resolution, Source, SubscriptionChange, Tally,
+};
+use super::funding::{Room, Split, given, tokens_for};
+use super::subscription::Subscription;
+use crate::calendar::Period;
+use crate::ids::{AccountId, BudgetId, KeyId, Seq};
 use crate::money::Nanos;
+use crate::plan::Allowance;
 use crate::time::Timestamp;
 use crate::usage::Usage;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The state of one account, the fold of its entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Book {
-    /// What can be held.
-    pub available: Nanos,
-    /// The sum of open holds.
-    pub held: Nanos,
-    /// What was charged in all, debt included.
-    pub spent: Nanos,
-    /// What is owed: zero or below.
-    pub debt: Nanos,
-    /// What was put in, as a source: zero or below.
-    pub funding: Nanos,
+    pots: Legs,
     /// Open holds by the entry that opened them.
     holds: HashMap<Seq, OpenHold>,
     /// Expired holds that may still be charged late, once each. Bounded by [`EXPIRED_KEPT`].
     expired: Vec<(Seq, KeyId)>,
     keys: HashMap<KeyId, KeyTotals>,
+    /// Grants that are not used up, soonest expiry first.
+    grants: Vec<Grant>,
+    subscription: Option<Box<Subscription>>,
+    /// What was used of the subscription: its cycle is slot 0, its windows follow. By the start of the period.
+    plan: BTreeMap<(u8, Timestamp), Counter>,
+    budgets: HashMap<BudgetCounter, Counter>,
+}
+
+/// Which counter of which budget, in the period that begins then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BudgetCounter {
+    /// The budget.
+    pub budget: BudgetId,
+    /// What it counts, where it counts each value by itself.
+    pub subject: Arc<str>,
+    /// When the period began.
+    pub start: Timestamp,
 }
 
 /// Expired holds per account that still accept a late charge; older ones no longer do.
 const EXPIRED_KEPT: usize = 256;
+/// Grants of one account that are not used up.
+pub const GRANTS_MAX: usize = 1_000;
+/// Counters of ended periods are dropped when an account has more than so many.
+const COUNTERS_PRUNED_ABOVE: usize = 64;
 
 /// An open hold: what recovery and the sweeper need to resolve it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenHold {
-    /// The terms.
+    /// The terms, with what it was extended by.
     pub terms: Hold,
     /// When it was opened.
     pub at: Timestamp,
 }
 
-/// What a key has used and reserved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyTotals {
-    /// Charged in all.
-    pub used: Nanos,
-    /// Reserved by open holds.
-    pub held: Nanos,
-    /// Tokens charged in all.
-    pub used_tokens: u64,
-    /// Tokens reserved by open holds.
-    pub held_tokens: u64,
-    /// Requests charged in all.
-    pub requests: u64,
-}
-
-/// Why a request is not admitted. The numbers explain the decision.
+/// Promotional credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The wallet does not cover the request.
-    Wallet {
-        /// What can be held.
-        available: Nanos,
-        /// What the request can cost.
-        needed: Nanos,
-    },
-    /// The account owes money.
-    Debt {
-        /// What it owes.
-        owed: Nanos,
-    },
-    /// The key's quota in money does not cover the request.
-    KeyMoney {
-        /// The quota.
-        quota: Nanos,
-        /// Used so far.
-        used: Nanos,
-        /// Reserved by requests under way.
-        held: Nanos,
-        /// What the request can cost.
-        needed: Nanos,
-    },
-    /// The key's quota in tokens does not cover the request.
-    KeyTokens {
-        /// The quota.
-        quota: u64,
-        /// Used so far.
-        used: u64,
-        /// Reserved by requests under way.
-        held: u64,
-        /// What the request can consume.
-        needed: u64,
-    },
+pub struct Grant {
+    /// The entry that gave it.
+    pub id: Seq,
+    /// What can be held of it.
+    pub left: Nanos,
+    /// What open holds have reserved of it.
+    pub held: Nanos,
+    /// From then on nothing of it can be held.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Why a hold cannot be resolved.
@@ -123,6 +103,14 @@ pub enum Broken {
         /// What the rules give.
         expected: Box<Legs>,
     },
+    /// What it says beside its legs is not what the rules give.
+    #[error("entry {seq} is not what the rules give: {what}")]
+    WrongTerms {
+        /// The entry.
+        seq: Seq,
+        /// What differs.
+        what: &'static str,
+    },
     /// A pot would leave its range.
     #[error("entry {seq} would take `{pot}` of account {account} to {value}")]
     OutOfRange {
@@ -145,21 +133,17 @@ pub enum Broken {
     },
 }
 
+/// What one entry does, decided but not yet done.
+pub type Decided = (Legs, Kind);
+
+/// Restoring: a book as it stood when its sums were stored.
 impl Book {
-    /// A book as it stood when its totals were stored; holds that were open then follow by
-    /// [`Book::restore_hold`].
-    pub fn restore(totals: Legs) -> Self {
-        Self {
-            available: totals.available,
-            held: totals.held,
-            spent: totals.spent,
-            debt: totals.debt,
-            funding: totals.funding,
-            ..Self::default()
-        }
+    /// A book with these pots; what was open then follows by the other `restore_…`.
+    pub fn restore(pots: Legs) -> Self {
+        Self { pots, ..Self::default() }
     }
 
-    /// Puts back a hold that was open when the totals were stored. Moves no money: the totals contain it.
+    /// Puts back a hold that was open. Moves no money: the sums contain it.
     pub fn restore_hold(&mut self, seq: Seq, hold: OpenHold) {
         self.holds.insert(seq, hold);
     }
@@ -167,6 +151,35 @@ impl Book {
     /// Puts back what a key had used and reserved.
     pub fn restore_key(&mut self, key: KeyId, totals: KeyTotals) {
         self.keys.insert(key, totals);
+    }
+
+    /// Puts back a grant.
+    pub fn restore_grant(&mut self, grant: Grant) {
+        self.grants.push(grant);
+        self.sort_grants();
+    }
+
+    /// Puts back the subscription.
+    pub fn restore_subscription(&mut self, subscription: Subscription) {
+        self.subscription = Some(Box::new(subscription));
+    }
+
+    /// Puts back what was used of the subscription.
+    pub fn restore_plan_counter(&mut self, slot: u8, start: Timestamp, counter: Counter) {
+        self.plan.insert((slot, start), counter);
+    }
+
+    /// Puts back what was used of a budget.
+    pub fn restore_budget(&mut self, of: BudgetCounter, counter: Counter) {
+        self.budgets.insert(of, counter);
+    }
+}
+
+/// Looking.
+impl Book {
+    /// The pots, as the legs of one entry that would make this book from nothing.
+    pub fn totals(&self) -> Legs {
+        self.pots
     }
 
     /// What a key has used and reserved, if the book knows the key.
@@ -179,9 +192,48 @@ impl Book {
         self.keys.iter().map(|(&key, &totals)| (key, totals))
     }
 
-    /// The pots, as the legs of one entry that would make this book from nothing.
-    pub fn totals(&self) -> Legs {
-        Legs { available: self.available, held: self.held, spent: self.spent, debt: self.debt, funding: self.funding }
+    /// What was used of a budget in the period of `counted`, if the book knows it.
+    pub fn budget(&self, counted: &Counted) -> Option<Counter> {
+        self.budgets.get(&BudgetCounter::of(counted)).copied()
+    }
+
+    /// The book knows what was used there.
+    pub fn knows_budget(&self, of: &BudgetCounter) -> bool {
+        self.budgets.contains_key(of)
+    }
+
+    /// Every counter of every budget that the book knows.
+    pub fn budgets(&self) -> impl Iterator<Item = (&BudgetCounter, &Counter)> {
+        self.budgets.iter()
+    }
+
+    /// Grants that are not used up, soonest expiry first.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// The subscription.
+    pub fn subscription(&self) -> Option<&Subscription> {
+        self.subscription.as_deref()
+    }
+
+    /// What was used of the subscription, by slot (0 is the cycle) and start of the period.
+    pub fn plan_counters(&self) -> impl Iterator<Item = (u8, Timestamp, &Counter)> {
+        self.plan.iter().map(|(&(slot, start), counter)| (slot, start, counter))
+    }
+
+    /// What was used of the open cycle.
+    pub fn cycle_counter(&self) -> Counter {
+        let start = self.subscription.as_ref().map(|subscription| (0, subscription.cycle.start));
+        start.and_then(|of| self.plan.get(&of)).copied().unwrap_or_default()
+    }
+
+    /// What was used of a window of the plan at `at`, and when that ends.
+    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(Period, Counter)> {
+        let subscription = self.subscription.as_deref()?;
+        let period = self.window_period(subscription, window, at)?;
+        let counter = self.plan.get(&(slot_of(window), period.start)).copied();
+        Some((period, counter.unwrap_or(Counter { until: period.end, ..Counter::default() })))
     }
 
     /// An open hold.
@@ -199,101 +251,387 @@ impl Book {
         self.holds.is_empty()
     }
 
-    /// What a key can still use: the least of the wallet and its quota in money; and its quota in tokens.
-    pub fn headroom(&self, key: KeyId, quota: Quota) -> (Nanos, Option<u64>) {
+    /// What could be held now for a request under these limits. Never more than [`Book::hold`] would grant.
+    pub fn headroom(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
+        let quota = limits.quota;
         let totals = self.key(key).unwrap_or_default();
-        let wallet = if self.debt < Nanos::ZERO { Nanos::ZERO } else { self.available };
-        let money = quota.money.map_or(wallet, |limit| {
-            let left = limit.0.saturating_sub(totals.used.0).saturating_sub(totals.held.0).max(0);
-            wallet.min(Nanos(left))
-        });
-        let tokens = quota.tokens.map(|limit| limit.saturating_sub(totals.used_tokens + totals.held_tokens));
-        (money, tokens)
+        let (mut money, mut tokens) = self.funds(at);
+        if let Some(limit) = quota.money {
+            money = money.min(limit.0.saturating_sub(totals.used_of_quota().0).saturating_sub(totals.held.0).max(0));
+        }
+        if let Some(limit) = quota.tokens {
+            tokens = tokens.min(limit.saturating_sub(totals.tokens_of_quota().saturating_add(totals.held_tokens)));
+        }
+        for budget in limits.budgets.iter() {
+            let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
+            match budget.metric {
+                Metric::Money => money = money.min(left),
+                Metric::Tokens => tokens = tokens.min(left.unsigned_abs()),
+                Metric::Requests if left == 0 => money = 0,
+                Metric::Requests => {}
+            }
+        }
+        Headroom { money: Nanos(money), tokens: (tokens != u64::MAX).then_some(tokens) }
     }
 
-    /// Whether `terms` can be held within the wallet and the key's quota. All or nothing.
-    pub fn hold(&self, terms: &Hold, quota: Quota) -> Result<Legs, Refusal> {
-        let totals = self.key(terms.key).unwrap_or_default();
-        let needed = terms.amount;
-        if self.debt < Nanos::ZERO {
-            return Err(Refusal::Debt { owed: self.debt.negated() });
+    /// Money that could be held now, and tokens where the allowance counts those.
+    fn funds(&self, at: Timestamp) -> (i64, u64) {
+        if self.pots.debt < Nanos::ZERO {
+            return (0, 0);
         }
-        if let Some(limit) = quota.money {
-            let KeyTotals { used, held, .. } = totals;
-            // An exhausted quota refuses even what costs nothing to hold.
+        let granted: i64 = self.grants.iter().filter(|grant| !grant.ended(at)).map(|grant| grant.left.0).sum();
+        let wallet = if self.wallet_pays() { self.pots.available.0 } else { 0 };
+        let outside = granted.saturating_add(wallet);
+        match self.plan_room(at) {
+            None => (outside, u64::MAX),
+            Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), u64::MAX),
+            // Whatever the tokens cost, the allowance covers it; without any, what is outside has to.
+            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && outside == 0 => (money, tokens),
+            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 => (outside.max(money), tokens),
+            Some(_) => (outside, u64::MAX),
+        }
+    }
+
+    /// The wallet pays what nothing else pays: where there is no subscription, or its fallback is on.
+    fn wallet_pays(&self) -> bool {
+        self.subscription.as_ref().is_none_or(|subscription| subscription.fallback)
+    }
+
+    /// What the subscription can still give at `at`, and the periods that it would be counted in.
+    fn plan_room(&self, at: Timestamp) -> Option<(Room, Vec<Period>)> {
+        let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
+        let mut room = Room { money: i64::MAX, tokens: None };
+        let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
+        periods.push(subscription.cycle);
+        room.narrow(subscription.allowance, &self.cycle_counter());
+        for (index, window) in subscription.terms.windows.iter().enumerate() {
+            let (period, counter) = self.window_counter(index, at)?;
+            periods.push(period);
+            room.narrow(window.limit, &counter);
+        }
+        Some((room, periods))
+    }
+
+    fn window_period(&self, subscription: &Subscription, window: usize, at: Timestamp) -> Option<Period> {
+        let slot = slot_of(window);
+        let last = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX))).next_back();
+        let before = last.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        Some(subscription.terms.windows.get(window)?.length.period(before, &subscription.zone, at))
+    }
+}
+
+/// Deciding: what an entry would do, or why it may not be. Nothing changes.
+impl Book {
+    /// What the calendar asks for before anything else is decided at `at`: a grant that expired, a cycle that began.
+    /// To be posted and asked again until there is nothing.
+    pub fn due(&self, at: Timestamp) -> Option<Decided> {
+        if let Some(grant) = self.grants.iter().find(|grant| grant.ended(at) && grant.left > Nanos::ZERO) {
+            return Some(grant_end(grant, None));
+        }
+        let funds = if self.pots.debt < Nanos::ZERO { Nanos(-1) } else { self.pots.available };
+        let change = self.subscription.as_ref()?.due(funds, at)?;
+        Some((subscription_legs(&change), Kind::Subscription(change)))
+    }
+
+    /// Whether `asked` can be held, and where it comes from. All or nothing, over all limits and sources at once.
+    pub fn hold(&self, asked: &Hold, limits: &Limits, at: Timestamp) -> Result<(Legs, Vec<Part>), Refusal> {
+        if self.pots.debt < Nanos::ZERO {
+            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
+        }
+        let needed = Tally { money: asked.amount, tokens: asked.bound.total_tokens(), requests: 1 };
+        self.within_quota(asked.key, limits, &needed, true)?;
+        self.within_budgets(&limits.budgets, &needed)?;
+        let split = self.fund(needed.money, needed.tokens, at)?;
+        Ok((split.hold_legs(needed.money), split.into_parts()))
+    }
+
+    /// Whether an open hold can be made larger by so much.
+    pub fn extend(
+        &self,
+        hold: Seq,
+        amount: Nanos,
+        tokens: u64,
+        limits: &Limits,
+        at: Timestamp,
+    ) -> Result<Decided, Refusal> {
+        let open = self.holds.get(&hold).ok_or(Refusal::NotOpen)?;
+        if self.pots.debt < Nanos::ZERO {
+            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
+        }
+        let needed = Tally { money: amount, tokens, requests: 0 };
+        self.within_quota(open.terms.key, limits, &needed, false)?;
+        self.within_budgets(&limits.budgets, &needed)?;
+        let split = self.fund(amount, tokens, at)?;
+        let legs = split.hold_legs(amount);
+        let extension = Extension { hold, key: open.terms.key, amount, tokens, parts: split.into_parts() };
+        Ok((legs, Kind::Extend(extension)))
+    }
+
+    /// `is_new`: an exhausted quota refuses even what costs nothing to hold.
+    fn within_quota(&self, key: KeyId, limits: &Limits, needed: &Tally, is_new: bool) -> Result<(), Refusal> {
+        let totals = self.key(key).unwrap_or_default();
+        if let Some(limit) = limits.quota.money {
+            let (used, held, needed) = (totals.used_of_quota(), totals.held, needed.money);
             let taken = i128::from(used.0) + i128::from(held.0);
-            if taken + i128::from(needed.0) > i128::from(limit.0) || taken >= i128::from(limit.0) {
+            let exhausted = is_new && taken >= i128::from(limit.0);
+            if exhausted || taken + i128::from(needed.0) > i128::from(limit.0) {
                 return Err(Refusal::KeyMoney { quota: limit, used, held, needed });
             }
         }
-        if let Some(limit) = quota.tokens {
-            let (used, held, needed) = (totals.used_tokens, totals.held_tokens, terms.bound.total_tokens());
-            if used + held + needed > limit {
+        if let Some(limit) = limits.quota.tokens {
+            let (used, held, needed) = (totals.tokens_of_quota(), totals.held_tokens, needed.tokens);
+            if u128::from(used) + u128::from(held) + u128::from(needed) > u128::from(limit) {
                 return Err(Refusal::KeyTokens { quota: limit, used, held, needed });
             }
         }
-        if needed > self.available {
-            return Err(Refusal::Wallet { available: self.available, needed });
+        Ok(())
+    }
+
+    fn within_budgets(&self, budgets: &[BudgetLimit], needed: &Tally) -> Result<(), Refusal> {
+        for budget in budgets {
+            let counter = self.budget(&budget.counted).unwrap_or_default();
+            let needed = needed.of(budget.metric);
+            let exhausted = budget.limit == 0;
+            if needed > counter.left(budget.metric, budget.limit) || exhausted {
+                let (used, held) = (counter.used.of(budget.metric), counter.held.of(budget.metric));
+                return Err(Refusal::Budget { budget: Box::new(budget.clone()), used, held, needed });
+            }
         }
-        Ok(Legs { available: needed.negated(), held: needed, ..Legs::default() })
+        Ok(())
+    }
+
+    /// Splits what is needed over the sources, or says which of them is short.
+    fn fund(&self, money: Nanos, tokens: u64, at: Timestamp) -> Result<Split, Refusal> {
+        let mut split = Split::default();
+        let mut left = money.0;
+        for grant in self.grants.iter().filter(|grant| !grant.ended(at)) {
+            if left == 0 {
+                break;
+            }
+            let taken = left.min(grant.left.0);
+            split.add(Source::Grant(grant.id), taken, 0);
+            left -= taken;
+        }
+        if let Some((room, periods)) = self.plan_room(at)
+            && (left > 0 || money == Nanos::ZERO)
+        {
+            let needed = room.tokens.map_or(0, |_| tokens_for(tokens, left, money.0));
+            let taken = given(room, left, needed);
+            if !self.wallet_pays() && (taken.money < left || taken.tokens < needed) {
+                return Err(self.short_of_allowance(left, needed, at));
+            }
+            split.add(Source::Plan(periods), taken.money, taken.tokens);
+            left -= taken.money;
+        } else if left > 0 && !self.wallet_pays() {
+            return Err(self.short_of_allowance(left, tokens, at));
+        }
+        if left > self.pots.available.0 {
+            let rest = money.0 - left;
+            let available = Nanos(rest.saturating_add(self.pots.available.0));
+            return Err(Refusal::Wallet { available, needed: money });
+        }
+        split.add(Source::Wallet, left, 0);
+        Ok(split)
+    }
+
+    /// Which limit of the subscription does not cover what grants leave to it. Of several, the one that resets last:
+    /// before that, waiting does not help.
+    fn short_of_allowance(&self, money: i64, tokens: u64, at: Timestamp) -> Refusal {
+        let usable = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at));
+        let Some(subscription) = usable else {
+            let price = self.subscription.as_ref().map_or(Nanos::ZERO, |subscription| subscription.terms.price);
+            return Refusal::Unpaid { price, available: self.pots.available };
+        };
+        let cycle = (None, subscription.allowance, self.cycle_counter(), subscription.cycle.end);
+        let windows = subscription.terms.windows.iter().enumerate().filter_map(|(index, window)| {
+            let (period, counter) = self.window_counter(index, at)?;
+            Some((Some(window.name.clone()), window.limit, counter, period.end))
+        });
+        let short = std::iter::once(cycle).chain(windows).filter_map(|(window, limit, counter, resets_at)| {
+            let (metric, limit, needed) = match limit {
+                Allowance::Money(limit) => (Metric::Money, limit.0, money),
+                Allowance::Tokens(limit) => (Metric::Tokens, signed(limit), signed(tokens)),
+            };
+            let left = counter.left(metric, limit);
+            (left < needed).then_some((resets_at, Refusal::Allowance { window, metric, left, needed, resets_at }))
+        });
+        let last = short.max_by_key(|(resets_at, _)| *resets_at);
+        last.map_or(Refusal::Wallet { available: self.pots.available, needed: Nanos(money) }, |(_, refusal)| refusal)
     }
 
     /// The entry kind and legs that resolve a hold. Whoever comes second is told that it is not open.
-    pub fn resolve(&self, hold: Seq, resolution: Resolution, by_sweeper: bool) -> Result<(Legs, Kind), Unresolved> {
+    pub fn resolve(
+        &self,
+        hold: Seq,
+        resolution: Resolution,
+        by_sweeper: bool,
+        at: Timestamp,
+    ) -> Result<Decided, Unresolved> {
         let open = self.holds.get(&hold).ok_or(Unresolved::NotOpen(hold))?;
-        let Hold { key, amount, .. } = open.terms;
+        let terms = &open.terms;
+        let key = terms.key;
         let (usage, service_tier, cost, ending, estimated) = match resolution {
             Resolution::Settle { usage, service_tier, cost, ending, estimated } => {
                 (usage, service_tier, cost, ending, estimated)
             }
             Resolution::Void { ending } if by_sweeper => (Usage::default(), None, Nanos::ZERO, ending, true),
             Resolution::Void { ending } => {
-                let release = Release { hold, key, ending };
-                return Ok((self.charge_legs(amount, Nanos::ZERO), Kind::Void(release)));
+                return Ok((release_legs(terms), Kind::Void(Release { hold, key, ending })));
             }
         };
-        let (model, price) = (open.terms.model.clone(), open.terms.price);
-        let charge = Charge { hold, key, model, price, usage, service_tier, cost, ending, estimated };
-        let legs = self.charge_legs(amount, cost);
+        let (paid, debt) = self.pay(terms, cost, usage.total_tokens(), at);
+        let legs = charge_legs(Some(terms), &paid, cost, debt);
+        let charge = Charge {
+            hold,
+            key,
+            model: terms.model.clone(),
+            price: terms.price,
+            multiplier: terms.multiplier,
+            usage,
+            service_tier,
+            cost,
+            ending,
+            estimated,
+            parts: paid.into_parts(),
+            counted: Arc::default(),
+        };
         Ok((legs, if by_sweeper { Kind::Expire(charge) } else { Kind::Settle(charge) }))
     }
 
-    /// The legs of usage that came after its hold had expired; refused when it came before, or twice.
-    pub fn late_charge(&self, charge: &Charge) -> Result<Legs, Unresolved> {
+    /// The entry of usage that came after its hold had expired; refused when it came before, or twice. `charge` names
+    /// the counters of its hold, and who pays is decided here.
+    pub fn late_charge(&self, mut charge: Charge, at: Timestamp) -> Result<Decided, Unresolved> {
         if !self.expired.contains(&(charge.hold, charge.key)) {
             return Err(Unresolved::NotOpen(charge.hold));
         }
-        Ok(self.charge_legs(Nanos::ZERO, charge.cost))
+        let (paid, debt) = self.pay_beyond(Split::default(), charge.cost.0, charge.usage.total_tokens(), at);
+        let legs = charge_legs(None, &paid, charge.cost, debt);
+        charge.parts = paid.into_parts();
+        Ok((legs, Kind::LateCharge(charge)))
     }
 
-    /// The legs of money put in, or taken out when below zero. Debt is paid first. Taking out more than is
-    /// available is refused.
-    pub fn top_up(&self, amount: Nanos) -> Result<Legs, Refusal> {
+    /// Who pays a charge: the parts of its hold in order, then whoever has something, then nobody: that is owed.
+    fn pay(&self, terms: &Hold, cost: Nanos, tokens: u64, at: Timestamp) -> (Split, i64) {
+        let (paid, beyond) = Split::of(&terms.parts, terms.amount).pay(cost.0, tokens);
+        if beyond.money == 0 {
+            return (paid, 0);
+        }
+        self.pay_beyond(paid, beyond.money, beyond.tokens, at)
+    }
+
+    /// What no hold covers. The wallet pays here also where the fallback is off: the usage has happened.
+    fn pay_beyond(&self, mut paid: Split, money: i64, tokens: u64, at: Timestamp) -> (Split, i64) {
+        let mut left = money;
+        for grant in self.grants.iter().filter(|grant| !grant.ended(at)) {
+            let taken = left.min(grant.left.0);
+            paid.add(Source::Grant(grant.id), taken, 0);
+            left -= taken;
+        }
+        if let Some((room, periods)) = self.plan_room(at)
+            && left > 0
+        {
+            let needed = room.tokens.map_or(0, |_| tokens_for(tokens, left, money));
+            let taken = given(room, left, needed);
+            paid.add(Source::Plan(periods), taken.money, taken.tokens);
+            left -= taken.money;
+        }
+        let from_wallet = left.min(self.pots.available.0);
+        paid.add(Source::Wallet, from_wallet, 0);
+        (paid, left - from_wallet)
+    }
+
+    /// Money put in, or taken out when below zero. Debt is paid first. Taking out more than is available is refused,
+    /// unless it has left already: then it is owed.
+    pub fn fund_in(&self, fund: Fund, amount: Nanos) -> Result<Decided, Refusal> {
+        let legs = self.fund_legs(fund.origin, amount)?;
+        Ok((legs, Kind::Fund(fund)))
+    }
+
+    fn fund_legs(&self, origin: Origin, amount: Nanos) -> Result<Legs, Refusal> {
+        if amount.0 == i64::MIN {
+            return Err(Refusal::Forbidden("the amount is too large"));
+        }
         if amount < Nanos::ZERO {
             let needed = amount.negated();
-            if needed > self.available {
-                return Err(Refusal::Wallet { available: self.available, needed });
+            let from_wallet = if origin.has_left_already() { needed.min(self.pots.available) } else { needed };
+            if from_wallet > self.pots.available {
+                return Err(Refusal::Wallet { available: self.pots.available, needed });
             }
-            return Ok(Legs { available: amount, funding: needed, ..Legs::default() });
+            let owed = Nanos(needed.0 - from_wallet.0);
+            let legs = Legs {
+                available: from_wallet.negated(),
+                debt: owed.negated(),
+                funding: needed,
+                ..Legs::default()
+            };
+            return self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"));
         }
-        let repaid = amount.min(self.debt.negated());
-        Ok(Legs { available: Nanos(amount.0 - repaid.0), debt: repaid, funding: amount.negated(), ..Legs::default() })
+        let repaid = amount.min(self.pots.debt.negated());
+        let legs = Legs {
+            available: Nanos(amount.0 - repaid.0),
+            debt: repaid,
+            funding: amount.negated(),
+            ..Legs::default()
+        };
+        self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"))
     }
 
-    /// A cost is taken from its hold, then from what is available, and what is still missing is owed.
-    fn charge_legs(&self, held: Nanos, cost: Nanos) -> Legs {
-        let beyond = Nanos((cost.0 - held.0).max(0));
-        let from_available = beyond.min(self.available);
-        let released = Nanos((held.0 - cost.0).max(0));
-        Legs {
-            available: Nanos(released.0 - from_available.0),
-            held: held.negated(),
-            spent: cost,
-            debt: Nanos(from_available.0 - beyond.0),
-            funding: Nanos::ZERO,
+    /// Promotional credit of `amount`.
+    pub fn grant(&self, grant: GrantGiven, amount: Nanos, at: Timestamp) -> Result<Decided, Refusal> {
+        if amount <= Nanos::ZERO {
+            return Err(Refusal::Forbidden("a grant is more than nothing"));
         }
+        if grant.expires_at.is_some_and(|expiry| expiry <= at) {
+            return Err(Refusal::Forbidden("a grant expires in the future"));
+        }
+        if self.grants.len() >= GRANTS_MAX {
+            return Err(Refusal::Forbidden("the account has as many grants as it can have"));
+        }
+        let legs = Legs { granted: amount, promotion: amount.negated(), ..Legs::default() };
+        self.pots.checked_add(&legs).ok_or(Refusal::Forbidden("the sums would be too large"))?;
+        Ok((legs, Kind::Grant(grant)))
     }
 
+    /// Takes back what is left of a grant.
+    pub fn revoke_grant(&self, grant: Seq, by: Arc<str>) -> Result<Decided, Refusal> {
+        let found = self.grants.iter().find(|kept| kept.id == grant && kept.left > Nanos::ZERO);
+        found.map(|grant| grant_end(grant, Some(by))).ok_or(Refusal::Forbidden("nothing is left of such a grant"))
+    }
+
+    /// A step of the subscription that was decided by its own rules; what is paid for it must be there.
+    pub fn subscribe(&self, change: SubscriptionChange) -> Result<Decided, Refusal> {
+        let net = change.fee.checked_sub(change.credit).ok_or(Refusal::Forbidden("the amounts are too large"))?;
+        if net > Nanos::ZERO && self.pots.debt < Nanos::ZERO {
+            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
+        }
+        if net > self.pots.available {
+            return Err(Refusal::Wallet { available: self.pots.available, needed: net });
+        }
+        Ok((subscription_legs(&change), Kind::Subscription(change)))
+    }
+
+    /// Sets used quota back to nothing.
+    pub fn reset(&self, what: ResetOf, by: Arc<str>, note: Arc<str>) -> Result<Decided, Refusal> {
+        let nothing = Refusal::Forbidden("nothing is used of it");
+        let forgiven = match &what {
+            ResetOf::Key(key) => {
+                let totals = self.keys.get(key).copied().unwrap_or_default();
+                Tally { money: totals.used_of_quota(), tokens: totals.tokens_of_quota(), requests: 0 }
+            }
+            ResetOf::Budget(counted) => self.budget(counted).map(|counter| counter.used).unwrap_or_default(),
+            ResetOf::Plan(slot, period) => {
+                self.plan.get(&(*slot, period.start)).map(|counter| counter.used).unwrap_or_default()
+            }
+        };
+        if forgiven == Tally::default() {
+            return Err(nothing);
+        }
+        Ok((Legs::default(), Kind::Reset(Reset { by, note, what, forgiven })))
+    }
+}
+
+/// Applying.
+impl Book {
     /// Takes an entry into the book. Checks that it balances, that the rules give the same movements, and that
     /// no pot leaves its range; on an error the book is unchanged.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), Broken> {
@@ -306,91 +644,282 @@ impl Book {
             let (found, expected) = (Box::new(entry.legs), Box::new(expected));
             return Err(Broken::WrongLegs { seq: entry.seq, found, expected });
         }
-        self.move_pots(entry)?;
+        self.pots = self.moved(entry)?;
+        self.take(entry);
+        Ok(())
+    }
+
+    fn expected_legs(&self, entry: &Entry) -> Result<Legs, Broken> {
+        let (seq, at) = (entry.seq, entry.at);
+        let wrong = |what| Broken::WrongTerms { seq, what };
         match &entry.kind {
-            Kind::TopUp { .. } => {}
+            // The amount is the funding leg; how it splits is the rule.
+            Kind::Fund(fund) => {
+                self.fund_legs(fund.origin, entry.legs.funding.negated()).map_err(|_| wrong("more is taken out than is there"))
+            }
+            Kind::Hold(terms) => self.covered(&terms.parts, terms.amount).ok_or(wrong("a source does not cover its part")),
+            Kind::Extend(extension) => {
+                self.open(extension.hold, extension.key, seq)?;
+                self.covered(&extension.parts, extension.amount).ok_or(wrong("a source does not cover its part"))
+            }
+            Kind::Settle(charge) | Kind::Expire(charge) => {
+                let terms = &self.open(charge.hold, charge.key, seq)?.terms;
+                let (paid, debt) = self.pay(terms, charge.cost, charge.usage.total_tokens(), at);
+                let legs = charge_legs(Some(terms), &paid, charge.cost, debt);
+                if paid.into_parts() == charge.parts { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
+            }
+            Kind::Void(release) => Ok(release_legs(&self.open(release.hold, release.key, seq)?.terms)),
+            Kind::LateCharge(charge) => {
+                let (legs, decided) = self
+                    .late_charge(charge.clone(), at)
+                    .map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                if decided == entry.kind { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
+            }
+            Kind::Grant(_) => Ok(Legs {
+                granted: entry.legs.promotion.negated(),
+                promotion: entry.legs.promotion,
+                ..Legs::default()
+            }),
+            Kind::GrantEnd(end) => {
+                let grant = self.grants.iter().find(|grant| grant.id == end.grant).ok_or(wrong("no such grant"))?;
+                Ok(grant_end(grant, end.by.clone()).0)
+            }
+            Kind::Subscription(change) => Ok(subscription_legs(change)),
+            Kind::Reset(reset) => {
+                let again = self.reset(reset.what.clone(), reset.by.clone(), reset.note.clone());
+                match again {
+                    Ok((legs, kind)) if kind == entry.kind => Ok(legs),
+                    _ => Err(wrong("another amount was used")),
+                }
+            }
+        }
+    }
+
+    fn open(&self, hold: Seq, key: KeyId, seq: Seq) -> Result<&OpenHold, Broken> {
+        self.holds.get(&hold).filter(|open| open.terms.key == key).ok_or(Broken::NotOpen { seq, hold })
+    }
+
+    /// The legs of holding these parts, if they make the amount and each source has its part.
+    fn covered(&self, parts: &[Part], amount: Nanos) -> Option<Legs> {
+        let split = Split::of(parts, amount);
+        let covers = |part: &Part| match &part.source {
+            Source::Grant(id) => self.grants.iter().any(|grant| grant.id == *id && grant.left >= part.amount),
+            // Within the allowance: checked against the counters when the parts have been applied.
+            Source::Plan(_) => self.subscription.is_some() && part.amount >= Nanos::ZERO,
+            Source::Wallet => self.pots.available >= part.amount,
+        };
+        let whole: i128 = split.parts().iter().map(|part| i128::from(part.amount.0)).sum();
+        let sound = whole == i128::from(amount.0) && split.parts().iter().all(covers) && self.within_plan(&split);
+        sound.then(|| split.hold_legs(amount))
+    }
+
+    /// Each counter of the subscription has room for what the parts take of it.
+    fn within_plan(&self, split: &Split) -> bool {
+        let Some(subscription) = self.subscription.as_deref() else { return split.plan() == 0 };
+        let limits = std::iter::once(subscription.allowance).chain(subscription.terms.windows.iter().map(|w| w.limit));
+        split.parts().iter().all(|part| {
+            let Source::Plan(periods) = &part.source else { return true };
+            periods.first() == Some(&subscription.cycle)
+                && limits.clone().zip(periods).zip(0..).all(|((limit, period), slot)| {
+                    let counter = self.plan.get(&(slot, period.start)).copied().unwrap_or_default();
+                    match limit {
+                        Allowance::Money(limit) => part.amount.0 <= counter.left(Metric::Money, limit.0),
+                        Allowance::Tokens(limit) => {
+                            signed(part.tokens) <= counter.left(Metric::Tokens, signed(limit))
+                        }
+                    }
+                })
+        })
+    }
+
+    fn moved(&self, entry: &Entry) -> Result<Legs, Broken> {
+        let (olds, legs) = (self.pots.amounts(), entry.legs.amounts());
+        let mut pots = [Nanos::ZERO; 9];
+        for (index, (old, leg)) in olds.into_iter().zip(legs).enumerate() {
+            let pot = Legs::NAMES[index];
+            let (low, high) = match pot {
+                "available" | "granted" | "held" | "spent" => (0, i64::MAX),
+                "debt" | "plan" | "promotion" => (-i64::MAX, 0),
+                _ => (-i64::MAX, i64::MAX),
+            };
+            let value = i128::from(old.0) + i128::from(leg.0);
+            pots[index] = match i64::try_from(value) {
+                Ok(new) if (low..=high).contains(&new) => Nanos(new),
+                _ => return Err(Broken::OutOfRange { seq: entry.seq, account: entry.account, pot, value }),
+            };
+        }
+        Ok(Legs::from_amounts(pots))
+    }
+
+    /// Everything beside the pots.
+    fn take(&mut self, entry: &Entry) {
+        let ended = entry.kind.resolves().and_then(|hold| self.holds.remove(&hold)).map(|open| open.terms);
+        let enlarged = match &entry.kind {
+            Kind::Extend(extension) => self.holds.get(&extension.hold).map(|open| open.terms.clone()),
+            _ => None,
+        };
+        match &entry.kind {
+            Kind::Grant(grant) => {
+                let empty = Grant { id: entry.seq, left: Nanos::ZERO, held: Nanos::ZERO, expires_at: grant.expires_at };
+                self.restore_grant(empty);
+            }
+            Kind::GrantEnd(GrantEnded { grant, by: Some(_) }) => {
+                // What comes back from open holds is taken back as well.
+                self.grants.iter_mut().filter(|kept| kept.id == *grant).for_each(|kept| kept.expires_at = Some(entry.at));
+            }
+            Kind::Subscription(change) => self.subscription = change.state.clone(),
             Kind::Hold(terms) => {
-                let key = self.keys.entry(terms.key).or_default();
-                key.held.0 += terms.amount.0;
-                key.held_tokens += terms.bound.total_tokens();
                 self.holds.insert(entry.seq, OpenHold { terms: terms.clone(), at: entry.at });
             }
-            Kind::Void(release) => self.close(release.hold, release.key),
-            Kind::Settle(charge) => {
-                self.close(charge.hold, charge.key);
-                self.count(charge);
+            Kind::Extend(extension) => {
+                let open = self.holds.get_mut(&extension.hold).expect("`expected_legs` found the hold open");
+                open.terms.enlarge(extension.amount, extension.tokens, &extension.parts);
             }
             Kind::Expire(charge) => {
-                self.close(charge.hold, charge.key);
-                if !charge.usage.is_zero() || charge.cost > Nanos::ZERO {
-                    self.count(charge);
-                }
                 if self.expired.len() == EXPIRED_KEPT {
                     self.expired.remove(0);
                 }
                 self.expired.push((charge.hold, charge.key));
             }
-            Kind::LateCharge(charge) => {
-                self.expired.retain(|&(hold, _)| hold != charge.hold);
-                self.count(charge);
-            }
+            Kind::LateCharge(charge) => self.expired.retain(|&(hold, _)| hold != charge.hold),
+            _ => {}
         }
-        Ok(())
-    }
-
-    fn expected_legs(&self, entry: &Entry) -> Result<Legs, Broken> {
-        let not_open = |Unresolved::NotOpen(hold)| Broken::NotOpen { seq: entry.seq, hold };
-        let held = |hold: Seq, key: KeyId| match self.holds.get(&hold) {
-            Some(open) if open.terms.key == key => Ok(open.terms.amount),
-            _ => Err(Broken::NotOpen { seq: entry.seq, hold }),
-        };
-        match &entry.kind {
-            // The amount of a top-up is its funding leg; how it splits is the rule. Taking out more than is
-            // there fails in `move_pots`.
-            Kind::TopUp { .. } => Ok(self.top_up(entry.legs.funding.negated()).unwrap_or(entry.legs)),
-            Kind::Hold(terms) => {
-                let amount = terms.amount;
-                Ok(Legs { available: amount.negated(), held: amount, ..Legs::default() })
-            }
-            Kind::Settle(charge) | Kind::Expire(charge) => {
-                Ok(self.charge_legs(held(charge.hold, charge.key)?, charge.cost))
-            }
-            Kind::Void(release) => Ok(self.charge_legs(held(release.hold, release.key)?, Nanos::ZERO)),
-            Kind::LateCharge(charge) => self.late_charge(charge).map_err(not_open),
+        let hold = ended.as_ref().or(enlarged.as_ref());
+        entry.effects(hold, &mut |effect| self.take_effect(effect));
+        self.grants.retain(|grant| grant.left > Nanos::ZERO || grant.held > Nanos::ZERO);
+        if self.plan.len() + self.budgets.len() > COUNTERS_PRUNED_ABOVE && entry.kind.resolves().is_some() {
+            self.prune(entry.at);
         }
     }
 
-    fn move_pots(&mut self, entry: &Entry) -> Result<(), Broken> {
-        let moved = |pot: &'static str, old: Nanos, leg: Nanos, low: i64, high: i64| {
-            let value = i128::from(old.0) + i128::from(leg.0);
-            match i64::try_from(value) {
-                Ok(new) if (low..=high).contains(&new) => Ok(Nanos(new)),
-                _ => Err(Broken::OutOfRange { seq: entry.seq, account: entry.account, pot, value }),
+    fn take_effect(&mut self, effect: Effect<'_>) {
+        match effect {
+            Effect::Key { key, used, held, forgiven } => {
+                let totals = self.keys.entry(key).or_default();
+                totals.used.0 = totals.used.0.saturating_add(used.money);
+                totals.used_tokens = totals.used_tokens.saturating_add_signed(used.tokens);
+                totals.requests = totals.requests.saturating_add_signed(used.requests);
+                totals.held.0 += held.money;
+                totals.held_tokens = totals.held_tokens.saturating_add_signed(held.tokens);
+                totals.forgiven.0 += forgiven.money;
+                totals.forgiven_tokens = totals.forgiven_tokens.saturating_add_signed(forgiven.tokens);
             }
-        };
-        let legs = &entry.legs;
-        let available = moved("available", self.available, legs.available, 0, i64::MAX)?;
-        let held = moved("held", self.held, legs.held, 0, i64::MAX)?;
-        let spent = moved("spent", self.spent, legs.spent, 0, i64::MAX)?;
-        let debt = moved("debt", self.debt, legs.debt, -i64::MAX, 0)?;
-        let funding = moved("funding", self.funding, legs.funding, -i64::MAX, 0)?;
-        (self.available, self.held, self.spent, self.debt, self.funding) = (available, held, spent, debt, funding);
-        Ok(())
+            Effect::Budget { counted, used, held } => {
+                let fresh = Counter { until: counted.period.end, ..Counter::default() };
+                let counter = self.budgets.entry(BudgetCounter::of(counted)).or_insert(fresh);
+                counter.used.changed(used);
+                counter.held.changed(held);
+            }
+            Effect::Plan { slot, period, used, held } => {
+                let fresh = Counter { until: period.end, ..Counter::default() };
+                let counter = self.plan.entry((slot, period.start)).or_insert(fresh);
+                counter.used.changed(used);
+                counter.held.changed(held);
+            }
+            Effect::Grant { id, left, held } => {
+                if let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) {
+                    grant.left.0 += left;
+                    grant.held.0 += held;
+                }
+            }
+        }
     }
 
-    fn close(&mut self, hold: Seq, key: KeyId) {
-        let open = self.holds.remove(&hold).expect("`expected_legs` found the hold open");
-        let totals = self.keys.get_mut(&key).expect("the hold put its key into the book");
-        totals.held.0 -= open.terms.amount.0;
-        totals.held_tokens -= open.terms.bound.total_tokens();
+    fn sort_grants(&mut self) {
+        self.grants.sort_by_key(|grant| (grant.expires_at.unwrap_or(Timestamp(i64::MAX)), grant.id));
     }
 
-    fn count(&mut self, charge: &Charge) {
-        let totals = self.keys.entry(charge.key).or_default();
-        totals.used.0 = totals.used.0.saturating_add(charge.cost.0);
-        totals.used_tokens = totals.used_tokens.saturating_add(charge.usage.total_tokens());
-        totals.requests += 1;
+    /// Forgets counters of periods that have ended and of which nothing is held any more.
+    pub fn prune(&mut self, at: Timestamp) {
+        let is_over = |counter: &Counter| counter.until <= at && counter.held == Tally::default();
+        self.plan.retain(|_, counter| !is_over(counter));
+        self.budgets.retain(|_, counter| !is_over(counter));
     }
+
+    /// Forgets budget counters of which nothing is held, where there are more than `most`: for accounts with many end
+    /// users. They are read again when they are needed, so what they say must be stored by then.
+    pub fn forget_idle_counters(&mut self, most: usize) {
+        if self.budgets.len() > most {
+            self.budgets.retain(|_, counter| counter.held != Tally::default());
+        }
+    }
+}
+
+impl BudgetCounter {
+    /// The counter that a hold is counted in.
+    pub fn of(counted: &Counted) -> Self {
+        Self { budget: counted.budget, subject: counted.subject.clone(), start: counted.period.start }
+    }
+}
+
+impl Grant {
+    fn ended(&self, at: Timestamp) -> bool {
+        self.expires_at.is_some_and(|expiry| expiry <= at)
+    }
+}
+
+impl Room {
+    /// No more than what a counter leaves of a limit.
+    fn narrow(&mut self, limit: Allowance, counter: &Counter) {
+        match limit {
+            Allowance::Money(limit) => self.money = self.money.min(counter.left(Metric::Money, limit.0)),
+            Allowance::Tokens(limit) => {
+                let left = counter.left(Metric::Tokens, signed(limit)).unsigned_abs();
+                self.tokens = Some(self.tokens.map_or(left, |tokens| tokens.min(left)));
+            }
+        }
+    }
+}
+
+impl Split {
+    /// The legs of holding these parts.
+    fn hold_legs(&self, amount: Nanos) -> Legs {
+        Legs {
+            available: Nanos(-self.wallet()),
+            granted: Nanos(-self.granted()),
+            plan: Nanos(-self.plan()),
+            held: amount,
+            ..Legs::default()
+        }
+    }
+}
+
+/// A count in the ledger's integers.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn slot_of(window: usize) -> u8 {
+    u8::try_from(window + 1).expect("a plan has few windows")
+}
+
+/// Everything goes back to where it came from.
+fn release_legs(terms: &Hold) -> Legs {
+    charge_legs(Some(terms), &Split::default(), Nanos::ZERO, 0)
+}
+
+/// A charge: what its hold had reserved goes back, what was paid is taken, what nobody paid is owed.
+fn charge_legs(held: Option<&Hold>, paid: &Split, cost: Nanos, debt: i64) -> Legs {
+    let back = held.map_or_else(Split::default, |terms| Split::of(&terms.parts, terms.amount));
+    Legs {
+        available: Nanos(back.wallet() - paid.wallet()),
+        granted: Nanos(back.granted() - paid.granted()),
+        plan: Nanos(back.plan() - paid.plan()),
+        held: held.map_or(Nanos::ZERO, |terms| terms.amount.negated()),
+        spent: cost,
+        debt: Nanos(-debt),
+        ..Legs::default()
+    }
+}
+
+fn grant_end(grant: &Grant, by: Option<Arc<str>>) -> Decided {
+    let legs = Legs { granted: grant.left.negated(), promotion: grant.left, ..Legs::default() };
+    (legs, Kind::GrantEnd(GrantEnded { grant: grant.id, by }))
+}
+
+fn subscription_legs(change: &SubscriptionChange) -> Legs {
+    let net = Nanos(change.fee.0 - change.credit.0);
+    Legs { available: net.negated(), fees: net, ..Legs::default() }
 }
 
 /// How an open hold is resolved when its request is gone: from the last progress mark, if there is one.
@@ -407,252 +936,4 @@ pub fn resolve_abandoned(marked: Option<(Usage, Option<Arc<str>>, Nanos, bool)>,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::PriceId;
-    use proptest::prelude::*;
-
-    const ACCOUNT: AccountId = AccountId(1);
-    const KEY: KeyId = KeyId(7);
-
-    /// A book with a journal of its own.
-    #[derive(Default)]
-    struct Journal {
-        book: Book,
-        entries: Vec<Entry>,
-    }
-
-    impl Journal {
-        fn with(usd: &str) -> Self {
-            let mut journal = Self::default();
-            let legs = journal.book.top_up(usd.parse().unwrap()).unwrap();
-            journal.post(legs, Kind::TopUp { note: "test".into() });
-            journal
-        }
-
-        fn post(&mut self, legs: Legs, kind: Kind) -> Seq {
-            let seq = Seq(self.entries.len() as i64 + 1);
-            let entry = Entry { seq, at: Timestamp(seq.0), account: ACCOUNT, legs, kind };
-            self.book.apply(&entry).expect("what the book decided, it accepts");
-            self.entries.push(entry);
-            seq
-        }
-
-        fn hold(&mut self, amount: i64, quota: Quota) -> Result<Seq, Refusal> {
-            let terms = terms(amount);
-            let legs = self.book.hold(&terms, quota)?;
-            Ok(self.post(legs, Kind::Hold(terms)))
-        }
-
-        fn resolve(&mut self, hold: Seq, resolution: Resolution, by_sweeper: bool) -> Result<Seq, Unresolved> {
-            let (legs, kind) = self.book.resolve(hold, resolution, by_sweeper)?;
-            Ok(self.post(legs, kind))
-        }
-    }
-
-    fn terms(amount: i64) -> Hold {
-        Hold {
-            key: KEY,
-            request: "r".into(),
-            model: "m".into(),
-            upstream: "u".into(),
-            price: PriceId(1),
-            amount: Nanos(amount),
-            bound: Usage::tokens(10, amount as u64),
-            lease_until: Timestamp(1000),
-        }
-    }
-
-    fn settle(cost: i64) -> Resolution {
-        Resolution::Settle {
-            usage: Usage::tokens(1, 1),
-            service_tier: None,
-            cost: Nanos(cost),
-            ending: Ending::Complete,
-            estimated: false,
-        }
-    }
-
-    #[test]
-    fn m_10_a_charge_takes_from_its_hold_then_from_the_wallet_then_is_owed() {
-        let check = |cost: i64, available: i64, debt: i64| {
-            let mut journal = Journal::with("0.00000003"); // 30 nano-USD
-            let hold = journal.hold(20, Quota::default()).unwrap();
-            journal.resolve(hold, settle(cost), false).unwrap();
-            let book = &journal.book;
-            assert_eq!((book.available.0, book.held.0, book.spent.0, book.debt.0), (available, 0, cost, debt));
-        };
-        check(0, 30, 0);
-        check(15, 15, 0);
-        check(20, 10, 0);
-        check(25, 5, 0);
-        check(30, 0, 0);
-        check(34, 0, -4);
-    }
-
-    #[test]
-    fn debt_blocks_and_the_next_top_up_pays_it_first() {
-        let mut journal = Journal::with("0.00000003");
-        let hold = journal.hold(30, Quota::default()).unwrap();
-        journal.resolve(hold, settle(34), false).unwrap();
-        assert_eq!(journal.hold(0, Quota::default()), Err(Refusal::Debt { owed: Nanos(4) }));
-        let legs = journal.book.top_up(Nanos(10)).unwrap();
-        journal.post(legs, Kind::TopUp { note: "".into() });
-        assert_eq!((journal.book.available, journal.book.debt), (Nanos(6), Nanos(0)));
-    }
-
-    #[test]
-    fn m_07_settling_twice_charges_once() {
-        let mut journal = Journal::with("1");
-        let hold = journal.hold(20, Quota::default()).unwrap();
-        journal.resolve(hold, settle(5), false).unwrap();
-        let before = journal.book.clone();
-        assert_eq!(journal.resolve(hold, settle(5), false), Err(Unresolved::NotOpen(hold)));
-        assert_eq!(journal.book, before);
-    }
-
-    #[test]
-    fn m_08_settle_and_void_cannot_both_happen() {
-        let mut journal = Journal::with("1");
-        let hold = journal.hold(20, Quota::default()).unwrap();
-        journal.resolve(hold, Resolution::Void { ending: Ending::UpstreamError }, false).unwrap();
-        assert_eq!(journal.resolve(hold, settle(5), false), Err(Unresolved::NotOpen(hold)));
-        assert_eq!(journal.book.spent, Nanos::ZERO);
-    }
-
-    #[test]
-    fn m_09_usage_after_expiry_is_a_late_charge_and_only_once() {
-        let mut journal = Journal::with("1");
-        let hold = journal.hold(20, Quota::default()).unwrap();
-        journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
-        assert_eq!(journal.resolve(hold, settle(5), false), Err(Unresolved::NotOpen(hold)));
-        let charge = Charge {
-            hold,
-            key: KEY,
-            model: "m".into(),
-            price: PriceId(1),
-            usage: Usage::tokens(1, 1),
-            service_tier: None,
-            cost: Nanos(5),
-            ending: Ending::Complete,
-            estimated: false,
-        };
-        let legs = journal.book.late_charge(&charge).unwrap();
-        journal.post(legs, Kind::LateCharge(charge.clone()));
-        assert_eq!(journal.book.spent, Nanos(5));
-        assert_eq!(journal.book.late_charge(&charge), Err(Unresolved::NotOpen(hold)));
-    }
-
-    #[test]
-    fn m_03_a_refusal_by_any_budget_leaves_no_residue() {
-        let mut journal = Journal::with("0.0000001"); // 100 nano-USD
-        let quota = |money, tokens| Quota { money, tokens };
-        let before = journal.book.clone();
-        let mut refused = |amount, quota| journal.hold(amount, quota).expect_err("must be refused");
-        assert!(matches!(refused(101, Quota::default()), Refusal::Wallet { .. }));
-        assert!(matches!(refused(50, quota(Some(Nanos(49)), None)), Refusal::KeyMoney { .. }));
-        assert!(matches!(refused(50, quota(None, Some(59))), Refusal::KeyTokens { .. }));
-        assert_eq!(journal.book, before);
-        journal.hold(50, quota(Some(Nanos(50)), Some(60))).unwrap();
-    }
-
-    #[test]
-    fn an_exhausted_quota_refuses_what_costs_nothing() {
-        let mut journal = Journal::with("1");
-        let quota = Quota { money: Some(Nanos::ZERO), tokens: None };
-        assert!(matches!(journal.hold(0, quota), Err(Refusal::KeyMoney { .. })));
-    }
-
-    #[test]
-    fn more_cannot_be_taken_out_than_is_available() {
-        let journal = Journal::with("1");
-        let refused = journal.book.top_up("-1.000000001".parse().unwrap());
-        assert!(matches!(refused, Err(Refusal::Wallet { .. })));
-    }
-
-    #[test]
-    fn forged_entries_are_found() {
-        let mut journal = Journal::with("1");
-        let hold = journal.hold(20, Quota::default()).unwrap();
-        let (legs, kind) = journal.book.resolve(hold, settle(5), false).unwrap();
-        let entry = |legs| Entry { seq: Seq(9), at: Timestamp(9), account: ACCOUNT, legs, kind: kind.clone() };
-        let unbalanced = Legs { spent: Nanos(6), ..legs };
-        assert!(matches!(journal.book.apply(&entry(unbalanced)), Err(Broken::Unbalanced { .. })));
-        let shifted = Legs { spent: Nanos(4), available: Nanos(16), ..legs };
-        assert!(matches!(journal.book.apply(&entry(shifted)), Err(Broken::WrongLegs { .. })));
-        journal.book.apply(&entry(legs)).unwrap();
-        assert!(matches!(journal.book.apply(&entry(legs)), Err(Broken::NotOpen { .. })));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        TopUp(i64),
-        Hold(i64),
-        Settle(usize, i64),
-        Void(usize),
-        Expire(usize, i64),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            (-50_i64..200).prop_map(Step::TopUp),
-            (0_i64..60).prop_map(Step::Hold),
-            (0_usize..64, 0_i64..90).prop_map(|(which, cost)| Step::Settle(which, cost)),
-            (0_usize..64).prop_map(Step::Void),
-            (0_usize..64, 0_i64..90).prop_map(|(which, cost)| Step::Expire(which, cost)),
-        ];
-        prop::collection::vec(step, 1..80)
-    }
-
-    proptest! {
-        /// I-01 … I-07: whatever is done in whatever order, entries balance, pots stay in range (or `apply`
-        /// fails the test), `held` is the sum of open holds, a quota is kept, and a replay gives the same book.
-        #[test]
-        fn m_01_no_sequence_of_operations_breaks_an_invariant(steps in steps()) {
-            let mut journal = Journal::default();
-            let mut opened = Vec::new();
-            let quota = Quota { money: Some(Nanos(500)), tokens: None };
-            for step in steps {
-                let which = |i: usize| opened.get(i % opened.len().max(1)).copied().unwrap_or(Seq(0));
-                match step {
-                    Step::TopUp(amount) => {
-                        if let Ok(legs) = journal.book.top_up(Nanos(amount)) {
-                            journal.post(legs, Kind::TopUp { note: "".into() });
-                        }
-                    }
-                    Step::Hold(amount) => opened.extend(journal.hold(amount, quota)),
-                    Step::Settle(i, cost) => { let _ = journal.resolve(which(i), settle(cost), false); }
-                    Step::Void(i) => {
-                        let _ = journal.resolve(which(i), Resolution::Void { ending: Ending::ClientLeft }, false);
-                    }
-                    Step::Expire(i, cost) => { let _ = journal.resolve(which(i), settle(cost), true); }
-                }
-                let book = &journal.book;
-                let open: i64 = book.open_holds().map(|(_, hold)| hold.terms.amount.0).sum();
-                prop_assert_eq!(book.held.0, open);
-                prop_assert_eq!(book.totals().sum(), Nanos::ZERO);
-                let key = book.key(KEY).unwrap_or_default();
-                prop_assert_eq!(key.held, book.held);
-                prop_assert_eq!(key.used, book.spent);
-            }
-            let mut replayed = Book::default();
-            for entry in &journal.entries {
-                replayed.apply(entry).unwrap();
-            }
-            prop_assert_eq!(replayed, journal.book);
-        }
-
-        /// Settling never takes more from funds than the hold when the cost is within it (I-07), and parts sum
-        /// to the whole.
-        #[test]
-        fn a_charge_within_its_hold_touches_nothing_else(held in 0_i64..1_000_000, share in 0_i64..=100) {
-            let mut journal = Journal::with("0.01");
-            let other = journal.book.available.0 - held;
-            let hold = journal.hold(held, Quota::default()).unwrap();
-            let cost = held * share / 100;
-            journal.resolve(hold, settle(cost), false).unwrap();
-            prop_assert_eq!(journal.book.available.0, other + held - cost);
-            prop_assert_eq!(journal.book.debt, Nanos::ZERO);
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 //! What the journal is made of.
 
-use crate::ids::{AccountId, KeyId, PriceId, Seq};
-use crate::money::Nanos;
+use super::subscription::Subscription;
+use crate::calendar::Period;
+use crate::ids::{AccountId, BudgetId, KeyId, PriceId, Seq};
+use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
@@ -16,42 +18,75 @@ pub struct Entry {
     pub at: Timestamp,
     /// Whose money moved.
     pub account: AccountId,
+    /// The account's entry before this one; 0 if it is the first.
+    pub previous: Seq,
     /// What moved.
     pub legs: Legs,
     /// Why.
     pub kind: Kind,
 }
 
-/// The movements of one entry over the five pots of an account. They sum to zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The movements of one entry over the pots of an account. They sum to zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Legs {
-    /// The wallet: what can be held.
+    /// The wallet: what can be held of prepaid money.
     pub available: Nanos,
-    /// Reserved for requests under way.
+    /// What is left of grants: promotional credit that expires.
+    pub granted: Nanos,
+    /// Reserved for requests under way, wherever it came from.
     pub held: Nanos,
-    /// Paid for what was consumed.
+    /// Charged for what was consumed, whoever paid it.
     pub spent: Nanos,
-    /// Owed: what was consumed beyond all funds. Zero or below; paid back by the next top-up.
+    /// Paid for subscriptions.
+    pub fees: Nanos,
+    /// Owed: what was consumed, refunded or disputed beyond all funds. Zero or below; the next money put in pays it
+    /// first.
     pub debt: Nanos,
-    /// Where money comes from: zero or below.
+    /// Where prepaid money comes from: zero or below, but for money that was taken back after it had been spent.
     pub funding: Nanos,
+    /// What subscriptions paid in place of the wallet: a source, zero or below.
+    pub plan: Nanos,
+    /// Where grants come from: zero or below; what expires goes back.
+    pub promotion: Nanos,
 }
 
 impl Legs {
+    /// The names of the pots, as the journal's columns have them and in the order of [`Legs::amounts`].
+    pub const NAMES: [&str; 9] =
+        ["available", "granted", "held", "spent", "fees", "debt", "funding", "plan", "promotion"];
+
+    /// The movements in the order of [`Legs::NAMES`].
+    pub fn amounts(&self) -> [Nanos; 9] {
+        let Self { available, granted, held, spent, fees, debt, funding, plan, promotion } = *self;
+        [available, granted, held, spent, fees, debt, funding, plan, promotion]
+    }
+
+    /// Movements from amounts in the order of [`Legs::NAMES`].
+    pub fn from_amounts(amounts: [Nanos; 9]) -> Self {
+        let [available, granted, held, spent, fees, debt, funding, plan, promotion] = amounts;
+        Self { available, granted, held, spent, fees, debt, funding, plan, promotion }
+    }
+
+    /// Both movements together, or `None` beyond 64 bits.
+    pub fn checked_add(&self, other: &Self) -> Option<Self> {
+        let (mut sums, others) = (self.amounts(), other.amounts());
+        for (sum, other) in sums.iter_mut().zip(others) {
+            *sum = sum.checked_add(other)?;
+        }
+        Some(Self::from_amounts(sums))
+    }
+
     /// Zero for a balanced entry.
     pub fn sum(&self) -> Nanos {
-        [self.available, self.held, self.spent, self.debt, self.funding].into_iter().sum()
+        self.amounts().into_iter().sum()
     }
 }
 
 /// Why money moved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
-    /// An operator put money in (or, below zero, took it out), with a note.
-    TopUp {
-        /// Who and why, for people.
-        note: Arc<str>,
-    },
+    /// Money came in or was taken out.
+    Fund(Fund),
     /// A request was admitted.
     Hold(Hold),
     /// A held request was priced by what it consumed.
@@ -62,6 +97,97 @@ pub enum Kind {
     Expire(Charge),
     /// Usage that arrived after its hold had expired.
     LateCharge(Charge),
+    /// A hold was made larger while its answer flowed.
+    Extend(Extension),
+    /// Promotional credit was given.
+    Grant(GrantGiven),
+    /// A grant expired, or an operator took back what was left of it.
+    GrantEnd(GrantEnded),
+    /// A subscription began, changed or ended, or its next cycle began.
+    Subscription(SubscriptionChange),
+    /// An operator set used quota back to nothing.
+    Reset(Reset),
+}
+
+impl Kind {
+    /// The hold that an entry of this kind ends.
+    pub fn resolves(&self) -> Option<Seq> {
+        match self {
+            Self::Settle(charge) | Self::Expire(charge) => Some(charge.hold),
+            Self::Void(release) => Some(release.hold),
+            _ => None,
+        }
+    }
+}
+
+/// Money that came in or was taken out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fund {
+    /// By which way.
+    pub origin: Origin,
+    /// Who did it: an operator's name, or the part of the gateway that acted.
+    pub by: Arc<str>,
+    /// Why, for people.
+    pub note: Arc<str>,
+    /// What this is the effect of, outside the ledger: at most one entry in the whole journal has it.
+    pub reference: Option<Arc<str>>,
+}
+
+/// The ways of money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// An operator put it in.
+    TopUp,
+    /// An operator corrected the balance.
+    Adjustment,
+    /// A redemption code.
+    Code,
+    /// A card was charged.
+    Card,
+    /// Money went back to who paid it.
+    Refund,
+    /// The payer's bank took it back until a dispute is decided.
+    Dispute,
+    /// The dispute was won.
+    DisputeWon,
+}
+
+impl Origin {
+    /// Every way.
+    pub const ALL: [Self; 7] = [
+        Self::TopUp,
+        Self::Adjustment,
+        Self::Code,
+        Self::Card,
+        Self::Refund,
+        Self::Dispute,
+        Self::DisputeWon,
+    ];
+
+    /// The name in the journal and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TopUp => "top_up",
+            Self::Adjustment => "adjustment",
+            Self::Code => "code",
+            Self::Card => "card",
+            Self::Refund => "refund",
+            Self::Dispute => "dispute",
+            Self::DisputeWon => "dispute_won",
+        }
+    }
+
+    /// The way of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|origin| origin.name() == name)
+    }
+
+    /// Outside, the money has left already: what is no longer there is owed. Everything else takes out at most what is
+    /// there.
+    pub fn has_left_already(self) -> bool {
+        matches!(self, Self::Refund | Self::Dispute)
+    }
 }
 
 /// The terms on which a request was admitted.
@@ -77,12 +203,61 @@ pub struct Hold {
     pub upstream: Arc<str>,
     /// The price version, pinned here.
     pub price: PriceId,
-    /// The most that it can cost.
+    /// What the account pays of that price, pinned here.
+    pub multiplier: Multiplier,
+    /// What is reserved.
     pub amount: Nanos,
     /// The usage behind that amount: prompt tokens as [`Usage`] input, the output cap as output.
     pub bound: Usage,
     /// When the sweeper may act.
     pub lease_until: Timestamp,
+    /// Where the amount comes from; empty means all of it from the wallet.
+    pub parts: Vec<Part>,
+    /// The counters of budgets that it is counted in.
+    pub counted: Arc<[Counted]>,
+}
+
+/// A part of a hold or charge, by where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Where from.
+    #[serde(rename = "f")]
+    pub source: Source,
+    /// How much.
+    #[serde(rename = "a", with = "super::raw")]
+    pub amount: Nanos,
+    /// Tokens that it takes from a subscription's allowance in tokens.
+    #[serde(rename = "t", default, skip_serializing_if = "is_zero")]
+    pub tokens: u64,
+}
+
+fn is_zero(tokens: &u64) -> bool {
+    *tokens == 0
+}
+
+/// Where the parts of a hold come from, in the order in which they are used up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Source {
+    /// A grant, by the entry that gave it.
+    #[serde(rename = "g")]
+    Grant(Seq),
+    /// The subscription, in that cycle and those windows: the cycle first, then each window of the plan.
+    #[serde(rename = "p")]
+    Plan(Vec<Period>),
+    /// The wallet.
+    #[serde(rename = "w")]
+    Wallet,
+}
+
+/// A counter of a budget that a hold is counted in: pinned, so that a settlement after a reset counts where the hold did.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Counted {
+    /// The budget.
+    pub budget: BudgetId,
+    /// What the counter is for, where a budget counts each key, end user … by itself; else empty.
+    pub subject: Arc<str>,
+    /// The period.
+    pub period: Period,
 }
 
 /// What a request consumed and cost.
@@ -96,16 +271,22 @@ pub struct Charge {
     pub model: Arc<str>,
     /// The price version that was pinned by the hold.
     pub price: PriceId,
+    /// What the account pays of that price, as pinned by the hold.
+    pub multiplier: Multiplier,
     /// What was consumed.
     pub usage: Usage,
     /// The service tier that the provider named, which decides the rates.
     pub service_tier: Option<Arc<str>>,
-    /// Price of that usage at the hold's price version.
+    /// Price of that usage at the hold's price version and multiplier.
     pub cost: Nanos,
     /// How the request ended.
     pub ending: Ending,
     /// The usage is the gateway's own count, because the upstream sent none.
     pub estimated: bool,
+    /// Who paid it; empty means the wallet (and debt, where that was not enough).
+    pub parts: Vec<Part>,
+    /// For a late charge, the counters of its hold; empty otherwise, because the hold names them.
+    pub counted: Arc<[Counted]>,
 }
 
 /// The end of a hold that cost nothing.
@@ -117,6 +298,128 @@ pub struct Release {
     pub key: KeyId,
     /// Why nothing was consumed.
     pub ending: Ending,
+}
+
+/// What a hold was enlarged by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Extension {
+    /// The hold.
+    pub hold: Seq,
+    /// The key that asked.
+    pub key: KeyId,
+    /// How much more is reserved.
+    pub amount: Nanos,
+    /// How many more answer tokens that pays for.
+    pub tokens: u64,
+    /// Where it comes from; empty means all of it from the wallet.
+    pub parts: Vec<Part>,
+}
+
+/// Promotional credit that was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantGiven {
+    /// From then on nothing of it can be held.
+    pub expires_at: Option<Timestamp>,
+    /// Who gave it.
+    pub by: Arc<str>,
+    /// Why, for people.
+    pub note: Arc<str>,
+    /// What this is the effect of, outside the ledger: at most one entry in the whole journal has it.
+    pub reference: Option<Arc<str>>,
+}
+
+/// The end of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantEnded {
+    /// The grant, by the entry that gave it.
+    pub grant: Seq,
+    /// The operator who took it back; `None` where it expired by itself.
+    pub by: Option<Arc<str>>,
+}
+
+/// A step in the life of a subscription, with the state that it leads to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionChange {
+    /// The step.
+    pub step: SubscriptionStep,
+    /// Who took it: a person, or the gateway's calendar.
+    pub by: Arc<str>,
+    /// What is paid for it.
+    pub fee: Nanos,
+    /// What is given back for it.
+    pub credit: Nanos,
+    /// The subscription from then on; `None` when it has ended.
+    pub state: Option<Box<Subscription>>,
+}
+
+/// The steps in the life of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubscriptionStep {
+    /// It began.
+    Started,
+    /// Its next cycle began, and was paid.
+    Renewed,
+    /// Its next cycle began, but the wallet did not cover the price: nothing can be drawn from it.
+    Unpaid,
+    /// The cycle was paid after all.
+    Paid,
+    /// Another plan from now on.
+    Changed,
+    /// Another plan from the next cycle on.
+    ChangeScheduled,
+    /// It will end with its cycle.
+    Cancelled,
+    /// It will not end with its cycle after all.
+    Resumed,
+    /// The fallback to the wallet was switched on or off.
+    FallbackSet,
+    /// It ended.
+    Ended,
+}
+
+impl SubscriptionStep {
+    /// A cycle begins with this step: what was used of the one before does not matter any more.
+    pub fn opens_cycle(self) -> bool {
+        matches!(self, Self::Started | Self::Renewed | Self::Unpaid)
+    }
+}
+
+/// Used quota that an operator set back to nothing. The cadence stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// Who did it.
+    pub by: Arc<str>,
+    /// Why, for people.
+    pub note: Arc<str>,
+    /// What was set back.
+    pub what: ResetOf,
+    /// What had been used of it and is forgiven.
+    pub forgiven: Tally,
+}
+
+/// What can be set back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetOf {
+    /// What a key has used of its quota.
+    Key(KeyId),
+    /// What was used of a budget in its period.
+    Budget(Counted),
+    /// What was used of a counter of the subscription: its cycle (0) or one of its windows (1 …), in that period.
+    Plan(u8, Period),
+}
+
+/// Amounts of everything that can be counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Money.
+    #[serde(with = "super::raw")]
+    pub money: Nanos,
+    /// Tokens, prompt and answer together.
+    pub tokens: u64,
+    /// Requests.
+    pub requests: u64,
 }
 
 /// How a request ended: recorded on every charge and release.
@@ -149,11 +452,13 @@ pub enum Ending {
     CrashedUnknown,
     /// The lease lapsed without an end.
     LeaseLapsed,
+    /// Funds covered no more of the answer: it was ended cleanly where they did.
+    FundsExhausted,
 }
 
 impl Ending {
     /// Every ending.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Complete,
         Self::ClientLeft,
         Self::UpstreamCut,
@@ -167,6 +472,7 @@ impl Ending {
         Self::Crashed,
         Self::CrashedUnknown,
         Self::LeaseLapsed,
+        Self::FundsExhausted,
     ];
 
     /// The name in the journal, the metrics and the API.
@@ -185,6 +491,7 @@ impl Ending {
             Self::Crashed => "crashed",
             Self::CrashedUnknown => "crashed_unknown",
             Self::LeaseLapsed => "lease_lapsed",
+            Self::FundsExhausted => "funds_exhausted",
         }
     }
 

@@ -4,19 +4,24 @@
 //! nothing: what they lack is added again from the rows after `progress.applied`.
 
 use crate::database::StoreError;
-use domain::ledger::{Charge, Entry, Kind, Legs};
+use crate::sql::{Connection, Transaction};
+use domain::ledger::{BudgetCounter, Change, Charge, Effect, Entry, Hold, Kind, Legs, Subscription};
 use domain::{AccountId, KeyId, Meter, Nanos, Seq, Timestamp};
-use rusqlite::{Connection, TransactionBehavior};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What has been committed since the folds were last written.
 pub(super) struct Folds {
-    balances: HashMap<AccountId, Legs>,
+    balances: HashMap<AccountId, (Legs, Seq)>,
+    days: HashMap<(AccountId, i64), (Legs, Seq)>,
     keys: HashMap<KeyId, KeyDelta>,
     daily: HashMap<(KeyId, i64, Arc<str>), Day>,
-    /// What each open hold reserved, to be given back when it is resolved.
-    open: HashMap<Seq, (Nanos, u64)>,
+    budgets: HashMap<(AccountId, BudgetCounter), CounterDelta>,
+    plan: HashMap<(AccountId, u8, Timestamp), CounterDelta>,
+    grants: HashMap<Seq, GrantDelta>,
+    subscriptions: HashMap<AccountId, Option<Box<Subscription>>>,
+    /// Every open hold as it was opened and extended: what it reserved is given back when it is resolved.
+    open: HashMap<Seq, Hold>,
     /// The same holds in order, for the oldest.
     order: BTreeSet<Seq>,
     /// The last entry in these sums.
@@ -25,11 +30,9 @@ pub(super) struct Folds {
 
 #[derive(Default)]
 struct KeyDelta {
-    used: i64,
-    held: i64,
-    used_tokens: i64,
-    held_tokens: i64,
-    requests: i64,
+    used: Change,
+    held: Change,
+    forgiven: Change,
     last_used_at: Option<Timestamp>,
 }
 
@@ -42,30 +45,72 @@ struct Day {
     cost: i64,
 }
 
+struct CounterDelta {
+    until: Timestamp,
+    used: Change,
+    held: Change,
+}
+
+#[derive(Default)]
+struct GrantDelta {
+    account: Option<AccountId>,
+    /// Set by the entry that gives it.
+    given: Option<(Nanos, Option<Timestamp>)>,
+    /// Set when an operator takes it back.
+    ended_at: Option<Timestamp>,
+    left: i64,
+    held: i64,
+}
+
+impl CounterDelta {
+    fn new(until: Timestamp) -> Self {
+        Self { until, used: Change::default(), held: Change::default() }
+    }
+
+    fn values(&self) -> [i64; 6] {
+        let Self { used, held, .. } = self;
+        [used.money, used.tokens, used.requests, held.money, held.tokens, held.requests]
+    }
+}
+
 impl Folds {
     /// Folds that continue at the stored place, with the holds that were open there.
     pub(super) fn new(applied: Seq) -> Self {
         Self {
             balances: HashMap::new(),
+            days: HashMap::new(),
             keys: HashMap::new(),
             daily: HashMap::new(),
+            budgets: HashMap::new(),
+            plan: HashMap::new(),
+            grants: HashMap::new(),
+            subscriptions: HashMap::new(),
             open: HashMap::new(),
             order: BTreeSet::new(),
             last: applied,
         }
     }
 
-    /// Knows a hold that was open at the stored place.
+    /// Knows a hold that was open at the stored place; its extensions follow by the same function.
     pub(super) fn restore_open(&mut self, entry: &Entry) {
-        if let Kind::Hold(hold) = &entry.kind {
-            self.open.insert(entry.seq, (hold.amount, hold.bound.total_tokens()));
-            self.order.insert(entry.seq);
+        match &entry.kind {
+            Kind::Hold(hold) => {
+                self.open.insert(entry.seq, hold.clone());
+                self.order.insert(entry.seq);
+            }
+            Kind::Extend(_) => self.enlarge(entry),
+            _ => {}
         }
     }
 
     /// The holds that are open, oldest first.
     pub(super) fn open_holds(&self) -> impl Iterator<Item = Seq> + '_ {
         self.order.iter().copied()
+    }
+
+    /// An open hold, with what it was extended by.
+    pub(super) fn open_hold(&self, seq: Seq) -> Option<&Hold> {
+        self.open.get(&seq)
     }
 
     /// There is something to write.
@@ -75,7 +120,8 @@ impl Folds {
 
     /// Rows that a write would touch.
     pub(super) fn len(&self) -> usize {
-        self.balances.len() + self.keys.len() + self.daily.len()
+        self.balances.len() + self.days.len() + self.keys.len() + self.daily.len() + self.budgets.len()
+            + self.plan.len() + self.grants.len()
     }
 
     /// The last entry in these sums.
@@ -86,57 +132,83 @@ impl Folds {
     /// Adds a committed entry.
     pub(super) fn add(&mut self, entry: &Entry) {
         self.last = entry.seq;
-        let pots = self.balances.entry(entry.account).or_default();
-        let legs = &entry.legs;
-        for (pot, leg) in [
-            (&mut pots.available, legs.available),
-            (&mut pots.held, legs.held),
-            (&mut pots.spent, legs.spent),
-            (&mut pots.debt, legs.debt),
-            (&mut pots.funding, legs.funding),
-        ] {
-            *pot = pot.checked_add(leg).expect("a second's movements of one account fit 64 bits");
-        }
+        self.add_legs(entry);
+        let ended = entry.kind.resolves().and_then(|hold| {
+            self.order.remove(&hold);
+            self.open.remove(&hold)
+        });
+        let extended = match &entry.kind {
+            Kind::Extend(extension) => self.open.get(&extension.hold).cloned(),
+            _ => None,
+        };
+        entry.effects(ended.as_ref().or(extended.as_ref()), &mut |effect| self.add_effect(entry, effect));
         match &entry.kind {
-            Kind::TopUp { .. } => {}
-            Kind::Hold(hold) => {
-                let tokens = hold.bound.total_tokens();
-                let key = self.keys.entry(hold.key).or_default();
-                key.held += hold.amount.0;
-                key.held_tokens += tokens as i64;
-                self.open.insert(entry.seq, (hold.amount, tokens));
-                self.order.insert(entry.seq);
+            Kind::Hold(_) => self.restore_open(entry),
+            Kind::Extend(_) => self.enlarge(entry),
+            Kind::Settle(charge) | Kind::LateCharge(charge) => self.count(entry, charge),
+            Kind::Expire(charge) if !charge.usage.is_zero() || charge.cost > Nanos::ZERO => self.count(entry, charge),
+            Kind::Grant(grant) => {
+                let delta = self.grants.entry(entry.seq).or_default();
+                delta.account = Some(entry.account);
+                delta.given = Some((entry.legs.granted, grant.expires_at));
             }
-            Kind::Void(release) => self.close(release.hold, release.key),
-            Kind::Settle(charge) => {
-                self.close(charge.hold, charge.key);
-                self.count(entry, charge);
+            Kind::GrantEnd(end) if end.by.is_some() => {
+                self.grants.entry(end.grant).or_default().ended_at = Some(entry.at);
             }
-            Kind::Expire(charge) => {
-                self.close(charge.hold, charge.key);
-                if !charge.usage.is_zero() || charge.cost > Nanos::ZERO {
-                    self.count(entry, charge);
-                }
+            Kind::Subscription(change) => {
+                self.subscriptions.insert(entry.account, change.state.clone());
             }
-            Kind::LateCharge(charge) => self.count(entry, charge),
+            _ => {}
         }
     }
 
-    fn close(&mut self, hold: Seq, key: KeyId) {
-        self.order.remove(&hold);
-        if let Some((amount, tokens)) = self.open.remove(&hold) {
-            let key = self.keys.entry(key).or_default();
-            key.held -= amount.0;
-            key.held_tokens -= tokens as i64;
+    fn add_legs(&mut self, entry: &Entry) {
+        let of_account = self.balances.entry(entry.account).or_default();
+        let of_day = self.days.entry((entry.account, entry.at.day())).or_default();
+        for (legs, last) in [of_account, of_day] {
+            *legs = legs.checked_add(&entry.legs).expect("a second's movements of one account fit 64 bits");
+            *last = entry.seq;
+        }
+    }
+
+    fn add_effect(&mut self, entry: &Entry, effect: Effect<'_>) {
+        match effect {
+            Effect::Key { key, used, held, forgiven } => {
+                let delta = self.keys.entry(key).or_default();
+                delta.used.add(used);
+                delta.held.add(held);
+                delta.forgiven.add(forgiven);
+            }
+            Effect::Budget { counted, used, held } => {
+                let of = (entry.account, BudgetCounter::of(counted));
+                let delta = self.budgets.entry(of).or_insert_with(|| CounterDelta::new(counted.period.end));
+                delta.used.add(used);
+                delta.held.add(held);
+            }
+            Effect::Plan { slot, period, used, held } => {
+                let of = (entry.account, slot, period.start);
+                let delta = self.plan.entry(of).or_insert_with(|| CounterDelta::new(period.end));
+                delta.used.add(used);
+                delta.held.add(held);
+            }
+            Effect::Grant { id, left, held } => {
+                let delta = self.grants.entry(id).or_default();
+                delta.left += left;
+                delta.held += held;
+            }
+        }
+    }
+
+    fn enlarge(&mut self, entry: &Entry) {
+        if let Kind::Extend(extension) = &entry.kind
+            && let Some(hold) = self.open.get_mut(&extension.hold)
+        {
+            hold.enlarge(extension.amount, extension.tokens, &extension.parts);
         }
     }
 
     fn count(&mut self, entry: &Entry, charge: &Charge) {
-        let key = self.keys.entry(charge.key).or_default();
-        key.used += charge.cost.0;
-        key.used_tokens += charge.usage.total_tokens() as i64;
-        key.requests += 1;
-        key.last_used_at = Some(entry.at);
+        self.keys.entry(charge.key).or_default().last_used_at = Some(entry.at);
         let day = self.daily.entry((charge.key, entry.at.day(), charge.model.clone())).or_insert(Day {
             account: entry.account,
             requests: 0,
@@ -154,49 +226,153 @@ impl Folds {
 
     /// Writes the sums in one transaction and forgets them. On an error they are kept.
     pub(super) fn write(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut balance = transaction.prepare_cached(
-                "insert into balances values (?1, ?2, ?3, ?4, ?5, ?6)
-                 on conflict (account) do update set
-                   available = available + excluded.available, held = held + excluded.held,
-                   spent = spent + excluded.spent, debt = debt + excluded.debt, funding = funding + excluded.funding",
-            )?;
-            for (account, legs) in &self.balances {
-                let Legs { available, held, spent, debt, funding } = legs;
-                balance.execute([account.0, available.0, held.0, spent.0, debt.0, funding.0])?;
-            }
-            let mut total = transaction.prepare_cached(
-                "insert into key_totals values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 on conflict (key) do update set
-                   used = used + excluded.used, held = held + excluded.held,
-                   used_tokens = used_tokens + excluded.used_tokens, held_tokens = held_tokens + excluded.held_tokens,
-                   requests = requests + excluded.requests,
-                   last_used_at = coalesce(excluded.last_used_at, last_used_at)",
-            )?;
-            for (key, d) in &self.keys {
-                let last = d.last_used_at.map(|at| at.0);
-                total.execute((key.0, d.used, d.held, d.used_tokens, d.held_tokens, d.requests, last))?;
-            }
-            let mut daily = transaction.prepare_cached(
-                "insert into usage_daily values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                 on conflict (key, day, model) do update set
-                   requests = requests + excluded.requests, input_tokens = input_tokens + excluded.input_tokens,
-                   cached_tokens = cached_tokens + excluded.cached_tokens,
-                   output_tokens = output_tokens + excluded.output_tokens, cost = cost + excluded.cost",
-            )?;
-            for ((key, day, model), d) in &self.daily {
-                daily.execute((key.0, day, &**model, d.account.0, d.requests, d.input, d.cached, d.output, d.cost))?;
-            }
-            let oldest = self.order.first().copied().unwrap_or(Seq(self.last.0 + 1));
-            transaction
-                .prepare_cached("update progress set applied = ?1, oldest_open = ?2")?
-                .execute([self.last.0, oldest.0])?;
-        }
+        let transaction = connection.transaction()?;
+        self.write_sums(&transaction)?;
+        self.write_counters(&transaction)?;
+        self.write_grants(&transaction)?;
+        self.write_subscriptions(&transaction)?;
+        let oldest = self.order.first().copied().unwrap_or(Seq(self.last.0 + 1));
+        transaction
+            .prepare_cached("update progress set applied = ?1, oldest_open = ?2")?
+            .execute([self.last.0, oldest.0])?;
         transaction.commit()?;
         self.balances.clear();
+        self.days.clear();
         self.keys.clear();
         self.daily.clear();
+        self.budgets.clear();
+        self.plan.clear();
+        self.grants.clear();
+        self.subscriptions.clear();
+        Ok(())
+    }
+
+    fn write_sums(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        const POTS: &str = "available = t.available + excluded.available, granted = t.granted + excluded.granted,
+            held = t.held + excluded.held, spent = t.spent + excluded.spent, fees = t.fees + excluded.fees,
+            debt = t.debt + excluded.debt, funding = t.funding + excluded.funding, plan = t.plan + excluded.plan,
+            promotion = t.promotion + excluded.promotion, last_seq = excluded.last_seq";
+        let mut balance = transaction.prepare_cached(&format!(
+            "insert into balances as t (account, available, granted, held, spent, fees, debt, funding, plan, promotion,
+                                        last_seq)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             on conflict (account) do update set {POTS}"
+        ))?;
+        for (account, (legs, last)) in &self.balances {
+            let [a, b, c, d, e, f, g, h, i] = legs.amounts().map(|pot| pot.0);
+            balance.execute([account.0, a, b, c, d, e, f, g, h, i, last.0])?;
+        }
+        let mut day = transaction.prepare_cached(&format!(
+            "insert into account_daily as t (account, day, available, granted, held, spent, fees, debt, funding, plan,
+                                             promotion, last_seq)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             on conflict (account, day) do update set {POTS}"
+        ))?;
+        for ((account, of), (legs, last)) in &self.days {
+            let [a, b, c, d, e, f, g, h, i] = legs.amounts().map(|pot| pot.0);
+            day.execute([account.0, *of, a, b, c, d, e, f, g, h, i, last.0])?;
+        }
+        let mut total = transaction.prepare_cached(
+            "insert into key_totals as t (key, used, held, used_tokens, held_tokens, requests, last_used_at, forgiven,
+                                          forgiven_tokens)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             on conflict (key) do update set
+               used = t.used + excluded.used, held = t.held + excluded.held,
+               used_tokens = t.used_tokens + excluded.used_tokens, held_tokens = t.held_tokens + excluded.held_tokens,
+               requests = t.requests + excluded.requests,
+               last_used_at = coalesce(excluded.last_used_at, t.last_used_at),
+               forgiven = t.forgiven + excluded.forgiven,
+               forgiven_tokens = t.forgiven_tokens + excluded.forgiven_tokens",
+        )?;
+        for (key, KeyDelta { used, held, forgiven, last_used_at }) in &self.keys {
+            let last = last_used_at.map(|at| at.0);
+            let (money, tokens) = (used.money, used.tokens);
+            let forgiven = (forgiven.money, forgiven.tokens);
+            total.execute((
+                key.0,
+                money,
+                held.money,
+                tokens,
+                held.tokens,
+                used.requests,
+                last,
+                forgiven.0,
+                forgiven.1,
+            ))?;
+        }
+        let mut daily = transaction.prepare_cached(
+            "insert into usage_daily as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             on conflict (key, day, model) do update set
+               requests = t.requests + excluded.requests, input_tokens = t.input_tokens + excluded.input_tokens,
+               cached_tokens = t.cached_tokens + excluded.cached_tokens,
+               output_tokens = t.output_tokens + excluded.output_tokens, cost = t.cost + excluded.cost",
+        )?;
+        for ((key, day, model), d) in &self.daily {
+            daily.execute((key.0, *day, &**model, d.account.0, d.requests, d.input, d.cached, d.output, d.cost))?;
+        }
+        Ok(())
+    }
+
+    fn write_counters(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        const SUMS: &str = "used_money = t.used_money + excluded.used_money,
+            used_tokens = t.used_tokens + excluded.used_tokens, used_requests = t.used_requests + excluded.used_requests,
+            held_money = t.held_money + excluded.held_money, held_tokens = t.held_tokens + excluded.held_tokens,
+            held_requests = t.held_requests + excluded.held_requests";
+        let mut budget = transaction.prepare_cached(&format!(
+            "insert into budget_counters as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             on conflict (account, budget, subject, starts_at) do update set {SUMS}"
+        ))?;
+        for ((account, of), delta) in &self.budgets {
+            let [a, b, c, d, e, f] = delta.values();
+            let (start, until) = (of.start.0, delta.until.0);
+            budget.execute((account.0, of.budget.0, &*of.subject, start, until, a, b, c, d, e, f))?;
+        }
+        let mut plan = transaction.prepare_cached(&format!(
+            "insert into plan_counters as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             on conflict (account, slot, starts_at) do update set {SUMS}"
+        ))?;
+        for ((account, slot, start), delta) in &self.plan {
+            let [a, b, c, d, e, f] = delta.values();
+            plan.execute([account.0, i64::from(*slot), start.0, delta.until.0, a, b, c, d, e, f])?;
+        }
+        Ok(())
+    }
+
+    fn write_grants(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        let mut given = transaction.prepare_cached(
+            "insert into grants (id, account, amount, remaining, held, expires_at) values (?1, ?2, ?3, 0, 0, ?4)",
+        )?;
+        let mut changed = transaction.prepare_cached(
+            "update grants set remaining = remaining + ?2, held = held + ?3, expires_at = coalesce(?4, expires_at)
+             where id = ?1",
+        )?;
+        for (id, GrantDelta { account, given: gift, ended_at, left, held }) in &self.grants {
+            if let (Some(account), Some((amount, expires_at))) = (account, gift) {
+                given.execute((id.0, account.0, amount.0, expires_at.map(|at| at.0)))?;
+            }
+            changed.execute((id.0, *left, *held, ended_at.map(|at| at.0)))?;
+        }
+        Ok(())
+    }
+
+    fn write_subscriptions(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        let mut kept = transaction.prepare_cached(
+            "insert into subscriptions (account, plan, state, cycle_ends_at) values (?1, ?2, ?3, ?4)
+             on conflict (account) do update set
+               plan = excluded.plan, state = excluded.state, cycle_ends_at = excluded.cycle_ends_at",
+        )?;
+        let mut ended = transaction.prepare_cached("delete from subscriptions where account = ?1")?;
+        for (account, state) in &self.subscriptions {
+            match state {
+                Some(state) => {
+                    let text = serde_json::to_string(state).expect("a subscription is always JSON");
+                    kept.execute((account.0, state.terms.plan.0, text, state.cycle.end.0))?;
+                }
+                None => {
+                    ended.execute([account.0])?;
+                }
+            }
+        }
         Ok(())
     }
 }

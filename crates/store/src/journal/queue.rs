@@ -13,14 +13,9 @@ use tokio::sync::oneshot;
 /// is bounded by the holds.
 const WAITING_MAX: usize = 65_536;
 
-/// Why an entry was not queued.
+/// Too much waits, the disk fails, or the journal is being closed: nothing more is queued now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// Too much waits, the disk fails, or the journal is being closed.
-    Busy,
-    /// Whoever makes the entry rejected it.
-    Rejected,
-}
+pub struct Full;
 
 /// A change that runs on the writer thread between groups.
 pub(super) type Change = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -81,21 +76,21 @@ impl Queue {
         }
     }
 
-    /// Queues the entry that `make` builds for its place and time, unless it rejects it. Times never run backwards, whatever the clock
-    /// does. `may_refuse` is for new holds: they are refused when the queue is full or the disk fails.
-    pub fn push(
+    /// Queues the entry that `make` builds for its place and time, unless it refuses. Times never run backwards, whatever
+    /// the clock does. `may_refuse` is for new holds: they are refused when the queue is full or the disk fails.
+    pub fn push<E: From<Full>>(
         &self,
         now: Timestamp,
         may_refuse: bool,
-        make: impl FnOnce(Seq, Timestamp) -> Result<Entry, ()>,
-    ) -> Result<Seq, Full> {
+        make: impl FnOnce(Seq, Timestamp) -> Result<Entry, E>,
+    ) -> Result<Seq, E> {
         let mut waiting = self.waiting.lock();
         let full = waiting.group.entries.len() >= WAITING_MAX || self.failing.load(Ordering::Relaxed);
         if may_refuse && (full || waiting.group.closing) {
-            return Err(Full::Busy);
+            return Err(Full.into());
         }
         let (seq, at) = (Seq(waiting.last_seq + 1), waiting.last_at.max(now));
-        let entry = make(seq, at).map_err(|()| Full::Rejected)?;
+        let entry = make(seq, at)?;
         (waiting.last_seq, waiting.last_at) = (seq.0, at);
         waiting.group.entries.push(entry);
         if waiting.since.is_none() {
@@ -164,7 +159,7 @@ impl Queue {
     pub(super) fn submit(&self, change: Change) -> Result<(), Full> {
         let mut waiting = self.waiting.lock();
         if waiting.group.closing || waiting.group.changes.len() >= WAITING_MAX {
-            return Err(Full::Busy);
+            return Err(Full);
         }
         waiting.group.changes.push(change);
         waiting.urgent = true;
@@ -175,7 +170,7 @@ impl Queue {
     pub(super) fn request_flush(&self, done: oneshot::Sender<()>) -> Result<(), Full> {
         let mut waiting = self.waiting.lock();
         if waiting.group.closing {
-            return Err(Full::Busy);
+            return Err(Full);
         }
         waiting.group.flushes.push(done);
         waiting.urgent = true;

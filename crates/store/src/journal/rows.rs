@@ -1,30 +1,68 @@
 //! Entries as rows of the `journal` table.
 
 use crate::database::StoreError;
-use domain::ledger::{Charge, Ending, Entry, Hold, Kind, Legs, Release};
-use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp, Usage};
+use crate::sql;
+use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release};
+use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Inserts one row; parameters in the order of [`Row::insert`].
+/// The columns of a row, in the order of [`Row::insert`] and [`Row::read`].
+pub(crate) const COLUMNS: &str = "seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding,
+    plan, promotion, key, hold, price, multiplier, lease_until, ending, estimated, usage, model, upstream, request,
+    service_tier, parts, counted, reference, detail";
+
+/// Inserts one row into SQLite.
 pub(super) const INSERT: &str = "
-    insert into journal (seq, at, kind, account, available, held, spent, debt, funding, key, hold, price,
-                         lease_until, ending, estimated, usage, model, upstream, request, service_tier, note)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+    insert into journal (seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding, plan,
+                         promotion, key, hold, price, multiplier, lease_until, ending, estimated, usage, model,
+                         upstream, request, service_tier, parts, counted, reference, detail)
+    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+            ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
 
 /// Selects the columns that [`Row::read`] expects, in its order. To be completed by a condition.
 pub(crate) const SELECT: &str = "
-    select seq, at, kind, account, available, held, spent, debt, funding, key, hold, price,
-           lease_until, ending, estimated, usage, model, upstream, request, service_tier, note
+    select seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding, plan, promotion, key,
+           hold, price, multiplier, lease_until, ending, estimated, usage, model, upstream, request, service_tier, parts,
+           counted, reference, detail
     from journal";
 
-const TOP_UP: i64 = 1;
+/// What takes the values of a row, column by column.
+pub(super) trait Bind {
+    /// Why a value is not taken.
+    type Error;
+    /// An integer for a column, counted from 1.
+    fn integer(&mut self, column: usize, value: i64) -> Result<(), Self::Error>;
+    /// A text for a column, counted from 1.
+    fn text(&mut self, column: usize, value: &str) -> Result<(), Self::Error>;
+}
+
+impl Bind for Statement<'_> {
+    type Error = rusqlite::Error;
+
+    fn integer(&mut self, column: usize, value: i64) -> Result<(), rusqlite::Error> {
+        self.raw_bind_parameter(column, value)
+    }
+
+    fn text(&mut self, column: usize, value: &str) -> Result<(), rusqlite::Error> {
+        self.raw_bind_parameter(column, value)
+    }
+}
+
+const FUND: i64 = 1;
 const HOLD: i64 = 2;
 const SETTLE: i64 = 3;
 const VOID: i64 = 4;
 const EXPIRE: i64 = 5;
 const LATE_CHARGE: i64 = 6;
+const EXTEND: i64 = 7;
+const GRANT: i64 = 8;
+const GRANT_END: i64 = 9;
+const SUBSCRIPTION: i64 = 10;
+const RESET: i64 = 11;
 
 /// Reads and writes rows.
 pub(crate) struct Row;
@@ -36,99 +74,125 @@ impl Row {
         entry: &Entry,
         text: &mut String,
     ) -> Result<(), rusqlite::Error> {
-        let Entry { seq, at, account, legs, kind } = entry;
-        let code = match kind {
-            Kind::TopUp { .. } => TOP_UP,
-            Kind::Hold(_) => HOLD,
-            Kind::Settle(_) => SETTLE,
-            Kind::Void(_) => VOID,
-            Kind::Expire(_) => EXPIRE,
-            Kind::LateCharge(_) => LATE_CHARGE,
-        };
         statement.clear_bindings();
-        let mut bind = |column: usize, value: i64| statement.raw_bind_parameter(column, value);
-        bind(1, seq.0)?;
-        bind(2, at.0)?;
-        bind(3, code)?;
-        bind(4, account.0)?;
-        let pots = [legs.available, legs.held, legs.spent, legs.debt, legs.funding];
-        for (column, pot) in (5..).zip(pots) {
-            bind(column, pot.0)?;
-        }
-        match kind {
-            Kind::TopUp { note } => statement.raw_bind_parameter(21, &**note)?,
-            Kind::Hold(hold) => {
-                bind(10, hold.key.0)?;
-                bind(12, hold.price.0)?;
-                bind(13, hold.lease_until.0)?;
-                write_usage(text, &hold.bound);
-                statement.raw_bind_parameter(16, text.as_str())?;
-                statement.raw_bind_parameter(17, &*hold.model)?;
-                statement.raw_bind_parameter(18, &*hold.upstream)?;
-                statement.raw_bind_parameter(19, &*hold.request)?;
-            }
-            Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge) => {
-                bind(10, charge.key.0)?;
-                bind(11, charge.hold.0)?;
-                bind(12, charge.price.0)?;
-                bind(14, charge.ending as i64)?;
-                bind(15, i64::from(charge.estimated))?;
-                write_usage(text, &charge.usage);
-                statement.raw_bind_parameter(16, text.as_str())?;
-                statement.raw_bind_parameter(17, &*charge.model)?;
-                if let Some(tier) = &charge.service_tier {
-                    statement.raw_bind_parameter(20, &**tier)?;
-                }
-            }
-            Kind::Void(release) => {
-                bind(10, release.key.0)?;
-                bind(11, release.hold.0)?;
-                bind(14, release.ending as i64)?;
-            }
-        }
+        Self::write(statement, entry, text)?;
         statement.raw_execute().map(|_| ())
     }
 
+    /// Gives the values of an entry's row. Columns without a value are not given.
+    pub(super) fn write<B: Bind>(to: &mut B, entry: &Entry, text: &mut String) -> Result<(), B::Error> {
+        let Entry { seq, at, account, previous, legs, kind } = entry;
+        to.integer(1, seq.0)?;
+        to.integer(2, at.0)?;
+        to.integer(3, code(kind))?;
+        to.integer(4, account.0)?;
+        to.integer(5, previous.0)?;
+        for (column, pot) in (6..).zip(legs.amounts()) {
+            to.integer(column, pot.0)?;
+        }
+        match kind {
+            Kind::Hold(hold) => {
+                to.integer(15, hold.key.0)?;
+                to.integer(17, hold.price.0)?;
+                write_multiplier(to, hold.multiplier)?;
+                to.integer(19, hold.lease_until.0)?;
+                write_usage(text, &hold.bound);
+                to.text(22, text)?;
+                to.text(23, &hold.model)?;
+                to.text(24, &hold.upstream)?;
+                to.text(25, &hold.request)?;
+                write_parts(to, text, &hold.parts)?;
+                write_counted(to, text, &hold.counted)?;
+            }
+            Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge) => {
+                to.integer(15, charge.key.0)?;
+                to.integer(16, charge.hold.0)?;
+                to.integer(17, charge.price.0)?;
+                write_multiplier(to, charge.multiplier)?;
+                to.integer(20, charge.ending as i64)?;
+                to.integer(21, i64::from(charge.estimated))?;
+                write_usage(text, &charge.usage);
+                to.text(22, text)?;
+                to.text(23, &charge.model)?;
+                if let Some(tier) = &charge.service_tier {
+                    to.text(26, tier)?;
+                }
+                write_parts(to, text, &charge.parts)?;
+                write_counted(to, text, &charge.counted)?;
+            }
+            Kind::Void(release) => {
+                to.integer(15, release.key.0)?;
+                to.integer(16, release.hold.0)?;
+                to.integer(20, release.ending as i64)?;
+            }
+            Kind::Extend(extension) => {
+                to.integer(15, extension.key.0)?;
+                to.integer(16, extension.hold.0)?;
+                write_usage(text, &Usage::tokens(0, extension.tokens));
+                to.text(22, text)?;
+                write_parts(to, text, &extension.parts)?;
+            }
+            Kind::Fund(fund) => write_detail(to, text, fund, fund.reference.as_deref())?,
+            Kind::Grant(grant) => write_detail(to, text, grant, grant.reference.as_deref())?,
+            Kind::GrantEnd(end) => write_detail(to, text, end, None)?,
+            Kind::Subscription(change) => write_detail(to, text, change, None)?,
+            Kind::Reset(reset) => write_detail(to, text, reset, None)?,
+        }
+        Ok(())
+    }
+
     /// Reads an entry from the columns of [`SELECT`].
-    pub(crate) fn read(row: &rusqlite::Row<'_>) -> Result<Entry, StoreError> {
+    pub(crate) fn read(row: sql::Row<'_>) -> Result<Entry, StoreError> {
         let seq = Seq(row.get(0)?);
         let damaged = |what: &str| StoreError::Damaged(format!("journal row {seq}: {what}"));
-        let nanos = |column| row.get(column).map(Nanos);
-        let legs =
-            Legs { available: nanos(4)?, held: nanos(5)?, spent: nanos(6)?, debt: nanos(7)?, funding: nanos(8)? };
+        let mut amounts = [Nanos::ZERO; 9];
+        for (column, amount) in (5..).zip(&mut amounts) {
+            *amount = Nanos(row.get(column)?);
+        }
+        let legs = Legs::from_amounts(amounts);
         let text = |column| row.get::<_, Arc<str>>(column);
-        let key = || row.get(9).map(KeyId);
-        let usage = || -> Result<Usage, StoreError> {
-            let json = row.get_ref(15)?.as_str().map_err(|_| damaged("usage is missing"))?;
-            serde_json::from_str(json).map_err(|error| damaged(&format!("usage: {error}")))
+        let key = || row.get(14).map(KeyId);
+        let hold = || row.get(15).map(Seq);
+        let usage = || read_json::<Usage>(&row, 21)?.ok_or_else(|| damaged("usage is missing"));
+        let parts = || Ok::<_, StoreError>(read_json::<Vec<Part>>(&row, 26)?.unwrap_or_default());
+        let counted = || read_counted(&row);
+        let multiplier = || match row.get::<_, Option<u32>>(17)? {
+            None => Ok(Multiplier::ONE),
+            Some(millionths) => Multiplier::from_millionths(millionths).ok_or_else(|| damaged("unknown multiplier")),
         };
         let ending = || -> Result<Ending, StoreError> {
-            let code: usize = row.get(13)?;
-            Ending::ALL.get(code).copied().ok_or_else(|| damaged("unknown ending"))
+            let code: i64 = row.get(19)?;
+            let ending = usize::try_from(code).ok().and_then(|code| Ending::ALL.get(code).copied());
+            ending.ok_or_else(|| damaged("unknown ending"))
         };
         let kind = match row.get::<_, i64>(2)? {
-            TOP_UP => Kind::TopUp { note: row.get::<_, Option<Arc<str>>>(20)?.unwrap_or_default() },
             HOLD => Kind::Hold(Hold {
                 key: key()?,
-                request: text(18)?,
-                model: text(16)?,
-                upstream: text(17)?,
-                price: PriceId(row.get(11)?),
+                request: text(24)?,
+                model: text(22)?,
+                upstream: text(23)?,
+                price: PriceId(row.get(16)?),
+                multiplier: multiplier()?,
                 amount: legs.held,
                 bound: usage()?,
-                lease_until: Timestamp(row.get(12)?),
+                lease_until: Timestamp(row.get(18)?),
+                parts: parts()?,
+                counted: counted()?,
             }),
             code @ (SETTLE | EXPIRE | LATE_CHARGE) => {
                 let charge = Charge {
-                    hold: Seq(row.get(10)?),
+                    hold: hold()?,
                     key: key()?,
-                    model: text(16)?,
-                    price: PriceId(row.get(11)?),
+                    model: text(22)?,
+                    price: PriceId(row.get(16)?),
+                    multiplier: multiplier()?,
                     usage: usage()?,
-                    service_tier: row.get(19)?,
+                    service_tier: row.get(25)?,
                     cost: legs.spent,
                     ending: ending()?,
-                    estimated: row.get::<_, i64>(14)? != 0,
+                    estimated: row.get::<_, i64>(20)? != 0,
+                    parts: parts()?,
+                    counted: counted()?,
                 };
                 match code {
                     SETTLE => Kind::Settle(charge),
@@ -136,11 +200,116 @@ impl Row {
                     _ => Kind::LateCharge(charge),
                 }
             }
-            VOID => Kind::Void(Release { hold: Seq(row.get(10)?), key: key()?, ending: ending()? }),
-            _ => return Err(damaged("unknown kind")),
+            VOID => Kind::Void(Release { hold: hold()?, key: key()?, ending: ending()? }),
+            EXTEND => Kind::Extend(Extension {
+                hold: hold()?,
+                key: key()?,
+                amount: legs.held,
+                tokens: usage()?.output_tokens(),
+                parts: parts()?,
+            }),
+            code => {
+                let missing = || damaged("detail is missing");
+                match code {
+                    FUND => Kind::Fund(read_json(&row, 29)?.ok_or_else(missing)?),
+                    GRANT => Kind::Grant(read_json(&row, 29)?.ok_or_else(missing)?),
+                    GRANT_END => Kind::GrantEnd(read_json(&row, 29)?.ok_or_else(missing)?),
+                    SUBSCRIPTION => Kind::Subscription(read_json(&row, 29)?.ok_or_else(missing)?),
+                    RESET => Kind::Reset(read_json(&row, 29)?.ok_or_else(missing)?),
+                    _ => return Err(damaged("unknown kind")),
+                }
+            }
         };
-        Ok(Entry { seq, at: Timestamp(row.get(1)?), account: AccountId(row.get(3)?), legs, kind })
+        let (account, previous) = (AccountId(row.get(3)?), Seq(row.get(4)?));
+        Ok(Entry { seq, at: Timestamp(row.get(1)?), account, previous, legs, kind })
     }
+}
+
+fn code(kind: &Kind) -> i64 {
+    match kind {
+        Kind::Fund(_) => FUND,
+        Kind::Hold(_) => HOLD,
+        Kind::Settle(_) => SETTLE,
+        Kind::Void(_) => VOID,
+        Kind::Expire(_) => EXPIRE,
+        Kind::LateCharge(_) => LATE_CHARGE,
+        Kind::Extend(_) => EXTEND,
+        Kind::Grant(_) => GRANT,
+        Kind::GrantEnd(_) => GRANT_END,
+        Kind::Subscription(_) => SUBSCRIPTION,
+        Kind::Reset(_) => RESET,
+    }
+}
+
+/// The list price is not written: it is the usual case.
+fn write_multiplier<B: Bind>(to: &mut B, multiplier: Multiplier) -> Result<(), B::Error> {
+    if multiplier == Multiplier::ONE { Ok(()) } else { to.integer(18, i64::from(multiplier.millionths())) }
+}
+
+fn write_parts<B: Bind>(to: &mut B, text: &mut String, parts: &[Part]) -> Result<(), B::Error> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    write_json(text, parts);
+    to.text(27, text)
+}
+
+/// A list of `[budget, start, end]` or `[budget, start, end, subject]`.
+fn write_counted<B: Bind>(to: &mut B, text: &mut String, counted: &[Counted]) -> Result<(), B::Error> {
+    if counted.is_empty() {
+        return Ok(());
+    }
+    text.clear();
+    for Counted { budget, subject, period: Period { start, end } } in counted {
+        let comma = if text.is_empty() { "[" } else { "," };
+        write!(text, "{comma}[{budget},{},{}", start.0, end.0).expect("writing to a string cannot fail");
+        if !subject.is_empty() {
+            let subject = serde_json::to_string(&**subject).expect("a text is always JSON");
+            write!(text, ",{subject}").expect("writing to a string cannot fail");
+        }
+        text.push(']');
+    }
+    text.push(']');
+    to.text(28, text)
+}
+
+fn read_counted(row: &sql::Row<'_>) -> Result<Arc<[Counted]>, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Written(BudgetId, Timestamp, Timestamp, #[serde(default)] Arc<str>);
+
+    let written = read_json::<Vec<Written>>(row, 27)?.unwrap_or_default();
+    let counted = written.into_iter().map(|Written(budget, start, end, subject)| Counted {
+        budget,
+        subject,
+        period: Period { start, end },
+    });
+    Ok(counted.collect())
+}
+
+fn write_detail<B: Bind>(
+    to: &mut B,
+    text: &mut String,
+    detail: &impl Serialize,
+    reference: Option<&str>,
+) -> Result<(), B::Error> {
+    if let Some(reference) = reference {
+        to.text(29, reference)?;
+    }
+    write_json(text, detail);
+    to.text(30, text)
+}
+
+fn write_json(text: &mut String, value: &(impl Serialize + ?Sized)) {
+    let mut bytes = std::mem::take(text).into_bytes();
+    bytes.clear();
+    serde_json::to_writer(&mut bytes, value).expect("the ledger's own types are always JSON");
+    *text = String::from_utf8(bytes).expect("JSON is always UTF-8");
+}
+
+fn read_json<T: DeserializeOwned>(row: &sql::Row<'_>, column: usize) -> Result<Option<T>, StoreError> {
+    let text: Option<Arc<str>> = row.get(column)?;
+    let parsed = text.map(|text| serde_json::from_str(&text)).transpose();
+    parsed.map_err(|error| StoreError::Damaged(format!("journal row {}: {error}", row.get::<_, i64>(0).unwrap_or(0))))
 }
 
 /// The same text that [`Usage`] serialises to, into a reused buffer.

@@ -1,0 +1,221 @@
+//! An account's subscription: what it is now, and what becomes of it.
+//!
+//! Pure functions from a state and a moment to the next state with what is paid and given back. How much of the
+//! allowance is used is not part of the state: counters of the book say that.
+
+use super::entry::{SubscriptionChange, SubscriptionStep, Tally};
+use crate::calendar::{Period, Zone};
+use crate::money::{Multiplier, Nanos};
+use crate::plan::{Allowance, PlanTerms};
+use crate::proration;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A subscription between two steps of its life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// The terms, as they were when the cycle began.
+    pub terms: Arc<PlanTerms>,
+    /// The time zone of its calendar.
+    pub zone: Zone,
+    /// What its cycles are counted from.
+    pub anchor: Timestamp,
+    /// The cycle that is open. It keeps its end whatever happens to time zones meanwhile. After a change within the
+    /// cycle it begins with the change.
+    pub cycle: Period,
+    /// What this cycle pays for.
+    pub allowance: Allowance,
+    /// What was paid for this cycle.
+    pub paid: Nanos,
+    /// The wallet pays when the allowance is used up.
+    pub fallback: bool,
+    /// It ends with its cycle.
+    pub ends: bool,
+    /// The plan from the next cycle on, if another.
+    pub next: Option<Arc<PlanTerms>>,
+    /// The cycle is not paid: nothing can be drawn from it.
+    pub unpaid: bool,
+}
+
+/// Why a step cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscriptionRefusal {
+    /// At most one subscription is active.
+    #[error("the account has a subscription already: change it, or cancel it first")]
+    Exists,
+    /// There is nothing to change.
+    #[error("the account has no subscription")]
+    Missing,
+    /// There is nothing to resume.
+    #[error("the subscription is not cancelled")]
+    NotCancelled,
+    /// It ends already.
+    #[error("the subscription is cancelled already; resume it first")]
+    Cancelled,
+    /// An unpaid cycle cannot be changed into another.
+    #[error("the cycle is not paid: top up first, or cancel")]
+    Unpaid,
+    /// Amounts beyond 64 bits.
+    #[error("the amounts of this plan are too large")]
+    Overflow,
+}
+
+type Step = Result<SubscriptionChange, SubscriptionRefusal>;
+
+impl Subscription {
+    /// Begins a subscription at `at`.
+    pub fn start(terms: Arc<PlanTerms>, zone: Zone, fallback: Option<bool>, by: Arc<str>, at: Timestamp) -> Step {
+        let cycle = terms.cycle.period(at, &zone, at);
+        let state = Self {
+            zone,
+            anchor: at,
+            cycle,
+            allowance: terms.allowance,
+            paid: terms.price,
+            fallback: fallback.unwrap_or(terms.fallback),
+            ends: false,
+            next: None,
+            unpaid: false,
+            terms,
+        };
+        Ok(state.stepped(SubscriptionStep::Started, by, state.paid, Nanos::ZERO))
+    }
+
+    /// Another plan from now on: what is left of the old one is given back, what is left of the cycle is paid for.
+    /// Both by the same shares, so that no sequence of changes gains anything (T-09).
+    pub fn change(&self, terms: Arc<PlanTerms>, used: Tally, by: Arc<str>, at: Timestamp) -> Step {
+        if self.unpaid {
+            return Err(SubscriptionRefusal::Unpaid);
+        }
+        let credit = self.refundable(used, at)?;
+        let same_cadence = terms.cycle == self.terms.cycle;
+        // One millisecond on, where two steps fall into one: the counters of two cycles are told apart by their start.
+        let begin = Timestamp(at.0.max(self.cycle.start.0 + 1));
+        let (anchor, cycle) = if same_cadence && begin < self.cycle.end {
+            (self.anchor, Period { start: begin, end: self.cycle.end })
+        } else {
+            (begin, terms.cycle.period(begin, &self.zone, begin))
+        };
+        let whole = terms.cycle.period(anchor, &self.zone, cycle.start);
+        let state = Self {
+            anchor,
+            cycle,
+            allowance: prorated(terms.allowance, whole, cycle.start)?,
+            paid: proration::fee(terms.price, whole, cycle.start).ok_or(SubscriptionRefusal::Overflow)?,
+            ends: false,
+            next: None,
+            terms,
+            ..self.clone()
+        };
+        Ok(state.stepped(SubscriptionStep::Changed, by, state.paid, credit))
+    }
+
+    /// Another plan from the next cycle on; the present one withdraws an earlier choice.
+    pub fn change_later(&self, terms: Arc<PlanTerms>, by: Arc<str>) -> Step {
+        let next = (*terms != *self.terms).then_some(terms);
+        let state = Self { next, ends: false, ..self.clone() };
+        Ok(state.stepped(SubscriptionStep::ChangeScheduled, by, Nanos::ZERO, Nanos::ZERO))
+    }
+
+    /// Ends with the cycle.
+    pub fn cancel(&self, by: Arc<str>) -> Step {
+        if self.ends {
+            return Err(SubscriptionRefusal::Cancelled);
+        }
+        let state = Self { ends: true, next: None, ..self.clone() };
+        Ok(state.stepped(SubscriptionStep::Cancelled, by, Nanos::ZERO, Nanos::ZERO))
+    }
+
+    /// Ends now; what is left of it is given back.
+    pub fn end(&self, used: Tally, by: Arc<str>, at: Timestamp) -> Step {
+        let credit = if self.unpaid { Nanos::ZERO } else { self.refundable(used, at)? };
+        Ok(SubscriptionChange { step: SubscriptionStep::Ended, by, fee: Nanos::ZERO, credit, state: None })
+    }
+
+    /// Goes on after all.
+    pub fn resume(&self, by: Arc<str>) -> Step {
+        if !self.ends {
+            return Err(SubscriptionRefusal::NotCancelled);
+        }
+        let state = Self { ends: false, ..self.clone() };
+        Ok(state.stepped(SubscriptionStep::Resumed, by, Nanos::ZERO, Nanos::ZERO))
+    }
+
+    /// Switches the fallback to the wallet.
+    pub fn set_fallback(&self, fallback: bool, by: Arc<str>) -> Step {
+        let state = Self { fallback, ..self.clone() };
+        Ok(state.stepped(SubscriptionStep::FallbackSet, by, Nanos::ZERO, Nanos::ZERO))
+    }
+
+    /// What the calendar asks for at `at`: the next cycle, the end, or the payment of what could not be paid before.
+    /// Cycles that passed without the gateway are not charged: nobody could use them (T-13).
+    pub fn due(&self, funds: Nanos, at: Timestamp) -> Option<SubscriptionChange> {
+        let by: Arc<str> = Arc::from("calendar");
+        if at >= self.cycle.end {
+            if self.ends || self.unpaid {
+                let (fee, credit) = (Nanos::ZERO, Nanos::ZERO);
+                return Some(SubscriptionChange { step: SubscriptionStep::Ended, by, fee, credit, state: None });
+            }
+            let terms = self.next.clone().unwrap_or_else(|| self.terms.clone());
+            let anchor = if terms.cycle == self.terms.cycle { self.anchor } else { self.cycle.end };
+            let unpaid = terms.price > funds;
+            let paid = if unpaid { Nanos::ZERO } else { terms.price };
+            // A fallback that the subscriber chose stays.
+            let cycle = terms.cycle.period(anchor, &self.zone, at);
+            let allowance = terms.allowance;
+            let state = Self { terms, anchor, cycle, allowance, paid, next: None, unpaid, ..self.clone() };
+            let step = if unpaid { SubscriptionStep::Unpaid } else { SubscriptionStep::Renewed };
+            return Some(state.stepped(step, by, paid, Nanos::ZERO));
+        }
+        if self.unpaid {
+            let whole = self.terms.cycle.period(self.anchor, &self.zone, at);
+            let begin = at.max(self.cycle.start);
+            let paid = proration::fee(self.terms.price, whole, begin).filter(|fee| *fee <= funds)?;
+            let allowance = prorated(self.terms.allowance, whole, begin).ok()?;
+            let state = Self { allowance, paid, unpaid: false, ..self.clone() };
+            return Some(state.stepped(SubscriptionStep::Paid, by, paid, Nanos::ZERO));
+        }
+        None
+    }
+
+    /// Something can be drawn from it at `at`.
+    pub fn is_usable(&self, at: Timestamp) -> bool {
+        !self.unpaid && self.cycle.contains(at)
+    }
+
+    /// What its subscriber pays of list prices.
+    pub fn multiplier(&self) -> Multiplier {
+        self.terms.multiplier
+    }
+
+    /// What is left of what was paid: by the time that is left and by the allowance that is left, whichever is less.
+    fn refundable(&self, used: Tally, at: Timestamp) -> Result<Nanos, SubscriptionRefusal> {
+        let (unused, allowed) = match self.allowance {
+            Allowance::Money(money) => (money.0.saturating_sub(used.money.0).max(0), money.0),
+            Allowance::Tokens(tokens) => {
+                let allowed = i64::try_from(tokens).map_err(|_| SubscriptionRefusal::Overflow)?;
+                let used = i64::try_from(used.tokens).unwrap_or(i64::MAX);
+                (allowed.saturating_sub(used).max(0), allowed)
+            }
+        };
+        proration::credit(self.paid, self.cycle, at, unused, allowed).ok_or(SubscriptionRefusal::Overflow)
+    }
+
+    fn stepped(&self, step: SubscriptionStep, by: Arc<str>, fee: Nanos, credit: Nanos) -> SubscriptionChange {
+        SubscriptionChange { step, by, fee, credit, state: Some(Box::new(self.clone())) }
+    }
+}
+
+/// The allowance for what is left of a cycle, rounded down.
+fn prorated(allowance: Allowance, whole: Period, from: Timestamp) -> Result<Allowance, SubscriptionRefusal> {
+    let overflow = SubscriptionRefusal::Overflow;
+    Ok(match allowance {
+        Allowance::Money(money) => Allowance::Money(proration::share_down(money, whole, from).ok_or(overflow)?),
+        Allowance::Tokens(tokens) => {
+            let tokens = i64::try_from(tokens).map_err(|_| overflow)?;
+            let share = proration::share_down(Nanos(tokens), whole, from).ok_or(overflow)?;
+            Allowance::Tokens(share.0.unsigned_abs())
+        }
+    })
+}
