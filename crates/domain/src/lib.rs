@@ -5,6 +5,7 @@
 //!
 //! Read [`ledger`] first: the life of a hold is what the rest of the product stands on.
 
+pub mod calendar;
 pub mod ids;
 pub mod ledger;
 pub mod money;
@@ -12,6 +13,7 @@ pub mod price;
 pub mod time;
 pub mod usage;
 
+pub use calendar::{Calendar, Cycle, Period, Window, Zone};
 pub use ids::{AccountId, KeyId, PriceId, Seq};
 pub use money::{Nanos, Rate};
 pub use time::Timestamp;
