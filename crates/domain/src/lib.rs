@@ -10,6 +10,7 @@ pub mod ids;
 pub mod ledger;
 pub mod money;
 pub mod price;
+pub mod proration;
 pub mod time;
 pub mod usage;
 
