@@ -205,7 +205,7 @@ mod tests {
     fn plan() -> impl Strategy<Value = Terms> {
         // Small numbers meet the rounding, great ones the width. Prices below and above the allowance's value.
         let amount = || prop_oneof![0..20i64, 0..5_000i64, 0..1_000_000_000_000_000i64];
-        (amount(), amount()).prop_map(|(price, allowance)| terms(price, allowance))
+        (prop_oneof![1 => Just(0i64), 3 => amount()], amount()).prop_map(|(price, allowance)| terms(price, allowance))
     }
 
     /// Often nothing, often everything.
@@ -240,7 +240,7 @@ mod tests {
             let mut now = cycle.start;
             let first = plans[0];
             let mut stay = Some(Stay { terms: first, since: now, fee: first.price(), allowance: first.allowance() });
-            let (mut net_all, mut consumed_all, mut held) = (0i128, 0i128, Vec::new());
+            let (mut net_all, mut bought, mut free, mut held) = (0i128, 0i128, 0i64, Vec::new());
             // At the end everything is left, so that no fee is forgotten and no credit either.
             for step in moves.iter().chain([&Move { wait: 0, consume: 0, to: None }]) {
                 now = now.plus_ms(Share { part: step.wait, whole: 1_000 }.of_rounded_down(cycle.remaining_ms(now)));
@@ -254,18 +254,20 @@ mod tests {
                         "allowance for less"
                     );
                     net_all += net;
-                    consumed_all += wide(consumed);
-                    held.push(terms);
+                    if terms.price() == Nanos::ZERO {
+                        free += consumed;
+                    } else {
+                        bought += wide(consumed);
+                        held.push(terms);
+                    }
                 }
                 stay = step.to.map(|index| {
                     let Entrance { fee, allowance } = plans[index].enter(cycle, now);
                     Stay { terms: plans[index], since: now, fee, allowance }
                 });
             }
-            // Entered within the cycle, a plan without a price gave nothing; as the first plan, its allowance once.
-            let free = if first.price() == Nanos::ZERO { wide(first.allowance()) } else { 0 };
-            let bought = (consumed_all - free).max(0);
-            let priced = held.iter().filter(|terms| terms.price() > Nanos::ZERO && terms.allowance() > 0);
+            prop_assert!(free <= if first.price() == Nanos::ZERO { first.allowance() } else { 0 }, "free allowance twice");
+            let priced = held.iter().filter(|terms| terms.allowance() > 0);
             let best = priced.max_by(|a, b| {
                 let rate = |a: &Terms, b: &Terms| wide(a.allowance()) * wide(b.price().0);
                 rate(a, b).cmp(&rate(b, a))

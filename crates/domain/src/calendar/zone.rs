@@ -91,13 +91,11 @@ impl Zone {
         match self.0.to_ambiguous_timestamp(wall).offset() {
             AmbiguousOffset::Unambiguous { offset } => at(offset),
             AmbiguousOffset::Fold { before, .. } => at(before),
-            AmbiguousOffset::Gap { before, after } => {
+            AmbiguousOffset::Gap { after, .. } => {
+                // By the later offset `wall` is an instant before the jump. Changes of mere names may come before it too.
                 let mut jump = at(after);
-                while let Some(next) = self.change_after(jump).filter(|&next| next <= at(before)) {
-                    jump = next;
-                    if self.local(jump) >= wall {
-                        break;
-                    }
+                while self.local(jump) < wall {
+                    jump = self.change_after(jump).expect("a gap ends with a change of the clock");
                 }
                 jump
             }
