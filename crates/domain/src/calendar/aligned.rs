@@ -53,7 +53,7 @@ impl Calendar {
         }
     }
 
-    /// No period lasts longer, whatever the clocks do; `None` for what never resets.
+    /// No period since 1970 lasts longer, whatever the clocks do; `None` for what never resets.
     pub const fn longest_ms(self) -> Option<i64> {
         match self {
             Self::Once => None,

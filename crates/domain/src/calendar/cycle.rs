@@ -58,8 +58,8 @@ impl Cycle {
         Period { start: anchored.boundary(index), end: anchored.boundary(index + 1) }
     }
 
-    /// No cycle lasts longer, whatever the clocks do: its greatest number of days, and eight hours by which clocks may be
-    /// put back. (The most since 1970 were seven, at Vostok in 1994.)
+    /// No cycle since 1970 lasts longer, whatever the clocks do: its greatest number of days, and eight hours by which
+    /// clocks may be put back. (The most since 1970 were seven, at Vostok in 1994.)
     pub const fn longest_ms(self) -> i64 {
         let days = match self {
             Self::Month => 31,

@@ -110,7 +110,7 @@ pub(super) fn number(date: Date) -> i64 {
 }
 
 /// The date that many days after 1970-01-01.
-pub(super) fn date_of(number: i64) -> Option<Date> {
+fn date_of(number: i64) -> Option<Date> {
     jiff::Span::new().try_days(number).ok().and_then(|days| EPOCH.checked_add(days).ok())
 }
 
