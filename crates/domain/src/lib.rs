@@ -16,7 +16,7 @@ pub mod proration;
 pub mod time;
 pub mod usage;
 
-pub use calendar::{Period, Zone};
+pub use calendar::{Calendar, Cycle, Period, Window, Zone};
 pub use ids::{AccountId, BudgetId, KeyId, PlanId, PriceId, ProjectId, Seq};
 pub use money::{Multiplier, Nanos, Rate};
 pub use time::Timestamp;

@@ -1,16 +1,16 @@
 //! Plans: what an account can subscribe to. An allowance per cycle, limits within the cycle, and a price.
 
-use crate::calendar::{Calendar, Cycle, Period, Zone};
+use crate::calendar::{Calendar, CalendarError, Cycle, Period, Window, Zone};
 use crate::ids::PlanId;
 use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Most windows of one plan.
 pub const WINDOWS_MAX: usize = 4;
-/// The longest window that begins with first use: a year.
-const SESSION_MS_MAX: i64 = 366 * 86_400_000;
 
 /// The terms of a plan. A subscription keeps a copy, so that changing a plan changes nobody's contract in silence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,12 +58,11 @@ pub struct WindowTerms {
     pub length: WindowLength,
 }
 
-/// How long a window is and when it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// How long a window is and when it begins. Text: `week`, or a length such as `5 hours`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowLength {
-    /// So many milliseconds from the first use after the one before has ended.
-    Session(i64),
+    /// From the first use after the one before has ended.
+    Session(Window),
     /// The week of the subscriber's calendar, from Monday.
     Week,
 }
@@ -77,6 +76,23 @@ impl Allowance {
     /// Nothing of that kind.
     pub fn is_nothing(self) -> bool {
         matches!(self, Self::Money(Nanos::ZERO) | Self::Tokens(0))
+    }
+
+    /// The amount in its own unit: nano-USD or tokens.
+    pub fn amount(self) -> i64 {
+        match self {
+            Self::Money(money) => money.0,
+            Self::Tokens(tokens) => i64::try_from(tokens).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// So much of the same kind; nothing rather than less.
+    #[must_use]
+    pub fn with_amount(self, amount: i64) -> Self {
+        match self {
+            Self::Money(_) => Self::Money(Nanos(amount.max(0))),
+            Self::Tokens(_) => Self::Tokens(amount.max(0).unsigned_abs()),
+        }
     }
 
     fn is_representable(self) -> bool {
@@ -103,25 +119,46 @@ impl PlanTerms {
             if !window.limit.is_representable() || window.limit.is_nothing() {
                 return Err(BadTerms("a window's limit is more than nothing and fits 64 bits"));
             }
-            if let WindowLength::Session(ms) = window.length
-                && !(1_000..=SESSION_MS_MAX).contains(&ms)
-            {
-                return Err(BadTerms("a window lasts from one second to 366 days"));
-            }
         }
         Ok(())
     }
 }
 
 impl WindowLength {
-    /// The window that `at` falls into, given the one before.
-    pub fn period(self, before: Option<Period>, zone: &Zone, at: Timestamp) -> Period {
+    /// The window that `at` falls into, given when the one before began.
+    pub fn period(self, before: Option<Timestamp>, zone: &Zone, at: Timestamp) -> Period {
         match self {
-            Self::Session(ms) => match before {
-                Some(open) if open.contains(at) => open,
-                _ => Period { start: at, end: at.plus_ms(ms) },
-            },
+            Self::Session(window) => window.session(before, at),
             Self::Week => Calendar::WEEK.period(zone, at),
         }
+    }
+}
+
+impl fmt::Display for WindowLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(window) => window.fmt(f),
+            Self::Week => f.write_str("week"),
+        }
+    }
+}
+
+impl FromStr for WindowLength {
+    type Err = CalendarError;
+
+    fn from_str(text: &str) -> Result<Self, CalendarError> {
+        if text == "week" { Ok(Self::Week) } else { text.parse().map(Self::Session) }
+    }
+}
+
+impl Serialize for WindowLength {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WindowLength {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }

@@ -29,6 +29,9 @@ pub struct Book {
     /// Grants that are not used up, soonest expiry first.
     grants: Vec<Grant>,
     subscription: Option<Box<Subscription>>,
+    /// The end of the last cycle of a plan that cost nothing: until then no other such plan gives anything, so that nobody
+    /// gets a new allowance by ending and beginning again.
+    free_until: Option<Timestamp>,
     /// What was used of the subscription: its cycle is slot 0, its windows follow. By the start of the period.
     plan: BTreeMap<(u8, Timestamp), Counter>,
     budgets: HashMap<BudgetCounter, Counter>,
@@ -159,9 +162,10 @@ impl Book {
         self.sort_grants();
     }
 
-    /// Puts back the subscription.
-    pub fn restore_subscription(&mut self, subscription: Subscription) {
-        self.subscription = Some(Box::new(subscription));
+    /// Puts back the subscription, and until when a plan that costs nothing has given its allowance.
+    pub fn restore_subscription(&mut self, subscription: Option<Subscription>, free_until: Option<Timestamp>) {
+        self.subscription = subscription.map(Box::new);
+        self.free_until = free_until;
     }
 
     /// Puts back what was used of the subscription.
@@ -215,6 +219,11 @@ impl Book {
     /// The subscription.
     pub fn subscription(&self) -> Option<&Subscription> {
         self.subscription.as_deref()
+    }
+
+    /// Until when a plan that costs nothing has given its allowance.
+    pub fn free_until(&self) -> Option<Timestamp> {
+        self.free_until
     }
 
     /// What was used of the subscription, by slot (0 is the cycle) and start of the period.
@@ -315,7 +324,7 @@ impl Book {
     fn window_period(&self, subscription: &Subscription, window: usize, at: Timestamp) -> Option<Period> {
         let slot = slot_of(window);
         let last = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX))).next_back();
-        let before = last.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        let before = last.map(|(&(_, start), _)| start);
         Some(subscription.terms.windows.get(window)?.length.period(before, &subscription.zone, at))
     }
 }
@@ -767,7 +776,10 @@ impl Book {
                 // What comes back from open holds is taken back as well.
                 self.grants.iter_mut().filter(|kept| kept.id == *grant).for_each(|kept| kept.expires_at = Some(entry.at));
             }
-            Kind::Subscription(change) => self.subscription = change.state.clone(),
+            Kind::Subscription(change) => {
+                self.free_until = self.free_until.max(change.free_until());
+                self.subscription.clone_from(&change.state);
+            }
             Kind::Hold(terms) => {
                 self.holds.insert(entry.seq, OpenHold { terms: terms.clone(), at: entry.at });
             }

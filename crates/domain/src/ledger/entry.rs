@@ -352,6 +352,14 @@ pub struct SubscriptionChange {
     pub state: Option<Box<Subscription>>,
 }
 
+impl SubscriptionChange {
+    /// Until when a plan that costs nothing gives its allowance by this step.
+    pub fn free_until(&self) -> Option<Timestamp> {
+        let state = self.state.as_ref().filter(|state| state.terms.price == Nanos::ZERO);
+        state.map(|state| state.cycle.end)
+    }
+}
+
 /// The steps in the life of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -56,22 +56,27 @@ pub enum SubscriptionRefusal {
     /// An unpaid cycle cannot be changed into another.
     #[error("the cycle is not paid: top up first, or cancel")]
     Unpaid,
-    /// Amounts beyond 64 bits.
-    #[error("the amounts of this plan are too large")]
-    Overflow,
 }
 
 type Step = Result<SubscriptionChange, SubscriptionRefusal>;
 
 impl Subscription {
-    /// Begins a subscription at `at`.
-    pub fn start(terms: Arc<PlanTerms>, zone: Zone, fallback: Option<bool>, by: Arc<str>, at: Timestamp) -> Step {
+    /// Begins a subscription at `at`. A plan that costs nothing gives nothing until `free_until`.
+    pub fn start(
+        terms: Arc<PlanTerms>,
+        zone: Zone,
+        fallback: Option<bool>,
+        by: Arc<str>,
+        free_until: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Step {
         let cycle = terms.cycle.period(at, &zone, at);
+        let given_before = terms.price == Nanos::ZERO && free_until.is_some_and(|until| at < until);
         let state = Self {
             zone,
             anchor: at,
             cycle,
-            allowance: terms.allowance,
+            allowance: if given_before { terms.allowance.with_amount(0) } else { terms.allowance },
             paid: terms.price,
             fallback: fallback.unwrap_or(terms.fallback),
             ends: false,
@@ -88,7 +93,7 @@ impl Subscription {
         if self.unpaid {
             return Err(SubscriptionRefusal::Unpaid);
         }
-        let credit = self.refundable(used, at)?;
+        let credit = self.refundable(used, at);
         let same_cadence = terms.cycle == self.terms.cycle;
         // One millisecond on, where two steps fall into one: the counters of two cycles are told apart by their start.
         let begin = Timestamp(at.0.max(self.cycle.start.0 + 1));
@@ -98,11 +103,12 @@ impl Subscription {
             (begin, terms.cycle.period(begin, &self.zone, begin))
         };
         let whole = terms.cycle.period(anchor, &self.zone, cycle.start);
+        let entrance = for_the_rest(&terms, whole, cycle.start);
         let state = Self {
             anchor,
             cycle,
-            allowance: prorated(terms.allowance, whole, cycle.start)?,
-            paid: proration::fee(terms.price, whole, cycle.start).ok_or(SubscriptionRefusal::Overflow)?,
+            allowance: terms.allowance.with_amount(entrance.allowance),
+            paid: entrance.fee,
             ends: false,
             next: None,
             terms,
@@ -129,7 +135,7 @@ impl Subscription {
 
     /// Ends now; what is left of it is given back.
     pub fn end(&self, used: Tally, by: Arc<str>, at: Timestamp) -> Step {
-        let credit = if self.unpaid { Nanos::ZERO } else { self.refundable(used, at)? };
+        let credit = if self.unpaid { Nanos::ZERO } else { self.refundable(used, at) };
         Ok(SubscriptionChange { step: SubscriptionStep::Ended, by, fee: Nanos::ZERO, credit, state: None })
     }
 
@@ -159,7 +165,7 @@ impl Subscription {
             }
             let terms = self.next.clone().unwrap_or_else(|| self.terms.clone());
             let anchor = if terms.cycle == self.terms.cycle { self.anchor } else { self.cycle.end };
-            let unpaid = terms.price > funds;
+            let unpaid = terms.price > funds.max(Nanos::ZERO);
             let paid = if unpaid { Nanos::ZERO } else { terms.price };
             // A fallback that the subscriber chose stays.
             let cycle = terms.cycle.period(anchor, &self.zone, at);
@@ -170,11 +176,13 @@ impl Subscription {
         }
         if self.unpaid {
             let whole = self.terms.cycle.period(self.anchor, &self.zone, at);
-            let begin = at.max(self.cycle.start);
-            let paid = proration::fee(self.terms.price, whole, begin).filter(|fee| *fee <= funds)?;
-            let allowance = prorated(self.terms.allowance, whole, begin).ok()?;
-            let state = Self { allowance, paid, unpaid: false, ..self.clone() };
-            return Some(state.stepped(SubscriptionStep::Paid, by, paid, Nanos::ZERO));
+            let entrance = for_the_rest(&self.terms, whole, at.max(self.cycle.start));
+            if entrance.fee > funds {
+                return None;
+            }
+            let allowance = self.terms.allowance.with_amount(entrance.allowance);
+            let state = Self { allowance, paid: entrance.fee, unpaid: false, ..self.clone() };
+            return Some(state.stepped(SubscriptionStep::Paid, by, entrance.fee, Nanos::ZERO));
         }
         None
     }
@@ -190,16 +198,15 @@ impl Subscription {
     }
 
     /// What is left of what was paid: by the time that is left and by the allowance that is left, whichever is less.
-    fn refundable(&self, used: Tally, at: Timestamp) -> Result<Nanos, SubscriptionRefusal> {
-        let (unused, allowed) = match self.allowance {
-            Allowance::Money(money) => (money.0.saturating_sub(used.money.0).max(0), money.0),
-            Allowance::Tokens(tokens) => {
-                let allowed = i64::try_from(tokens).map_err(|_| SubscriptionRefusal::Overflow)?;
-                let used = i64::try_from(used.tokens).unwrap_or(i64::MAX);
-                (allowed.saturating_sub(used).max(0), allowed)
-            }
+    /// `used` is what was charged and what is held.
+    fn refundable(&self, used: Tally, at: Timestamp) -> Nanos {
+        let used = match self.allowance {
+            Allowance::Money(_) => used.money.0,
+            Allowance::Tokens(_) => i64::try_from(used.tokens).unwrap_or(i64::MAX),
         };
-        proration::credit(self.paid, self.cycle, at, unused, allowed).ok_or(SubscriptionRefusal::Overflow)
+        let unused = self.allowance.amount().saturating_sub(used);
+        let stay = proration::Terms::new(self.paid, self.allowance.amount());
+        stay.map_or(Nanos::ZERO, |stay| stay.leave(self.cycle, at, unused))
     }
 
     fn stepped(&self, step: SubscriptionStep, by: Arc<str>, fee: Nanos, credit: Nanos) -> SubscriptionChange {
@@ -207,15 +214,9 @@ impl Subscription {
     }
 }
 
-/// The allowance for what is left of a cycle, rounded down.
-fn prorated(allowance: Allowance, whole: Period, from: Timestamp) -> Result<Allowance, SubscriptionRefusal> {
-    let overflow = SubscriptionRefusal::Overflow;
-    Ok(match allowance {
-        Allowance::Money(money) => Allowance::Money(proration::share_down(money, whole, from).ok_or(overflow)?),
-        Allowance::Tokens(tokens) => {
-            let tokens = i64::try_from(tokens).map_err(|_| overflow)?;
-            let share = proration::share_down(Nanos(tokens), whole, from).ok_or(overflow)?;
-            Allowance::Tokens(share.0.unsigned_abs())
-        }
-    })
+/// What the rest of a cycle costs and gives.
+fn for_the_rest(terms: &PlanTerms, whole: Period, from: Timestamp) -> proration::Entrance {
+    proration::Terms::new(terms.price, terms.allowance.amount())
+        .expect("a plan's terms were checked when it was made")
+        .enter(whole, from)
 }
