@@ -351,7 +351,7 @@ impl Book {
         self.within_quota(asked.key, limits, &needed, true)?;
         self.within_budgets(&limits.budgets, &needed)?;
         let split = self.fund(needed.money, needed.tokens, at)?;
-        Ok((split.hold_legs(needed.money), split.into_parts()))
+        Ok((split.hold_legs(), split.into_parts()))
     }
 
     /// Whether an open hold can be made larger by so much.
@@ -371,7 +371,7 @@ impl Book {
         self.within_quota(open.terms.key, limits, &needed, false)?;
         self.within_budgets(&limits.budgets, &needed)?;
         let split = self.fund(amount, tokens, at)?;
-        let legs = split.hold_legs(amount);
+        let legs = split.hold_legs();
         let extension = Extension { hold, key: open.terms.key, amount, tokens, parts: split.into_parts() };
         Ok((legs, Kind::Extend(extension)))
     }
@@ -719,7 +719,7 @@ impl Book {
         };
         let whole: i128 = split.parts().iter().map(|part| i128::from(part.amount.0)).sum();
         let sound = whole == i128::from(amount.0) && split.parts().iter().all(covers) && self.within_plan(&split);
-        sound.then(|| split.hold_legs(amount))
+        sound.then(|| split.hold_legs())
     }
 
     /// Each counter of the subscription has room for what the parts take of it.
@@ -884,13 +884,12 @@ impl Room {
 }
 
 impl Split {
-    /// The legs of holding these parts.
-    fn hold_legs(&self, amount: Nanos) -> Legs {
+    /// The legs of holding these parts. What the subscription is to pay is not money yet: its counters reserve it.
+    fn hold_legs(&self) -> Legs {
         Legs {
             available: Nanos(-self.wallet()),
             granted: Nanos(-self.granted()),
-            plan: Nanos(-self.plan()),
-            held: amount,
+            held: Nanos(self.wallet() + self.granted()),
             ..Legs::default()
         }
     }
@@ -916,8 +915,8 @@ fn charge_legs(held: Option<&Hold>, paid: &Split, cost: Nanos, debt: i64) -> Leg
     Legs {
         available: Nanos(back.wallet() - paid.wallet()),
         granted: Nanos(back.granted() - paid.granted()),
-        plan: Nanos(back.plan() - paid.plan()),
-        held: held.map_or(Nanos::ZERO, |terms| terms.amount.negated()),
+        plan: Nanos(-paid.plan()),
+        held: Nanos(-back.wallet() - back.granted()),
         spent: cost,
         debt: Nanos(-debt),
         ..Legs::default()

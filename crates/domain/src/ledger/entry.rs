@@ -33,7 +33,7 @@ pub struct Legs {
     pub available: Nanos,
     /// What is left of grants: promotional credit that expires.
     pub granted: Nanos,
-    /// Reserved for requests under way, wherever it came from.
+    /// Money that is reserved for requests under way, from the wallet and from grants.
     pub held: Nanos,
     /// Charged for what was consumed, whoever paid it.
     pub spent: Nanos,

@@ -2,7 +2,7 @@
 
 use crate::database::StoreError;
 use crate::sql;
-use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release};
+use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release, Source};
 use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
 use serde::Serialize;
@@ -173,7 +173,7 @@ impl Row {
                 upstream: text(23)?,
                 price: PriceId(row.get(16)?),
                 multiplier: multiplier()?,
-                amount: legs.held,
+                amount: whole(&legs, &parts()?),
                 bound: usage()?,
                 lease_until: Timestamp(row.get(18)?),
                 parts: parts()?,
@@ -204,7 +204,7 @@ impl Row {
             EXTEND => Kind::Extend(Extension {
                 hold: hold()?,
                 key: key()?,
-                amount: legs.held,
+                amount: whole(&legs, &parts()?),
                 tokens: usage()?.output_tokens(),
                 parts: parts()?,
             }),
@@ -223,6 +223,12 @@ impl Row {
         let (account, previous) = (AccountId(row.get(3)?), Seq(row.get(4)?));
         Ok(Entry { seq, at: Timestamp(row.get(1)?), account, previous, legs, kind })
     }
+}
+
+/// What a hold reserves: money, and what the subscription is to pay.
+fn whole(legs: &Legs, parts: &[Part]) -> Nanos {
+    let plan = parts.iter().filter(|part| matches!(part.source, Source::Plan(_))).map(|part| part.amount);
+    plan.fold(legs.held, |whole, part| Nanos(whole.0.saturating_add(part.0)))
 }
 
 fn code(kind: &Kind) -> i64 {

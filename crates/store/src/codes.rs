@@ -1,0 +1,219 @@
+//! Redemption codes: credit for whoever presents one.
+//!
+//! A code is kept as a digest, like a key: who reads the database cannot redeem. A redemption is one transaction that
+//! counts the use, notes who redeemed, and puts the credit on its way; the conditions stand in the statements, so that a
+//! hundred at once redeem a code exactly as often as it allows (M-27), and each account once.
+
+use crate::credits::{self, Credit, CreditKind};
+use crate::database::StoreError;
+use crate::secrets::Digest;
+use crate::sql::{Connection, OptionalExtension, Row, Transaction};
+use domain::ledger::Origin;
+use domain::time::DAY_MS;
+use domain::{AccountId, Nanos, Timestamp};
+use std::sync::Arc;
+
+/// Codes that can be made at once.
+pub const BATCH_MAX: u32 = 10_000;
+/// The most uses of one code.
+const USES_MAX: u32 = 1_000_000;
+/// The longest that a grant of a code can last.
+const GRANT_DAYS_MAX: u32 = 3_660;
+
+/// What codes are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCode {
+    /// A name for those that are made together.
+    pub batch: String,
+    /// What each gives.
+    pub amount: Nanos,
+    /// As a grant that lasts so many days from its redemption, instead of money in the wallet.
+    pub grant_days: Option<u32>,
+    /// How many accounts can redeem it.
+    pub uses: u32,
+    /// From then on nobody can.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A code without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Its id.
+    pub id: i64,
+    /// Enough of the text to tell it from others.
+    pub hint: String,
+    /// What was asked for when it was made.
+    pub terms: NewCode,
+    /// How many accounts have redeemed it.
+    pub used: u32,
+    /// It cannot be redeemed any more.
+    pub revoked: bool,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Why a code is not redeemed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRedeemed {
+    /// There is no such code; revoked and expired ones look the same to whoever guesses.
+    Unknown,
+    /// It has been redeemed as often as it can be.
+    UsedUp,
+    /// This account has redeemed it.
+    Twice,
+}
+
+impl NewCode {
+    /// Whether such codes can be made.
+    pub fn check(&self, now: Timestamp) -> Result<(), StoreError> {
+        let refused = |why: &str| Err(StoreError::Refused(why.to_owned()));
+        if self.amount <= Nanos::ZERO {
+            return refused("a code gives more than nothing");
+        }
+        if self.uses == 0 || self.uses > USES_MAX {
+            return refused("a code can be redeemed once to 1,000,000 times");
+        }
+        if self.grant_days.is_some_and(|days| days == 0 || days > GRANT_DAYS_MAX) {
+            return refused("a grant lasts 1 to 3,660 days");
+        }
+        if self.expires_at.is_some_and(|expiry| expiry <= now) {
+            return refused("a code expires in the future");
+        }
+        crate::accounts::checked_name(&self.batch).map(|_| ())
+    }
+}
+
+/// Keeps a code.
+pub fn create(
+    connection: &Connection,
+    new: &NewCode,
+    hint: &str,
+    digest: &Digest,
+    by: &str,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "insert into codes (digest, hint, batch, amount, grant_days, uses, expires_at, created_by, created_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) returning id",
+        )?
+        .query_row(
+            (
+                digest.as_slice(),
+                hint,
+                new.batch.trim(),
+                new.amount.0,
+                new.grant_days,
+                new.uses,
+                new.expires_at.map(|at| at.0),
+                by,
+                now.0,
+            ),
+            |row| row.get(0),
+        )?)
+}
+
+/// Redeems a code for an account. The credit is on its way when the transaction is durable; its reference is answered.
+pub fn redeem(
+    transaction: &Transaction<'_>,
+    digest: &Digest,
+    account: AccountId,
+    by: &str,
+    now: Timestamp,
+) -> Result<Result<Arc<str>, NotRedeemed>, StoreError> {
+    let found = transaction
+        .prepare_cached(
+            "select id, amount, grant_days, hint from codes
+             where digest = ?1 and status = 'active' and (expires_at is null or expires_at > ?2)",
+        )?
+        .query_row((digest.as_slice(), now.0), |row| {
+            let days: Option<u32> = row.get(2)?;
+            Ok((row.get::<_, i64>(0)?, Nanos(row.get(1)?), days, row.get::<_, String>(3)?))
+        })
+        .optional()?;
+    let Some((code, amount, grant_days, hint)) = found else { return Ok(Err(NotRedeemed::Unknown)) };
+    let noted = transaction
+        .prepare_cached(
+            "insert into redemptions (code, account, redeemed_at) values (?1, ?2, ?3) on conflict do nothing",
+        )?
+        .execute([code, account.0, now.0])?;
+    if noted == 0 {
+        return Ok(Err(NotRedeemed::Twice));
+    }
+    let counted = transaction
+        .prepare_cached("update codes set used = used + 1 where id = ?1 and used < uses")?
+        .execute([code])?;
+    if counted == 0 {
+        transaction
+            .prepare_cached("delete from redemptions where code = ?1 and account = ?2")?
+            .execute([code, account.0])?;
+        return Ok(Err(NotRedeemed::UsedUp));
+    }
+    let reference: Arc<str> = format!("code:{code}:{account}").into();
+    let kind = match grant_days {
+        None => CreditKind::Money(Origin::Code),
+        Some(days) => CreditKind::Grant(Some(now.plus_ms(i64::from(days) * DAY_MS))),
+    };
+    let credit = Credit {
+        reference: reference.clone(),
+        account,
+        kind,
+        amount,
+        note: format!("code {hint}").into(),
+        by: by.into(),
+    };
+    credits::enqueue(transaction, &credit, now)?;
+    Ok(Ok(reference))
+}
+
+const COLUMNS: &str =
+    "id, hint, batch, amount, grant_days, uses, used, expires_at, status, created_by, created_at";
+
+fn read(row: Row<'_>) -> Result<Code, StoreError> {
+    Ok(Code {
+        id: row.get(0)?,
+        hint: row.get(1)?,
+        terms: NewCode {
+            batch: row.get(2)?,
+            amount: Nanos(row.get(3)?),
+            grant_days: row.get(4)?,
+            uses: row.get(5)?,
+            expires_at: row.get::<_, Option<i64>>(7)?.map(Timestamp),
+        },
+        used: row.get(6)?,
+        revoked: row.get::<_, String>(8)? == "revoked",
+        created_by: row.get(9)?,
+        created_at: Timestamp(row.get(10)?),
+    })
+}
+
+/// Codes after `after`, of one batch or of all, at most `limit`, by id.
+pub fn list(connection: &Connection, batch: Option<&str>, after: i64, limit: u32) -> Result<Vec<Code>, StoreError> {
+    let condition = if batch.is_some() { "batch = ?3" } else { "coalesce(?3, '') = ''" };
+    let mut statement = connection.prepare_cached(&format!(
+        "select {COLUMNS} from codes where id > ?1 and {condition} order by id limit ?2"
+    ))?;
+    let mut rows = statement.query((after, limit, batch))?;
+    let mut codes = Vec::new();
+    while let Some(row) = rows.next()? {
+        codes.push(read(row)?);
+    }
+    Ok(codes)
+}
+
+/// Lets nobody redeem a code any more. False if there is none that could be.
+pub fn revoke(connection: &Connection, id: i64) -> Result<bool, StoreError> {
+    let changed = connection
+        .prepare_cached("update codes set status = 'revoked' where id = ?1 and status = 'active'")?
+        .execute([id])?;
+    Ok(changed > 0)
+}
+
+/// Lets nobody redeem any code of a batch any more. Returns how many that were.
+pub fn revoke_batch(connection: &Connection, batch: &str) -> Result<usize, StoreError> {
+    Ok(connection
+        .prepare_cached("update codes set status = 'revoked' where batch = ?1 and status = 'active'")?
+        .execute([batch])?)
+}
