@@ -387,9 +387,20 @@ pub enum SubscriptionStep {
 }
 
 impl SubscriptionStep {
-    /// A cycle begins with this step: what was used of the one before does not matter any more.
-    pub fn opens_cycle(self) -> bool {
-        matches!(self, Self::Started | Self::Renewed | Self::Unpaid)
+    /// What a statement calls it.
+    pub fn line(self) -> &'static str {
+        match self {
+            Self::Started => "plan_started",
+            Self::Renewed => "plan_renewed",
+            Self::Unpaid => "plan_unpaid",
+            Self::Paid => "plan_paid",
+            Self::Changed => "plan_changed",
+            Self::ChangeScheduled => "plan_change_scheduled",
+            Self::Cancelled => "plan_cancelled",
+            Self::Resumed => "plan_resumed",
+            Self::FallbackSet => "plan_fallback_set",
+            Self::Ended => "plan_ended",
+        }
     }
 }
 
