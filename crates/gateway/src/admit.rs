@@ -2,9 +2,9 @@
 
 use crate::catalog::Route;
 use crate::failure::{Case, Failure};
-use domain::ledger::{Hold, Quota, Refusal};
+use domain::ledger::{Headroom, Hold, Limits, Metric, Refusal};
 use domain::price::Bound;
-use domain::{Meter, Nanos, Timestamp, Usage};
+use domain::{Meter, Multiplier, Nanos, Timestamp, Usage};
 use protocol::openai::{Endpoint, Request};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,22 +60,25 @@ pub async fn admit(
             model: route.model.clone(),
             upstream: route.upstream.name.clone(),
             price: priced.id,
+            multiplier: Multiplier::ONE,
             amount,
             bound: usage,
             lease_until,
+            parts: Vec::new(),
+            counted: Arc::default(),
         })
     };
-    let (account, quota) = (caller.account.id, caller.key.quota);
+    let (account, limits) = (caller.account.id, Limits::quota(caller.key.quota));
     let whole = terms(cap)?;
-    let refusal = match ledger.hold(account, &whole, quota, now).await {
+    let refusal = match ledger.hold(account, &whole, &limits, now).await {
         Ok(hold) => return Ok(Admitted { hold, cap_to_set }),
         Err(HoldError::Refused(refusal)) => refusal,
         Err(error) => return Err(not_held(error)),
     };
     // The caller left the length open and funds do not cover the greatest: ask for what they do cover.
     if request.output_cap.is_none()
-        && let Some(smaller) = plan.affordable_cap(ledger, caller, quota).await.filter(|smaller| *smaller < cap)
-        && let Ok(hold) = ledger.hold(account, &terms(smaller)?, quota, now).await
+        && let Some(smaller) = plan.affordable_cap(ledger, caller, &limits, now).await.filter(|smaller| *smaller < cap)
+        && let Ok(hold) = ledger.hold(account, &terms(smaller)?, &limits, now).await
     {
         return Ok(Admitted { hold, cap_to_set: Some(smaller) });
     }
@@ -115,11 +118,11 @@ impl Plan<'_> {
     }
 
     /// The cap that funds allow, if it is worth asking for.
-    async fn affordable_cap(&self, ledger: &Ledger, caller: &Caller, quota: Quota) -> Option<u64> {
+    async fn affordable_cap(&self, ledger: &Ledger, caller: &Caller, limits: &Limits, now: Timestamp) -> Option<u64> {
         if self.request.endpoint == Endpoint::Embeddings {
             return None;
         }
-        let (money, tokens) = ledger.headroom(caller.account.id, caller.key.id, quota).await.ok()?;
+        let Headroom { money, tokens } = ledger.headroom(caller.account.id, caller.key.id, limits, now).await.ok()?;
         let without_output = self.bound(0);
         let left = money.0 - self.priced.price.bound(&without_output).ok()?.0;
         let rate = i128::from(self.priced.price.dearest_output(&without_output).nanos_per_million());
@@ -189,8 +192,62 @@ fn refused(refusal: Refusal, caller: &Caller) -> Failure {
                 ),
             )
         }
+        Refusal::Budget { budget, used, held, needed } => {
+            let amount = |count| amount(budget.metric, count);
+            let name = &budget.name;
+            (
+                "budget",
+                format!(
+                    "The budget \"{name}\" has {} left of {} ({} used, {} reserved); this request can take up to {}.{}",
+                    amount((budget.limit - used - held).max(0)),
+                    amount(budget.limit),
+                    amount(used),
+                    amount(held),
+                    amount(needed),
+                    resets(budget.counted.period.end),
+                ),
+            )
+        }
+        Refusal::Allowance { window, metric, left, needed, resets_at } => {
+            let of = window.map_or("this cycle".to_owned(), |window| format!("its {window}"));
+            (
+                "subscription",
+                format!(
+                    "The subscription of \"{account}\" has {} left of {of}; this request can take up to {}, and the \
+                     fallback to the wallet is off.{}",
+                    amount(metric, left),
+                    amount(metric, needed),
+                    resets(resets_at),
+                ),
+            )
+        }
+        Refusal::Unpaid { price, available } => (
+            "subscription",
+            format!(
+                "The subscription of \"{account}\" is not paid: a cycle costs ${price}, and the wallet has \
+                 ${available}. Top it up."
+            ),
+        ),
+        Refusal::NotOpen | Refusal::Forbidden(_) => ("wallet", "The ledger refuses this request.".to_owned()),
     };
     Failure::new(Case::QuotaExceeded { scope }, message)
+}
+
+/// An amount in words.
+fn amount(metric: Metric, count: i64) -> String {
+    match metric {
+        Metric::Money => format!("${}", Nanos(count)),
+        Metric::Tokens => format!("{count} tokens"),
+        Metric::Requests => format!("{count} requests"),
+    }
+}
+
+/// When there is more, in words, if ever.
+fn resets(at: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(at.0) {
+        Ok(at) if at < jiff::Timestamp::MAX => format!(" It resets at {at}."),
+        _ => " It does not reset by itself: ask for a larger one.".to_owned(),
+    }
 }
 
 /// What is billed beside tokens, as far as the model has a price for it.

@@ -7,8 +7,8 @@ use crate::accounts;
 use crate::database::{Database, Options, StoreError};
 use crate::ledger::Ledger;
 use crate::prices::{self, PriceSource};
-use domain::ledger::{Ending, Hold, Quota, Resolution};
-use domain::{KeyId, Nanos, PriceId, Timestamp, Usage};
+use domain::ledger::{Ending, Hold, Limits, Resolution};
+use domain::{KeyId, Multiplier, Nanos, PriceId, Timestamp, Usage};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,7 +67,7 @@ pub async fn measure(
             let terms = terms(KeyId(account.0), price);
             while !stop.load(Ordering::Relaxed) {
                 let hold =
-                    ledger.hold(account, &terms, Quota::default(), now).await.map_err(|_| StoreError::Unavailable)?;
+                    ledger.hold(account, &terms, &Limits::default(), now).await.map_err(|_| StoreError::Unavailable)?;
                 ledger.durable(hold.seq).await?;
                 if let crate::ledger::Resolved::Posted(seq) = ledger.resolve(hold, settlement(), now) {
                     ledger.durable(seq).await?;
@@ -106,6 +106,9 @@ fn terms(key: KeyId, price: PriceId) -> Hold {
         amount: Nanos(500_000),
         bound: Usage::tokens(300, 100),
         lease_until: Timestamp(i64::MAX),
+        multiplier: Multiplier::ONE,
+        parts: Vec::new(),
+        counted: Arc::default(),
     }
 }
 

@@ -103,7 +103,7 @@ impl Tally {
 
 impl Hold {
     /// Takes an extension into the terms: from then on the hold is as large as both.
-    pub(super) fn enlarge(&mut self, amount: Nanos, tokens: u64, parts: &[Part]) {
+    pub fn enlarge(&mut self, amount: Nanos, tokens: u64, parts: &[Part]) {
         let mut split = Split::of(&self.parts, self.amount);
         split.add_all(&Split::of(parts, amount));
         self.parts = split.into_parts();

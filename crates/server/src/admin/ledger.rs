@@ -37,9 +37,18 @@ pub struct VerifiedObject {
     /// What was charged in all, in USD.
     #[schema(value_type = String, example = "0.25")]
     pub charged: Nanos,
-    /// What can be held in all, in USD.
+    /// What is in all wallets, in USD.
     #[schema(value_type = String, example = "4.75")]
     pub available: Nanos,
+    /// What is left of all grants, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub granted: Nanos,
+    /// What was paid for subscriptions in all, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub fees: Nanos,
+    /// What subscriptions paid in place of wallets, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub plan: Nanos,
     /// What is owed in all, in USD.
     #[schema(value_type = String, example = "0.00")]
     pub owed: Nanos,
@@ -47,8 +56,9 @@ pub struct VerifiedObject {
 
 impl From<Verified> for VerifiedObject {
     fn from(verified: Verified) -> Self {
-        let Verified { entries, accounts, charges, estimated, open_holds, charged, available, owed } = verified;
-        Self { entries, accounts, charges, estimated, open_holds, charged, available, owed }
+        let Verified { entries, accounts, charges, estimated, open_holds, .. } = verified;
+        let Verified { charged, available, granted, fees, plan, owed, .. } = verified;
+        Self { entries, accounts, charges, estimated, open_holds, charged, available, granted, fees, plan, owed }
     }
 }
 

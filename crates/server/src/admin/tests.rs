@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::config::Config;
 use axum::Router;
 use axum::body::Body;
-use domain::ledger::{Ending, Hold, Quota, Resolution};
+use domain::ledger::{Ending, Hold, Limits, Resolution};
 use domain::{AccountId, KeyId, Nanos, PriceId, Usage};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -106,9 +106,12 @@ impl TestApp {
             price: PriceId(price),
             amount,
             bound: usage,
+            multiplier: domain::Multiplier::ONE,
+            parts: Vec::new(),
+            counted: Arc::default(),
             lease_until: now.plus_ms(60_000),
         };
-        let held = self.app.ledger.hold(AccountId(account), &terms, Quota::default(), now).await.unwrap();
+        let held = self.app.ledger.hold(AccountId(account), &terms, &Limits::default(), now).await.unwrap();
         let resolution =
             Resolution::Settle { usage, service_tier: None, cost: amount, ending: Ending::Complete, estimated: false };
         self.app.ledger.resolve(held, resolution, now);

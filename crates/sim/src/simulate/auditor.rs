@@ -251,18 +251,18 @@ impl State {
         }
         self.last = (seq, at);
         let legs = &entry.legs;
-        let pots = [legs.available, legs.held, legs.spent, legs.debt, legs.funding].map(|pot| i128::from(pot.0));
+        let pots = legs.amounts().map(|pot| i128::from(pot.0));
         if pots.iter().sum::<i128>() != 0 {
             return Err(format!("does not balance: {pots:?}"));
         }
         let sums = self.accounts.entry(entry.account.0).or_default();
-        sums.available += pots[0];
-        sums.held += pots[1];
+        sums.available += i128::from(legs.available.0);
+        sums.held += i128::from(legs.held.0);
         if sums.available < 0 || sums.held < 0 {
             return Err(format!("available {} held {}", sums.available, sums.held));
         }
         match &entry.kind {
-            Kind::TopUp { .. } => Ok(()),
+            Kind::Fund(_) => Ok(()),
             Kind::Hold(hold) => {
                 let amount = i128::from(hold.amount.0);
                 let key = self.keys.entry(hold.key).or_default();
@@ -286,6 +286,9 @@ impl State {
                     return Err("expired, but its request was alive".to_owned());
                 }
                 self.charge(charge)
+            }
+            Kind::Extend(_) | Kind::Grant(_) | Kind::GrantEnd(_) | Kind::Subscription(_) | Kind::Reset(_) => {
+                Err("nobody asked for it".to_owned())
             }
             Kind::LateCharge(_) => Err("a late charge, but nobody came back after an expiry".to_owned()),
             Kind::Void(release) => {

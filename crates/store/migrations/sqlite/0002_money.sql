@@ -106,12 +106,16 @@ create table grants (
 ) strict;
 
 create index grants_by_account on grants (account);
+create index grants_by_expiry on grants (expires_at) where remaining > 0;
 
+-- What became of each account's subscription; no state when it has ended. `free_until`: until then a plan that costs
+-- nothing has given its allowance.
 create table subscriptions (
   account integer primary key,
-  plan integer not null,
-  state text not null,
-  cycle_ends_at integer not null
+  plan integer,
+  state text,
+  cycle_ends_at integer,
+  free_until integer
 ) strict;
 
 create index subscriptions_by_cycle_end on subscriptions (cycle_ends_at);

@@ -19,7 +19,7 @@ pub(super) struct Folds {
     budgets: HashMap<(AccountId, BudgetCounter), CounterDelta>,
     plan: HashMap<(AccountId, u8, Timestamp), CounterDelta>,
     grants: HashMap<Seq, GrantDelta>,
-    subscriptions: HashMap<AccountId, Option<Box<Subscription>>>,
+    subscriptions: HashMap<AccountId, (Option<Box<Subscription>>, Option<Timestamp>)>,
     /// Every open hold as it was opened and extended: what it reserved is given back when it is resolved.
     open: HashMap<Seq, Hold>,
     /// The same holds in order, for the oldest.
@@ -103,14 +103,9 @@ impl Folds {
         }
     }
 
-    /// The holds that are open, oldest first.
-    pub(super) fn open_holds(&self) -> impl Iterator<Item = Seq> + '_ {
-        self.order.iter().copied()
-    }
-
-    /// An open hold, with what it was extended by.
-    pub(super) fn open_hold(&self, seq: Seq) -> Option<&Hold> {
-        self.open.get(&seq)
+    /// The holds that are open, oldest first, with what they were extended by.
+    pub(super) fn open_holds(&self) -> impl Iterator<Item = (Seq, &Hold)> {
+        self.order.iter().filter_map(|seq| Some((*seq, self.open.get(seq)?)))
     }
 
     /// There is something to write.
@@ -156,7 +151,9 @@ impl Folds {
                 self.grants.entry(end.grant).or_default().ended_at = Some(entry.at);
             }
             Kind::Subscription(change) => {
-                self.subscriptions.insert(entry.account, change.state.clone());
+                let (state, free_until) = self.subscriptions.entry(entry.account).or_default();
+                state.clone_from(&change.state);
+                *free_until = (*free_until).max(change.free_until());
             }
             _ => {}
         }
@@ -357,21 +354,18 @@ impl Folds {
 
     fn write_subscriptions(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
         let mut kept = transaction.prepare_cached(
-            "insert into subscriptions (account, plan, state, cycle_ends_at) values (?1, ?2, ?3, ?4)
+            "insert into subscriptions as t (account, plan, state, cycle_ends_at, free_until)
+             values (?1, ?2, ?3, ?4, ?5)
              on conflict (account) do update set
-               plan = excluded.plan, state = excluded.state, cycle_ends_at = excluded.cycle_ends_at",
+               plan = excluded.plan, state = excluded.state, cycle_ends_at = excluded.cycle_ends_at,
+               free_until = case when t.free_until > excluded.free_until or excluded.free_until is null
+                            then t.free_until else excluded.free_until end",
         )?;
-        let mut ended = transaction.prepare_cached("delete from subscriptions where account = ?1")?;
-        for (account, state) in &self.subscriptions {
-            match state {
-                Some(state) => {
-                    let text = serde_json::to_string(state).expect("a subscription is always JSON");
-                    kept.execute((account.0, state.terms.plan.0, text, state.cycle.end.0))?;
-                }
-                None => {
-                    ended.execute([account.0])?;
-                }
-            }
+        for (account, (state, free_until)) in &self.subscriptions {
+            let text = state.as_ref().map(|state| serde_json::to_string(state).expect("a subscription is always JSON"));
+            let plan = state.as_ref().map(|state| state.terms.plan.0);
+            let cycle_end = state.as_ref().map(|state| state.cycle.end.0);
+            kept.execute((account.0, plan, text, cycle_end, free_until.map(|at| at.0)))?;
         }
         Ok(())
     }

@@ -10,11 +10,6 @@ use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The columns of a row, in the order of [`Row::insert`] and [`Row::read`].
-pub(crate) const COLUMNS: &str = "seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding,
-    plan, promotion, key, hold, price, multiplier, lease_until, ending, estimated, usage, model, upstream, request,
-    service_tier, parts, counted, reference, detail";
-
 /// Inserts one row into SQLite.
 pub(super) const INSERT: &str = "
     insert into journal (seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding, plan,
@@ -58,7 +53,7 @@ const SETTLE: i64 = 3;
 const VOID: i64 = 4;
 const EXPIRE: i64 = 5;
 const LATE_CHARGE: i64 = 6;
-const EXTEND: i64 = 7;
+pub(super) const EXTEND: i64 = 7;
 const GRANT: i64 = 8;
 const GRANT_END: i64 = 9;
 const SUBSCRIPTION: i64 = 10;

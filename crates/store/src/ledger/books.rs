@@ -103,14 +103,15 @@ pub(super) fn read(connection: &Connection, account: AccountId) -> Result<(Book,
             expires_at: row.get::<_, Option<i64>>(3)?.map(Timestamp),
         });
     }
-    let state: Option<String> = connection
-        .prepare_cached("select state from subscriptions where account = ?1")?
-        .query_row([account.0], |row| row.get(0))
+    let kept: Option<(Option<String>, Option<i64>)> = connection
+        .prepare_cached("select state, free_until from subscriptions where account = ?1")?
+        .query_row([account.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    if let Some(state) = state {
-        let subscription: Subscription = serde_json::from_str(&state)
-            .map_err(|error| StoreError::Damaged(format!("the subscription of account {account}: {error}")))?;
-        book.restore_subscription(subscription);
+    if let Some((state, free_until)) = kept {
+        let subscription: Option<Subscription> = state.map(|state| serde_json::from_str(&state)).transpose().map_err(
+            |error| StoreError::Damaged(format!("the subscription of account {account}: {error}")),
+        )?;
+        book.restore_subscription(subscription, free_until.map(Timestamp));
     }
     let mut statement = connection.prepare_cached(
         "select slot, starts_at, ends_at, used_money, used_tokens, used_requests, held_money, held_tokens, held_requests

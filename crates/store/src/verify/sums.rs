@@ -218,18 +218,23 @@ fn compare_grants(connection: &Connection, books: &HashMap<AccountId, Book>) -> 
 
 fn compare_subscriptions(connection: &Connection, books: &HashMap<AccountId, Book>) -> Result<(), Difference> {
     let mut stored = BTreeMap::new();
-    let mut statement = connection.prepare("select account, state from subscriptions")?;
+    let mut statement = connection.prepare("select account, state, free_until from subscriptions")?;
     let mut rows = statement.scan([])?;
     while let Some(row) = rows.next()? {
-        let text: String = row.get(1)?;
         let account = AccountId(row.get(0)?);
-        let state: serde_json::Value = serde_json::from_str(&text)
+        let state: Option<String> = row.get(1)?;
+        let state: Option<serde_json::Value> = state
+            .map(|state| serde_json::from_str(&state))
+            .transpose()
             .map_err(|error| Difference::Found(format!("the subscription of account {account}: {error}")))?;
-        stored.insert(account, state);
+        stored.insert(account, (state, row.get::<_, Option<i64>>(2)?.map(Timestamp)));
     }
+    // An account that never had one has no row.
+    stored.retain(|_, kept| *kept != (None, None));
     let derived = books.iter().filter_map(|(&account, book)| {
-        let state = serde_json::to_value(book.subscription()?).expect("a subscription is always JSON");
-        Some((account, state))
+        let json = |state| serde_json::to_value(state).expect("a subscription is always JSON");
+        let kept = (book.subscription().map(json), book.free_until());
+        (kept != (None, None)).then_some((account, kept))
     });
     same("the subscription of account", &stored, &derived.collect())
 }
