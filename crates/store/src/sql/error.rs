@@ -85,7 +85,7 @@ impl PostgresError {
         Self { message: format!("no answer in time while it was to {what}"), code: None, ends_session: true }
     }
 
-    /// Another process may have taken over: this one's epoch is not the current one.
+    /// The session is over, for the given reason.
     pub(super) fn ended(message: &str) -> Self {
         Self { message: message.to_owned(), code: None, ends_session: true }
     }
