@@ -22,8 +22,8 @@ mod raw;
 mod subscription;
 
 pub use book::{Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, OpenHold, Unresolved, resolve_abandoned};
-pub use effect::{Change, Effect};
 pub use counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
+pub use effect::{Change, Effect};
 pub use entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,
     Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,

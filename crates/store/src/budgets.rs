@@ -125,8 +125,8 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// The budget of that id, unless deleted.
 pub fn by_id(connection: &Connection, id: BudgetId) -> Result<Option<KeptBudget>, StoreError> {
-    let mut statement = connection
-        .prepare_cached(&format!("select {COLUMNS} from budgets where id = ?1 and status = 'active'"))?;
+    let mut statement =
+        connection.prepare_cached(&format!("select {COLUMNS} from budgets where id = ?1 and status = 'active'"))?;
     let mut rows = statement.query([id.0])?;
     rows.next()?.map(read).transpose()
 }
@@ -157,9 +157,11 @@ pub fn change(
     }
     budget.limit = limit.unwrap_or(budget.limit);
     check(&budget)?;
-    connection
-        .prepare_cached("update budgets set name = ?2, most = ?3 where id = ?1")?
-        .execute((id.0, checked_name(&budget.name)?, budget.limit))?;
+    connection.prepare_cached("update budgets set name = ?2, most = ?3 where id = ?1")?.execute((
+        id.0,
+        checked_name(&budget.name)?,
+        budget.limit,
+    ))?;
     by_id(connection, id)
 }
 

@@ -168,8 +168,7 @@ pub fn redeem(
     Ok(Ok(reference))
 }
 
-const COLUMNS: &str =
-    "id, hint, batch, amount, grant_days, uses, used, expires_at, status, created_by, created_at";
+const COLUMNS: &str = "id, hint, batch, amount, grant_days, uses, used, expires_at, status, created_by, created_at";
 
 fn read(row: Row<'_>) -> Result<Code, StoreError> {
     Ok(Code {
@@ -192,9 +191,8 @@ fn read(row: Row<'_>) -> Result<Code, StoreError> {
 /// Codes after `after`, of one batch or of all, at most `limit`, by id.
 pub fn list(connection: &Connection, batch: Option<&str>, after: i64, limit: u32) -> Result<Vec<Code>, StoreError> {
     let condition = if batch.is_some() { "batch = ?3" } else { "coalesce(?3, '') = ''" };
-    let mut statement = connection.prepare_cached(&format!(
-        "select {COLUMNS} from codes where id > ?1 and {condition} order by id limit ?2"
-    ))?;
+    let mut statement = connection
+        .prepare_cached(&format!("select {COLUMNS} from codes where id > ?1 and {condition} order by id limit ?2"))?;
     let mut rows = statement.query((after, limit, batch))?;
     let mut codes = Vec::new();
     while let Some(row) = rows.next()? {

@@ -326,9 +326,9 @@ impl Ledger {
         let mut open = Vec::new();
         for shard in &self.shards {
             for (&account, kept) in shard.lock().iter() {
-                open.extend(kept.book.open_holds().map(|(seq, hold)| {
-                    (seq, account, hold.terms.price, hold.terms.multiplier)
-                }));
+                open.extend(
+                    kept.book.open_holds().map(|(seq, hold)| (seq, account, hold.terms.price, hold.terms.multiplier)),
+                );
             }
         }
         open.sort_unstable();

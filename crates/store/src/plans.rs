@@ -48,9 +48,11 @@ pub fn change(connection: &Connection, id: PlanId, terms: &PlanTerms) -> Result<
     if by_name(connection, &terms.name)?.is_some_and(|other| other.terms.plan != id) {
         return Err(StoreError::Refused(format!("a plan named {:?} exists already", terms.name)));
     }
-    connection
-        .prepare_cached("update plans set name = ?2, terms = ?3 where id = ?1")?
-        .execute((id.0, &*terms.name, json(&terms)))?;
+    connection.prepare_cached("update plans set name = ?2, terms = ?3 where id = ?1")?.execute((
+        id.0,
+        &*terms.name,
+        json(&terms),
+    ))?;
     by_id(connection, id)
 }
 

@@ -141,11 +141,7 @@ pub fn statement(
 }
 
 /// Everything until the end of the UTC day of `to`, and the last row of that time.
-fn until_end_of_day(
-    connection: &Connection,
-    account: AccountId,
-    to: Timestamp,
-) -> Result<(Legs, Seq), StoreError> {
+fn until_end_of_day(connection: &Connection, account: AccountId, to: Timestamp) -> Result<(Legs, Seq), StoreError> {
     let mut statement = connection.prepare_cached(
         "select available, granted, held, spent, fees, debt, funding, plan, promotion, last_seq
          from account_daily where account = ?1 and day <= ?2 order by day",

@@ -63,7 +63,13 @@ impl From<sql::Error> for Difference {
 /// Verifies everything. Run it in a transaction, so that rows and sums are of one moment.
 pub fn verify(connection: &Connection) -> Result<Verified, Difference> {
     let applied: i64 = connection.query_row("select applied from progress", [], |row| row.get(0))?;
-    let mut audit = Audit { connection, books: HashMap::new(), lasts: HashMap::new(), prices: HashMap::new(), sums: Sums::default() };
+    let mut audit = Audit {
+        connection,
+        books: HashMap::new(),
+        lasts: HashMap::new(),
+        prices: HashMap::new(),
+        sums: Sums::default(),
+    };
     let mut verified = Verified::default();
     let (mut last, mut last_at) = (Seq(0), Timestamp(i64::MIN));
     let mut statement = connection.prepare(&format!("{SELECT} order by seq"))?;

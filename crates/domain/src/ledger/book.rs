@@ -567,21 +567,13 @@ impl Book {
                 return Err(Refusal::Wallet { available: self.pots.available, needed });
             }
             let owed = Nanos(needed.0 - from_wallet.0);
-            let legs = Legs {
-                available: from_wallet.negated(),
-                debt: owed.negated(),
-                funding: needed,
-                ..Legs::default()
-            };
+            let legs =
+                Legs { available: from_wallet.negated(), debt: owed.negated(), funding: needed, ..Legs::default() };
             return self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"));
         }
         let repaid = amount.min(self.pots.debt.negated());
-        let legs = Legs {
-            available: Nanos(amount.0 - repaid.0),
-            debt: repaid,
-            funding: amount.negated(),
-            ..Legs::default()
-        };
+        let legs =
+            Legs { available: Nanos(amount.0 - repaid.0), debt: repaid, funding: amount.negated(), ..Legs::default() };
         self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"))
     }
 
@@ -663,10 +655,12 @@ impl Book {
         let wrong = |what| Broken::WrongTerms { seq, what };
         match &entry.kind {
             // The amount is the funding leg; how it splits is the rule.
-            Kind::Fund(fund) => {
-                self.fund_legs(fund.origin, entry.legs.funding.negated()).map_err(|_| wrong("more is taken out than is there"))
+            Kind::Fund(fund) => self
+                .fund_legs(fund.origin, entry.legs.funding.negated())
+                .map_err(|_| wrong("more is taken out than is there")),
+            Kind::Hold(terms) => {
+                self.covered(&terms.parts, terms.amount).ok_or(wrong("a source does not cover its part"))
             }
-            Kind::Hold(terms) => self.covered(&terms.parts, terms.amount).ok_or(wrong("a source does not cover its part")),
             Kind::Extend(extension) => {
                 self.open(extension.hold, extension.key, seq)?;
                 self.covered(&extension.parts, extension.amount).ok_or(wrong("a source does not cover its part"))
@@ -684,11 +678,9 @@ impl Book {
                     .map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
                 if decided == entry.kind { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
             }
-            Kind::Grant(_) => Ok(Legs {
-                granted: entry.legs.promotion.negated(),
-                promotion: entry.legs.promotion,
-                ..Legs::default()
-            }),
+            Kind::Grant(_) => {
+                Ok(Legs { granted: entry.legs.promotion.negated(), promotion: entry.legs.promotion, ..Legs::default() })
+            }
             Kind::GrantEnd(end) => {
                 let grant = self.grants.iter().find(|grant| grant.id == end.grant).ok_or(wrong("no such grant"))?;
                 Ok(grant_end(grant, end.by.clone()).0)
@@ -733,9 +725,7 @@ impl Book {
                     let counter = self.plan.get(&(slot, period.start)).copied().unwrap_or_default();
                     match limit {
                         Allowance::Money(limit) => part.amount.0 <= counter.left(Metric::Money, limit.0),
-                        Allowance::Tokens(limit) => {
-                            signed(part.tokens) <= counter.left(Metric::Tokens, signed(limit))
-                        }
+                        Allowance::Tokens(limit) => signed(part.tokens) <= counter.left(Metric::Tokens, signed(limit)),
                     }
                 })
         })
@@ -774,7 +764,10 @@ impl Book {
             }
             Kind::GrantEnd(GrantEnded { grant, by: Some(_) }) => {
                 // What comes back from open holds is taken back as well.
-                self.grants.iter_mut().filter(|kept| kept.id == *grant).for_each(|kept| kept.expires_at = Some(entry.at));
+                self.grants
+                    .iter_mut()
+                    .filter(|kept| kept.id == *grant)
+                    .for_each(|kept| kept.expires_at = Some(entry.at));
             }
             Kind::Subscription(change) => {
                 self.free_until = self.free_until.max(change.free_until());

@@ -157,13 +157,7 @@ impl Entry {
     }
 }
 
-fn reserve<'a>(
-    key: KeyId,
-    counted: &'a [Counted],
-    held: Change,
-    parts: &'a [Part],
-    tell: &mut impl FnMut(Effect<'a>),
-) {
+fn reserve<'a>(key: KeyId, counted: &'a [Counted], held: Change, parts: &'a [Part], tell: &mut impl FnMut(Effect<'a>)) {
     tell(Effect::Key { key, used: Change::NOTHING, held, forgiven: Change::NOTHING });
     for counted in counted {
         tell(Effect::Budget { counted, used: Change::NOTHING, held });

@@ -155,15 +155,8 @@ pub enum Origin {
 
 impl Origin {
     /// Every way.
-    pub const ALL: [Self; 7] = [
-        Self::TopUp,
-        Self::Adjustment,
-        Self::Code,
-        Self::Card,
-        Self::Refund,
-        Self::Dispute,
-        Self::DisputeWon,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::TopUp, Self::Adjustment, Self::Code, Self::Card, Self::Refund, Self::Dispute, Self::DisputeWon];
 
     /// The name in the journal and the API.
     pub fn name(self) -> &'static str {

@@ -149,7 +149,8 @@ impl Split {
             left -= given.money;
             left_tokens -= given.tokens;
         }
-        let beyond = Given { money: left, tokens: if left > 0 { tokens_for(tokens, left, cost).min(left_tokens) } else { 0 } };
+        let beyond =
+            Given { money: left, tokens: if left > 0 { tokens_for(tokens, left, cost).min(left_tokens) } else { 0 } };
         (paid, beyond)
     }
 }

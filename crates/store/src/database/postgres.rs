@@ -305,7 +305,7 @@ mod tests {
                 };
                 scratch.database.write(in_one)
             };
-            for sql in ["update journal set note = 'x'", "delete from journal"] {
+            for sql in ["update journal set request = 'x'", "delete from journal"] {
                 let refused = change(sql).await.unwrap_err().to_string();
                 assert!(refused.contains("journal rows are never"), "{refused}");
             }

@@ -115,8 +115,13 @@ impl Folds {
 
     /// Rows that a write would touch.
     pub(super) fn len(&self) -> usize {
-        self.balances.len() + self.days.len() + self.keys.len() + self.daily.len() + self.budgets.len()
-            + self.plan.len() + self.grants.len()
+        self.balances.len()
+            + self.days.len()
+            + self.keys.len()
+            + self.daily.len()
+            + self.budgets.len()
+            + self.plan.len()
+            + self.grants.len()
     }
 
     /// The last entry in these sums.

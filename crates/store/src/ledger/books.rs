@@ -2,9 +2,7 @@
 
 use crate::database::StoreError;
 use crate::sql::{Connection, OptionalExtension};
-use domain::ledger::{
-    Book, BudgetCounter, Counted, Counter, Grant, KeyTotals, Legs, Limits, Subscription, Tally,
-};
+use domain::ledger::{Book, BudgetCounter, Counted, Counter, Grant, KeyTotals, Legs, Limits, Subscription, Tally};
 use domain::{AccountId, KeyId, Nanos, Seq, Timestamp};
 
 /// What a book in memory does not know yet and a decision needs.
@@ -108,9 +106,10 @@ pub(super) fn read(connection: &Connection, account: AccountId) -> Result<(Book,
         .query_row([account.0], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     if let Some((state, free_until)) = kept {
-        let subscription: Option<Subscription> = state.map(|state| serde_json::from_str(&state)).transpose().map_err(
-            |error| StoreError::Damaged(format!("the subscription of account {account}: {error}")),
-        )?;
+        let subscription: Option<Subscription> = state
+            .map(|state| serde_json::from_str(&state))
+            .transpose()
+            .map_err(|error| StoreError::Damaged(format!("the subscription of account {account}: {error}")))?;
         book.restore_subscription(subscription, free_until.map(Timestamp));
     }
     let mut statement = connection.prepare_cached(
@@ -131,11 +130,7 @@ fn tally(row: &crate::sql::Row<'_>, column: usize) -> Result<Tally, StoreError> 
 }
 
 /// What a book is missing.
-pub(super) fn complete(
-    connection: &Connection,
-    account: AccountId,
-    missing: &Missing,
-) -> Result<Stored, StoreError> {
+pub(super) fn complete(connection: &Connection, account: AccountId, missing: &Missing) -> Result<Stored, StoreError> {
     let mut stored = Stored::default();
     if let Some(key) = missing.key {
         stored.key = Some((key, read_key_totals(connection, key)?));
@@ -185,11 +180,7 @@ pub(super) fn by_reference(connection: &Connection, reference: &str) -> Result<O
 }
 
 /// Accounts whose cycle has ended or whose grants have expired.
-pub(super) fn due_accounts(
-    connection: &Connection,
-    now: Timestamp,
-    limit: u32,
-) -> Result<Vec<AccountId>, StoreError> {
+pub(super) fn due_accounts(connection: &Connection, now: Timestamp, limit: u32) -> Result<Vec<AccountId>, StoreError> {
     let mut statement = connection.prepare_cached(
         "select account from subscriptions where cycle_ends_at <= ?1
          union select account from grants where expires_at <= ?1 and remaining > 0

@@ -249,7 +249,9 @@ where
         match stored.get(of) {
             Some(stored) if stored == sums => {}
             Some(stored) => {
-                return Err(Difference::Found(format!("{what} {of:?} is stored as {stored:?}, the rows give {sums:?}")));
+                return Err(Difference::Found(format!(
+                    "{what} {of:?} is stored as {stored:?}, the rows give {sums:?}"
+                )));
             }
             None => return Err(Difference::Found(format!("{what} {of:?} is not stored, the rows give {sums:?}"))),
         }
