@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod clock;
 pub mod counters;
 pub mod failure;
+pub mod learned;
 pub mod lifecycle;
 pub mod relay;
 pub mod settle;
