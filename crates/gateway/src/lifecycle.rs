@@ -252,7 +252,7 @@ impl Gateway {
         let admitted = admit(&self.ledger, caller, &request, &request_id, route, priced, now, lease_until).await?;
         let Admitted { hold, cap_to_set } = admitted;
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
-        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), hold);
+        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
 
         let forward = translate(&request, &body, route, cap_to_set);
         let exchange = Exchange {
