@@ -24,6 +24,8 @@ pub struct Learned {
     output: Cache<(KeyId, Arc<str>), Arc<Mutex<Running>>>,
     /// Models that were seen to produce tokens which their streams do not show.
     hiding: Cache<Arc<str>, ()>,
+    /// The most tokens of a prompt that a model reported, in thousandths of our count.
+    prompts: Cache<Arc<str>, u64>,
 }
 
 /// A running mean and mean deviation of which the newer values weigh more, as TCP keeps its round-trip times (RFC
@@ -49,7 +51,7 @@ impl Running {
 
 impl Default for Learned {
     fn default() -> Self {
-        Self { output: Cache::new(PAIRS_MAX), hiding: Cache::new(MODELS_MAX) }
+        Self { output: Cache::new(PAIRS_MAX), hiding: Cache::new(MODELS_MAX), prompts: Cache::new(MODELS_MAX) }
     }
 }
 
@@ -92,6 +94,19 @@ impl Learned {
         }
     }
 
+    /// Compares what was reported of a prompt with our count of its request.
+    pub fn prompted(&self, model: &Arc<str>, counted: u64, reported: u64) {
+        let thousandths = reported.saturating_mul(1_000).div_ceil(counted.max(1));
+        if self.prompt_thousandths(model).is_none_or(|known| known < thousandths) {
+            self.prompts.insert(model.clone(), thousandths);
+        }
+    }
+
+    /// The most tokens of a prompt that the model was seen to report, in thousandths of our count.
+    pub fn prompt_thousandths(&self, model: &Arc<str>) -> Option<u64> {
+        self.prompts.get(model)
+    }
+
     /// A model that was seen to produce tokens which its streams do not show.
     pub fn is_hiding(&self, model: &Arc<str>) -> bool {
         self.hiding.get(model).is_some()
@@ -121,6 +136,16 @@ mod tests {
         assert!(learned.usual(KEY, &model).unwrap() >= 900, "an outlier widens it at once");
         assert_eq!(learned.usual(KeyId(2), &model), None, "what another key gets tells nothing");
         assert_eq!(learned.usual(KEY, &Arc::from("other")), None);
+    }
+
+    #[test]
+    fn the_worst_count_of_a_prompt_is_remembered() {
+        let (learned, model) = (Learned::default(), Arc::from("m"));
+        assert_eq!(learned.prompt_thousandths(&model), None);
+        for (counted, reported, thousandths) in [(100, 80, 800), (100, 125, 1_250), (100, 90, 1_250), (0, 3, 3_000)] {
+            learned.prompted(&model, counted, reported);
+            assert_eq!(learned.prompt_thousandths(&model), Some(thousandths));
+        }
     }
 
     #[test]

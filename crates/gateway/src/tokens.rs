@@ -91,7 +91,7 @@ fn vocabulary(model: &str) -> Vocabulary {
 }
 
 /// Whether our vocabularies count the model's text as its provider does.
-fn has_own_vocabulary(model: &str) -> bool {
+pub fn has_own_vocabulary(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     ["gpt-", "chatgpt-", "o1", "o3", "o4", "text-embedding-"].iter().any(|prefix| name.starts_with(prefix))
 }

@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub audio_out: bool,
     /// The answer can hold images.
     pub images_out: bool,
+    /// The model is asked to think, which it may do unseen.
+    pub reasons: bool,
     /// The model may search the web, for a fee.
     pub web_search: bool,
     /// The field `models` names other models, which some resellers serve in place of `model`.
@@ -110,6 +112,10 @@ enum Field {
     WebSearchOptions,
     SearchParameters,
     EnableSearch,
+    Reasoning,
+    ReasoningEffort,
+    Thinking,
+    EnableThinking,
     Models,
     User,
     SafetyIdentifier,
@@ -117,7 +123,7 @@ enum Field {
 }
 
 impl Field {
-    const COUNT: usize = 23;
+    const COUNT: usize = 27;
 
     const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Model, "model"),
@@ -139,6 +145,10 @@ impl Field {
         (Self::WebSearchOptions, "web_search_options"),
         (Self::SearchParameters, "search_parameters"),
         (Self::EnableSearch, "enable_search"),
+        (Self::Reasoning, "reasoning"),
+        (Self::ReasoningEffort, "reasoning_effort"),
+        (Self::Thinking, "thinking"),
+        (Self::EnableThinking, "enable_thinking"),
         (Self::Models, "models"),
         (Self::User, "user"),
         (Self::SafetyIdentifier, "safety_identifier"),
@@ -258,6 +268,9 @@ impl<'a> Request<'a> {
             web_search: fields.given(Field::WebSearchOptions).is_some()
                 || fields.given(Field::SearchParameters).is_some()
                 || fields.given(Field::EnableSearch).is_some_and(|json| json != "false"),
+            reasons: [Field::Reasoning, Field::ReasoningEffort, Field::Thinking, Field::EnableThinking]
+                .into_iter()
+                .any(|field| fields.given(field).is_some_and(|json| !matches!(json, "false" | "\"none\""))),
             names_other_models: fields.given(Field::Models).is_some(),
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
             end_user: labels::end_user(&fields, &metadata)?,
