@@ -62,6 +62,8 @@ pub struct Terms {
     pub cap_to_set: Option<u64>,
     /// The most answer tokens over all choices, if the hold is to grow while the stream flows.
     pub extends_to: Option<u64>,
+    /// Our own count of the request, if the prompt's part was held by it.
+    pub prompt_counted: Option<u64>,
 }
 
 /// What can be held for a request now: the least of all that it draws on.
@@ -291,7 +293,7 @@ impl Asking<'_> {
             let message = "The most that this request can cost is beyond any account. Lower max_tokens or n.";
             Failure::new(Case::BadRequest, message).param(self.request.cap_field.map(|field| field.name()))
         })?;
-        Ok(Terms { bound, amount, cap_to_set, extends_to: None })
+        Ok(Terms { bound, amount, cap_to_set, extends_to: None, prompt_counted: prompt.counted })
     }
 
     fn price(&self, bound: &Bound) -> Option<Nanos> {

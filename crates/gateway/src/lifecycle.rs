@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::usage::{COUNT_MAX, Usage};
-use domain::{AccountId, Meter, Nanos};
+use domain::{AccountId, KeyId, Meter, Nanos};
 use http::{HeaderMap, StatusCode, header};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
 use std::collections::HashSet;
@@ -136,6 +136,10 @@ pub(crate) struct Exchange {
     /// What this upstream is known to add to prompts of this model.
     prompt_added: Arc<AtomicU64>,
     web_search: bool,
+    /// Who asked, for how many choices, and what our count of the request was: for learning from the answer.
+    key: KeyId,
+    choices: u64,
+    prompt_counted: Option<u64>,
     /// The caller's body, if it is short enough to be kept, and its length.
     prompt: Option<Bytes>,
     prompt_bytes: usize,
@@ -268,6 +272,9 @@ impl Gateway {
             bound: held.bound(),
             prompt_added: route.prompt_added.clone(),
             web_search: request.web_search,
+            key: caller.key.id,
+            choices: request.choices,
+            prompt_counted: terms.prompt_counted,
             // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
             prompt_bytes: body.len(),
@@ -329,6 +336,7 @@ impl Gateway {
             }
         };
         let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
+        self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
             held.void(Ending::GatewayFault);
             return Err(store_unavailable(error.to_string()));
@@ -413,6 +421,26 @@ impl Gateway {
             produced.push(&openai::produced_text(body), &self.tokenizers, &exchange.upstream_model);
         }
         (self.counted(exchange, &completion.usage, produced).await, true)
+    }
+
+    /// Takes note of what a complete answer needed, and of how much of it was `seen` in its stream.
+    pub(crate) fn learn(&self, exchange: &Exchange, usage: &Usage, estimated: bool, seen: Option<u64>) {
+        let Exchange { model, endpoint, key, choices, output_cap, prompt_counted, .. } = exchange;
+        if *endpoint != Endpoint::Embeddings {
+            let each = usage.output_tokens() / choices;
+            // An answer that ran into the gateway's own cap would have been longer.
+            let was_cut = output_cap.is_some_and(|cap| each + 1 >= cap);
+            self.learned.answered(*key, model, if was_cut { each * 2 } else { each });
+        }
+        if estimated {
+            return;
+        }
+        if let Some(seen) = seen {
+            self.learned.compare(model, usage.output_tokens(), seen);
+        }
+        if let Some(counted) = *prompt_counted {
+            self.learned.prompted(model, counted, usage.input_tokens());
+        }
     }
 
     /// The gateway's own count: what the upstream reported where that can be believed, the rest counted, and nothing
