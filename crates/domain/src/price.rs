@@ -98,6 +98,17 @@ impl Price {
             .expect("the standard table always has base rates")
     }
 
+    /// The service tier whose rates apply to an answer: the one that the provider names. A request that named none
+    /// cannot have asked for a dearer one than the standard, so it never pays for one.
+    pub fn tier_charged<'t>(&self, usage: &Usage, named: Option<&'t str>, asked: Option<&str>) -> Option<&'t str> {
+        let named = named?;
+        if asked.is_some_and(|asked| !is_standard(asked)) || std::ptr::eq(self.table(Some(named)), &self.standard) {
+            return Some(named);
+        }
+        let product = |tier| self.table(tier).product(usage);
+        (product(Some(named)) <= product(None)).then_some(named)
+    }
+
     /// Units of that meter cost something, on whatever tier.
     pub fn prices(&self, meter: Meter) -> bool {
         let tables = self.service.iter().map(|(_, table)| table).chain([&self.standard]);
@@ -122,6 +133,11 @@ impl Price {
 }
 
 impl Table {
+    fn product(&self, usage: &Usage) -> i128 {
+        let rates = self.rates(usage.input_tokens());
+        usage.counts().map(|(meter, count)| rates[meter as usize].micro_product(count)).sum()
+    }
+
     /// The rates for a prompt of that size: those of the highest threshold that it exceeds.
     fn rates(&self, input_tokens: u64) -> &Rates {
         self.tiers.iter().rev().find(|(above, _)| input_tokens > *above).map_or(&self.base, |(_, rates)| rates)
@@ -159,8 +175,7 @@ fn output_meters(bound: &Bound) -> impl Iterator<Item = Meter> {
     let audio = bound.audio_out;
     Meter::OUTPUT_TOKENS.into_iter().filter(move |meter| match meter {
         Meter::OutputAudio => audio,
-        // Only image models answer in image tokens, and their output is nothing else.
-        Meter::OutputImage => false,
+        // Models that can answer with images do so without being asked to.
         _ => true,
     })
 }
@@ -220,6 +235,29 @@ mod tests {
         check("llama-3", "0.5", None, 1000, 500, "0.0015");
     }
 
+    #[test]
+    fn m_12_a_dearer_tier_that_was_not_asked_for_costs_the_standard_price() {
+        let sheet = price(
+            r#"{"input_per_million":"1","output_per_million":"2","service_tiers":{
+                "priority":{"input_per_million":"2","output_per_million":"4"},
+                "flex":{"input_per_million":"0.5","output_per_million":"1"}}}"#,
+        );
+        let check = |named: Option<&str>, asked: Option<&str>, charged: Option<&str>| {
+            assert_eq!(sheet.tier_charged(&Usage::tokens(5, 5), named, asked), charged, "{named:?} {asked:?}");
+        };
+        for asked in [None, Some("default"), Some("standard")] {
+            check(Some("priority"), asked, None);
+            check(Some("flex"), asked, Some("flex"));
+            check(Some("default"), asked, Some("default"));
+            check(Some("unheard-of"), asked, Some("unheard-of"));
+            check(None, asked, None);
+        }
+        for asked in ["auto", "priority", "flex"] {
+            check(Some("priority"), Some(asked), Some("priority"));
+            check(None, Some(asked), None);
+        }
+    }
+
     fn usage_within(bound: &Bound, draws: &[u64]) -> Usage {
         let mut usage = Usage::default();
         let mut left = bound.input_tokens;
@@ -269,8 +307,8 @@ mod tests {
                 service_tier: asked.map(str::to_owned),
             };
             let usage = usage_within(&bound, &draws);
-            let served = if asked.is_some_and(|a| a != "default") { Some("priority") } else { None };
-            for tier in [None, served] {
+            for named in [None, Some("default"), Some("priority"), Some("other")] {
+                let tier = price.tier_charged(&usage, named, asked);
                 prop_assert!(price.charge(&usage, tier).unwrap() <= price.bound(&bound).unwrap());
             }
         }

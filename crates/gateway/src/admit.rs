@@ -1,11 +1,19 @@
-//! What a request may cost at most, and whether that can be held.
+//! What a request may cost at most, what of that is held, and whether it can be.
+//!
+//! A request whose greatest price is a small part of the funds is held at that price, and nothing else changes. Where
+//! funds are short, the greatest price of one request must not lock up what ten others really need. Then less is held:
+//! what is reasonable. The rest of a stream's price is held as it flows ([`Terms::extends_to`]); any other answer is
+//! capped to what its hold pays for, which the caller is told.
 
 use crate::catalog::Route;
 use crate::failure::{Case, Failure};
+use crate::learned::Learned;
+use crate::tokens::{Tokenizers, has_own_vocabulary};
+use bytes::Bytes;
 use domain::ledger::{Headroom, Hold, Limits, Metric, Refusal};
 use domain::price::Bound;
 use domain::{Meter, Multiplier, Nanos, Timestamp, Usage};
-use protocol::openai::{Endpoint, Request};
+use protocol::openai::{ChoiceStates, Endpoint, Request};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,85 +23,198 @@ use store::prices::Priced;
 
 /// Output tokens that are assumed to be the most for a model whose maximum nobody knows, and asked for as a cap.
 pub const UNKNOWN_OUTPUT_MAX: u64 = 16_384;
-/// When funds do not cover a model's maximum and the caller set no cap, the cap that is asked for is at most this:
-/// a request should not lock up everything that other requests could use.
-const CAP_WHEN_SHORT_MAX: u64 = 4_096;
+/// Funds are ample for a request that costs at most this part of them; where they are not, this part of them is worth
+/// an answer. So ten requests at once find enough for a thirtieth of the funds each.
+const SHARES: u64 = 16;
+/// Output tokens below which no hold is made smaller for the sake of others.
+const REASONABLE_OUTPUT_MIN: u64 = 256;
 /// A cap below this helps nobody: refuse instead.
-const CAP_WHEN_SHORT_MIN: u64 = 16;
+const CAPPED_OUTPUT_MIN: u64 = 16;
+/// Output tokens that are expected of an answer of which nothing was learned.
+pub const OUTPUT_EXPECTED: u64 = 128;
 /// Prompt tokens assumed for parts that are no text, where the model's maximum is unknown.
 const UNKNOWN_MEDIA_TOKENS: u64 = 200_000;
+/// The longest body that is counted where its bytes would be too much to hold.
+const COUNTED_BYTES_MAX: usize = 1024 * 1024;
+/// How often a hold is tried anew when others were quicker to take what was there.
+const TRIES_MAX: usize = 4;
+
+/// Models, by the beginning of their name, whose streams do not show all the tokens that they bill: they think unseen.
+/// Others are learned from what they report.
+const HIDING: [&str; 9] = ["o1", "o3", "o4", "gpt-5", "codex-", "gemini-2.5", "gemini-3", "grok-3-mini", "grok-4"];
 
 /// An admitted request.
 pub struct Admitted {
     /// The open hold.
     pub hold: OpenedHold,
-    /// The output cap that the gateway sets because the caller set none.
-    pub cap_to_set: Option<u64>,
+    /// On what terms.
+    pub terms: Terms,
 }
 
-/// Holds the most that a request can cost.
-#[expect(clippy::too_many_arguments, reason = "the parts of one decision, each from another place")]
+/// What is held for a request, and what it may come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    /// The consumption that is held for.
+    pub bound: Bound,
+    /// Its greatest price.
+    pub amount: Nanos,
+    /// The output cap that the upstream is sent, in place of the caller's or because there is none.
+    pub cap_to_set: Option<u64>,
+    /// The most answer tokens over all choices, if the hold is to grow while the stream flows.
+    pub extends_to: Option<u64>,
+    /// Our own count of the request, if the prompt's part was held by it.
+    pub prompt_counted: Option<u64>,
+}
+
+/// What can be held for a request now: the least of all that it draws on.
+#[derive(Clone, Copy, Debug)]
+pub struct Funds {
+    /// In money.
+    pub money: Nanos,
+    /// In tokens, if anything counts them.
+    pub tokens: Option<u64>,
+}
+
+/// What a decision about a request goes by.
+pub struct Asking<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// For what.
+    pub request: &'a Request<'a>,
+    /// The same, as bytes.
+    pub body: &'a Bytes,
+    /// Who serves it.
+    pub route: &'a Route,
+    /// At what price.
+    pub priced: &'a Priced,
+    /// What answers usually need.
+    pub learned: &'a Learned,
+    /// For counting prompts.
+    pub tokenizers: &'a Tokenizers,
+    /// The ledger can make a hold larger while a stream flows.
+    pub holds_grow: bool,
+}
+
+/// Holds what a request can cost, or what of it is reasonable.
 pub async fn admit(
     ledger: &Ledger,
-    caller: &Caller,
-    request: &Request<'_>,
+    asking: &Asking<'_>,
     request_id: &Arc<str>,
-    route: &Route,
-    priced: &Priced,
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Admitted, Failure> {
-    let plan = Plan { request, priced, prompt_added: route.prompt_added.load(Ordering::Relaxed) };
-    let (cap, cap_to_set) = plan.output_cap();
-    let terms = |cap: u64| -> Result<Hold, Failure> {
-        let bound = plan.bound(cap);
-        let mut usage = bound.calls;
-        usage[Meter::Input] = bound.input_tokens;
-        usage[Meter::Output] = bound.output_tokens;
-        let amount = priced.price.bound(&bound).map_err(|_| {
-            let message = "The most that this request can cost is beyond any account. Lower max_tokens or n.";
-            Failure::new(Case::BadRequest, message).param(request.cap_field.map(|field| field.name()))
-        })?;
-        Ok(Hold {
+    let Asking { caller, route, priced, .. } = asking;
+    let mut prompt = asking.prompt();
+    for attempt in 1.. {
+        let funds = funds(ledger, caller, now).await?;
+        let terms = asking.terms(funds, &mut prompt).await?;
+        let hold = Hold {
             key: caller.key.id,
             request: request_id.clone(),
             model: route.model.clone(),
             upstream: route.upstream.name.clone(),
             price: priced.id,
             multiplier: Multiplier::ONE,
-            amount,
-            bound: usage,
+            amount: terms.amount,
+            bound: terms.usage(),
             lease_until,
             parts: Vec::new(),
             counted: Arc::default(),
-        })
-    };
-    let (account, limits) = (caller.account.id, Limits::quota(caller.key.quota));
-    let whole = terms(cap)?;
-    let refusal = match ledger.hold(account, &whole, &limits, now).await {
-        Ok(hold) => return Ok(Admitted { hold, cap_to_set }),
-        Err(HoldError::Refused(refusal)) => refusal,
-        Err(error) => return Err(not_held(error)),
-    };
-    // The caller left the length open and funds do not cover the greatest: ask for what they do cover.
-    if request.output_cap.is_none()
-        && let Some(smaller) = plan.affordable_cap(ledger, caller, &limits, now).await.filter(|smaller| *smaller < cap)
-        && let Ok(hold) = ledger.hold(account, &terms(smaller)?, &limits, now).await
-    {
-        return Ok(Admitted { hold, cap_to_set: Some(smaller) });
+        };
+        match ledger.hold(caller.account.id, &hold, &Limits::quota(caller.key.quota), now).await {
+            Ok(hold) => return Ok(Admitted { hold, terms }),
+            // It would have fitted a moment ago: look again at what there is.
+            Err(HoldError::Refused(_)) if terms.fits(funds) && attempt < TRIES_MAX => {}
+            Err(HoldError::Refused(refusal)) => return Err(refused(refusal, caller)),
+            Err(error) => return Err(not_held(error)),
+        }
     }
-    Err(refused(refusal, caller))
+    unreachable!("the last attempt returns")
 }
 
-struct Plan<'a> {
-    request: &'a Request<'a>,
-    priced: &'a Priced,
-    prompt_added: u64,
+/// What the ledger could hold for a caller now.
+pub async fn funds(ledger: &Ledger, caller: &Caller, now: Timestamp) -> Result<Funds, Failure> {
+    let limits = Limits::quota(caller.key.quota);
+    let headroom = ledger.headroom(caller.account.id, caller.key.id, &limits, now).await;
+    let Headroom { money, tokens } = headroom.map_err(|error| store_unavailable(error.to_string()))?;
+    Ok(Funds { money, tokens })
 }
 
-impl Plan<'_> {
+/// Whether terms could be held now. Changes nothing.
+pub async fn verdict(_ledger: &Ledger, asking: &Asking<'_>, terms: &Terms, funds: Funds) -> Result<(), Failure> {
+    if terms.fits(funds) {
+        return Ok(());
+    }
+    Err(refused(Refusal::Wallet { available: funds.money, needed: terms.amount }, asking.caller))
+}
+
+/// The prompt's size as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt {
+    /// The model's tokenizer makes no more tokens of it.
+    tokens_max: u64,
+    /// Our own count of the whole request, if it was made.
+    pub counted: Option<u64>,
+}
+
+impl Asking<'_> {
+    /// The prompt's bound by its bytes.
+    pub fn prompt(&self) -> Prompt {
+        Prompt { tokens_max: self.request.input_tokens_bound, counted: None }
+    }
+
+    /// What to hold where `funds` are there.
+    pub async fn terms(&self, funds: Funds, prompt: &mut Prompt) -> Result<Terms, Failure> {
+        let whole = self.whole(*prompt)?;
+        if whole.are_ample(funds) {
+            return Ok(whole);
+        }
+        self.count(prompt).await;
+        let whole = self.whole(*prompt)?;
+        if whole.are_ample(funds) || self.request.endpoint == Endpoint::Embeddings {
+            return Ok(whole);
+        }
+        self.reasonable(funds, *prompt, whole)
+    }
+
+    /// The most that the request can consume.
+    pub fn whole(&self, prompt: Prompt) -> Result<Terms, Failure> {
+        let (most, cap_to_set) = self.output_max();
+        self.held_for(most, prompt, cap_to_set)
+    }
+
+    /// Counts the prompt, because its bytes are a bad measure. The whole body is counted, its syntax in place of the
+    /// provider's framing.
+    ///
+    /// By the model's own vocabulary that is believed, unless the model was seen to report more. By another one it is
+    /// believed only once it was seen how far the two are apart, and then with a margin.
+    pub async fn count(&self, prompt: &mut Prompt) {
+        let Asking { request, body, route, learned, tokenizers, .. } = self;
+        if prompt.counted.is_some() || body.len() > COUNTED_BYTES_MAX || has_media(request) {
+            return;
+        }
+        let text = String::from_utf8_lossy(body).into_owned();
+        let counted = tokenizers.count(&route.upstream_model, text).await;
+        prompt.counted = Some(counted);
+        let seen = learned.prompt_thousandths(&route.model).map(|seen| seen.max(1_000));
+        let thousandths = match (has_own_vocabulary(&route.upstream_model), seen) {
+            (true, seen) => seen.unwrap_or(1_000),
+            (false, Some(seen)) => seen.saturating_mul(5) / 4,
+            (false, None) => return,
+        };
+        let beside_text = request.input_tokens_bound - body.len() as u64;
+        let tokens = counted.saturating_mul(thousandths).div_ceil(1_000).saturating_add(beside_text);
+        prompt.tokens_max = prompt.tokens_max.min(tokens);
+    }
+
+    /// The answer tokens that one choice is expected to have.
+    pub fn output_expected(&self) -> u64 {
+        let learned = self.learned.expected(self.caller.key.id, &self.route.model);
+        learned.unwrap_or(OUTPUT_EXPECTED).min(self.output_max().0)
+    }
+
     /// The most answer tokens of one choice, and whether the upstream must be told.
-    fn output_cap(&self) -> (u64, Option<u64>) {
+    fn output_max(&self) -> (u64, Option<u64>) {
         if self.request.endpoint == Endpoint::Embeddings {
             return (0, None);
         }
@@ -105,37 +226,118 @@ impl Plan<'_> {
         }
     }
 
-    fn bound(&self, cap: u64) -> Bound {
-        let mut bound = self.request.bound(cap);
-        bound.input_tokens += self.prompt_added;
-        let most = self.priced.price.input_tokens_max;
-        let request = self.request;
-        if request.has_images || request.has_audio || request.has_files {
-            bound.input_tokens = bound.input_tokens.max(most.unwrap_or(UNKNOWN_MEDIA_TOKENS));
+    /// What is held where funds are short.
+    fn reasonable(&self, funds: Funds, prompt: Prompt, whole: Terms) -> Result<Terms, Failure> {
+        let (most, _) = self.output_max();
+        let payable = self.output_payable(funds, prompt, most);
+        let least = CAPPED_OUTPUT_MIN.min(most);
+        if payable < least {
+            // Nothing worth asking for: what the ledger then says names what is missing.
+            return self.held_for(least, prompt, Some(least));
         }
-        bound.calls = calls(self.priced, request.web_search);
-        bound
+        let share = self.output_payable(self.share_of(funds, prompt), prompt, most);
+        let usual = self.learned.usual(self.caller.key.id, &self.route.model).unwrap_or(0);
+        let held = usual.max(share).max(REASONABLE_OUTPUT_MIN).min(payable);
+        if held == most {
+            return Ok(whole);
+        }
+        if !self.shows_all_tokens() {
+            return self.held_for(held, prompt, Some(held));
+        }
+        let cap_to_set = if payable < most { Some(payable) } else { whole.cap_to_set };
+        let terms = self.held_for(held, prompt, cap_to_set)?;
+        Ok(Terms { extends_to: (held < payable).then(|| payable * self.request.choices), ..terms })
     }
 
-    /// The cap that funds allow, if it is worth asking for.
-    async fn affordable_cap(&self, ledger: &Ledger, caller: &Caller, limits: &Limits, now: Timestamp) -> Option<u64> {
-        if self.request.endpoint == Endpoint::Embeddings {
-            return None;
-        }
-        let Headroom { money, tokens } = ledger.headroom(caller.account.id, caller.key.id, limits, now).await.ok()?;
-        let without_output = self.bound(0);
-        let left = money.0 - self.priced.price.bound(&without_output).ok()?.0;
-        let rate = i128::from(self.priced.price.dearest_output(&without_output).nanos_per_million());
-        // One nano-USD less, because the whole is rounded up once.
-        let by_money = match rate {
-            0 => i128::from(CAP_WHEN_SHORT_MAX),
-            rate => i128::from(left - 1) * 1_000_000 / rate / i128::from(self.request.choices.max(1)),
+    /// The part of the funds that one answer may take, beside its prompt.
+    fn share_of(&self, funds: Funds, prompt: Prompt) -> Funds {
+        let bound = self.bound(0, prompt);
+        let share = Nanos(funds.money.0 / SHARES as i64);
+        let money = self.price(&bound).and_then(|of_prompt| of_prompt.checked_add(share));
+        let tokens = funds.tokens.map(|tokens| (bound.input_tokens + tokens / SHARES).min(tokens));
+        Funds { money: money.unwrap_or(share).min(funds.money), tokens }
+    }
+
+    /// The most answer tokens of one choice, up to `most`, that funds pay for together with everything else.
+    fn output_payable(&self, funds: Funds, prompt: Prompt, most: u64) -> u64 {
+        let pays = |output: u64| {
+            let bound = self.bound(output, prompt);
+            let tokens = bound.input_tokens + bound.output_tokens;
+            funds.tokens.is_none_or(|left| tokens <= left)
+                && self.price(&bound).is_some_and(|amount| amount <= funds.money)
         };
-        let by_tokens = tokens.map_or(i128::MAX, |tokens| {
-            i128::from(tokens.saturating_sub(without_output.input_tokens) / self.request.choices.max(1))
-        });
-        let cap = u64::try_from(by_money.min(by_tokens)).ok()?.min(CAP_WHEN_SHORT_MAX);
-        (cap >= CAP_WHEN_SHORT_MIN).then_some(cap)
+        // The price grows with the output: look for the place where it no longer fits.
+        let (mut fits, mut beyond) = (0, most + 1);
+        while beyond - fits > 1 {
+            let middle = fits + (beyond - fits) / 2;
+            if pays(middle) {
+                fits = middle;
+            } else {
+                beyond = middle;
+            }
+        }
+        fits
+    }
+
+    /// Whether a stream shows everything that it bills, so that its hold can grow with it.
+    fn shows_all_tokens(&self) -> bool {
+        let Asking { request, route, learned, .. } = self;
+        let name = route.upstream_model.rsplit('/').next().unwrap_or_default();
+        self.holds_grow
+            && request.stream
+            && request.choices <= ChoiceStates::KEPT
+            && !(request.audio_out || request.images_out || request.reasons)
+            && !HIDING.iter().any(|prefix| name.starts_with(prefix))
+            && !learned.is_hiding(&route.model)
+    }
+
+    fn held_for(&self, output: u64, prompt: Prompt, cap_to_set: Option<u64>) -> Result<Terms, Failure> {
+        let bound = self.bound(output, prompt);
+        let amount = self.price(&bound).ok_or_else(|| {
+            let message = "The most that this request can cost is beyond any account. Lower max_tokens or n.";
+            Failure::new(Case::BadRequest, message).param(self.request.cap_field.map(|field| field.name()))
+        })?;
+        Ok(Terms { bound, amount, cap_to_set, extends_to: None, prompt_counted: prompt.counted })
+    }
+
+    fn price(&self, bound: &Bound) -> Option<Nanos> {
+        self.priced.price.bound(bound).ok()
+    }
+
+    fn bound(&self, output: u64, prompt: Prompt) -> Bound {
+        let mut bound = self.request.bound(output);
+        bound.input_tokens = prompt.tokens_max + self.route.prompt_added.load(Ordering::Relaxed);
+        if has_media(self.request) {
+            let most = self.priced.price.input_tokens_max;
+            bound.input_tokens = bound.input_tokens.max(most.unwrap_or(UNKNOWN_MEDIA_TOKENS));
+        }
+        bound.calls = calls(self.priced, self.request.web_search);
+        bound
+    }
+}
+
+fn has_media(request: &Request<'_>) -> bool {
+    request.has_images || request.has_audio || request.has_files
+}
+
+impl Terms {
+    /// The consumption that is held for, in the ledger's form.
+    pub fn usage(&self) -> Usage {
+        let mut usage = self.bound.calls;
+        usage[Meter::Input] = self.bound.input_tokens;
+        usage[Meter::Output] = self.bound.output_tokens;
+        usage
+    }
+
+    /// Holding this leaves enough for others.
+    fn are_ample(&self, funds: Funds) -> bool {
+        let tokens = self.usage().total_tokens();
+        self.amount.0 <= funds.money.0 / SHARES as i64 && funds.tokens.is_none_or(|left| tokens <= left / SHARES)
+    }
+
+    /// It can be held where these funds are there.
+    pub fn fits(&self, funds: Funds) -> bool {
+        self.amount <= funds.money && funds.tokens.is_none_or(|left| self.usage().total_tokens() <= left)
     }
 }
 
@@ -256,4 +458,192 @@ pub fn calls(priced: &Priced, web_search: bool) -> Usage {
     usage[Meter::Request] = u64::from(priced.price.prices(Meter::Request));
     usage[Meter::WebSearch] = u64::from(web_search && priced.price.prices(Meter::WebSearch));
     usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Catalog, RouteDeclared};
+    use crate::simulator::{Behaviour, Simulator};
+    use crate::upstream::Upstream;
+    use domain::ledger::Quota;
+    use domain::{AccountId, KeyId, PriceId};
+    use store::accounts::{Account, AccountStatus};
+    use store::keys::{Key, KeyStatus};
+    use store::prices::{PriceBook, PriceSource, PriceVersion};
+
+    /// One nano-USD for a prompt token, ten for an answer token.
+    const PRICE: &str = r#"{"input_per_million":"0.001","output_per_million":"0.01","max_output_tokens":4000}"#;
+    const PROMPT: &str = r#""messages":[{"role":"user","content":"Tell me a story."}]"#;
+
+    struct Desk {
+        caller: Caller,
+        catalog: Catalog,
+        learned: Learned,
+        tokenizers: Tokenizers,
+    }
+
+    impl Desk {
+        fn new(model: &str) -> Self {
+            let created_at = Timestamp(0);
+            let key = Key {
+                id: KeyId(1),
+                account: AccountId(1),
+                name: "key".into(),
+                hint: String::new(),
+                status: KeyStatus::Active,
+                expires_at: None,
+                quota: Quota::default(),
+                models: None,
+                addresses: None,
+                error_profile: None,
+                created_at,
+            };
+            let account = Account {
+                id: AccountId(1),
+                name: "account".into(),
+                status: AccountStatus::Active,
+                error_profile: None,
+                shows_upstream: false,
+                created_at,
+            };
+            let upstream = Simulator::new(Behaviour::default()).unwrap();
+            let upstream = Arc::new(Upstream::local("simulator", "simulator", Arc::new(upstream)));
+            let version = PriceVersion {
+                id: PriceId(1),
+                provider: None,
+                model: model.to_owned(),
+                source: PriceSource::Operator,
+                mode: None,
+                sheet: serde_json::from_str(PRICE).unwrap(),
+                retired: false,
+                created_at,
+            };
+            let route =
+                RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
+            let book = PriceBook::from_versions(vec![version]).unwrap();
+            Self {
+                caller: Caller { key, account, secret_valid_until: None },
+                catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
+                learned: Learned::default(),
+                tokenizers: Tokenizers::assumed(),
+            }
+        }
+
+        /// The terms of a chat request with those fields, where so many nano-USD and tokens are there.
+        async fn terms(&self, model: &str, fields: &str, money: i64, tokens: Option<u64>) -> Terms {
+            let body = Bytes::from(format!(r#"{{"model":"{model}",{PROMPT}{fields}}}"#));
+            let request = Request::read(Endpoint::Chat, &body).unwrap();
+            let route = self.catalog.route(model).unwrap();
+            let asking = Asking {
+                caller: &self.caller,
+                request: &request,
+                body: &body,
+                route,
+                priced: route.priced.as_ref().unwrap(),
+                learned: &self.learned,
+                tokenizers: &self.tokenizers,
+                holds_grow: true,
+            };
+            let funds = Funds { money: Nanos(money), tokens };
+            let terms = asking.terms(funds, &mut asking.prompt()).await.unwrap();
+            let price = &asking.priced.price;
+            assert_eq!(terms.amount, price.bound(&terms.bound).unwrap());
+            terms
+        }
+    }
+
+    fn output(terms: &Terms) -> u64 {
+        terms.bound.output_tokens
+    }
+
+    #[tokio::test]
+    async fn where_funds_are_ample_the_greatest_is_held_and_nothing_changes() {
+        let desk = Desk::new("gpt-4o");
+        for stream in ["", r#","stream":true"#] {
+            let terms = desk.terms("gpt-4o", stream, 1_000_000, None).await;
+            assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (4000, None, None));
+            let fields = format!(r#"{stream},"max_tokens":900,"n":2"#);
+            let terms = desk.terms("gpt-4o", &fields, 320_000, None).await;
+            assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (1800, None, None));
+        }
+        let terms = desk.terms("gpt-4o", r#","max_tokens":5000"#, 1_000_000, None).await;
+        assert_eq!(output(&terms), 4000, "the model's maximum bounds the caller's cap");
+    }
+
+    #[tokio::test]
+    async fn where_funds_are_short_a_whole_answer_is_capped_to_what_is_held() {
+        let desk = Desk::new("gpt-4o");
+        // A sixteenth of the funds is worth 500 tokens of output.
+        let terms = desk.terms("gpt-4o", "", 80_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, Some(500), None));
+        let terms = desk.terms("gpt-4o", r#","max_tokens":3000,"n":2"#, 80_000, None).await;
+        assert_eq!(
+            (output(&terms), terms.cap_to_set),
+            (512, Some(256)),
+            "never less than is reasonable for each choice"
+        );
+        let terms = desk.terms("gpt-4o", r#","max_tokens":100"#, 2_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (100, None), "what is reasonable can be the whole");
+        // Fewer than are reasonable, where no more can be paid for; and a refusal where even that helps nobody.
+        let terms = desk.terms("gpt-4o", "", 1_200, None).await;
+        assert!((16..256).contains(&output(&terms)) && terms.amount <= Nanos(1_200), "{terms:?}");
+        assert!(Nanos(1_200 - terms.amount.0) < Nanos(10), "{terms:?}");
+        let terms = desk.terms("gpt-4o", "", 200, None).await;
+        assert!(output(&terms) == 16 && !terms.fits(Funds { money: Nanos(200), tokens: None }));
+        let terms = desk.terms("gpt-4o", r#","max_tokens":5"#, 20, None).await;
+        assert_eq!(output(&terms), 5);
+    }
+
+    #[tokio::test]
+    async fn where_funds_are_short_a_stream_s_hold_grows() {
+        let desk = Desk::new("gpt-4o");
+        let stream = r#","stream":true"#;
+        let terms = desk.terms("gpt-4o", stream, 80_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(4000)));
+        let terms = desk.terms("gpt-4o", r#","stream":true,"n":3"#, 80_000, None).await;
+        assert_eq!((output(&terms), terms.extends_to), (768, Some(7983)));
+        assert_eq!(terms.cap_to_set, Some(2661), "what all funds pay for is the most that the upstream is asked for");
+        let all = desk.terms("gpt-4o", stream, 2_000, None).await;
+        assert_eq!((all.extends_to, all.cap_to_set), (None, Some(output(&all))), "{all:?}");
+        // What its stream does not show cannot be counted on the way.
+        for (model, fields) in
+            [("o3-mini", ""), ("gpt-4o", r#","reasoning_effort":"high""#), ("gpt-4o", r#","audio":{}"#)]
+        {
+            let terms = Desk::new(model).terms(model, &format!("{stream}{fields}"), 80_000, None).await;
+            assert_eq!((terms.extends_to, terms.cap_to_set), (None, Some(500)), "{model} {fields}");
+        }
+        desk.learned.hides(&Arc::from("gpt-4o"));
+        assert_eq!(desk.terms("gpt-4o", stream, 80_000, None).await.extends_to, None);
+    }
+
+    #[tokio::test]
+    async fn quotas_in_tokens_bind_as_money_does() {
+        let desk = Desk::new("gpt-4o");
+        let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(16_000)).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (1000, Some(1000)));
+        let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(400)).await;
+        assert_eq!(terms.usage().total_tokens(), 400);
+        let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(100)).await;
+        assert!(!terms.fits(Funds { money: Nanos(i64::MAX), tokens: Some(100) }));
+    }
+
+    #[tokio::test]
+    async fn what_a_key_usually_gets_is_held_and_prompts_are_counted_where_bytes_are_too_much() {
+        let desk = Desk::new("gpt-4o");
+        let model: Arc<str> = Arc::from("gpt-4o");
+        desk.learned.answered(KeyId(1), &model, 400);
+        let terms = desk.terms("gpt-4o", "", 80_000, None).await;
+        assert_eq!(output(&terms), 1200, "the mean and four deviations");
+        let by_bytes = desk.terms("gpt-4o", "", 100_000_000, None).await.bound.input_tokens;
+        assert!(terms.bound.input_tokens < by_bytes - 40, "{} {by_bytes}", terms.bound.input_tokens);
+        desk.learned.prompted(&model, 100, 1000);
+        assert_eq!(desk.terms("gpt-4o", "", 80_000, None).await.bound.input_tokens, by_bytes);
+        // Of another vocabulary, only what was seen tells anything.
+        let desk = Desk::new("other");
+        let unseen = desk.terms("other", "", 80_000, None).await.bound.input_tokens;
+        desk.learned.prompted(&Arc::from("other"), 100, 90);
+        let seen = desk.terms("other", "", 80_000, None).await.bound.input_tokens;
+        assert!(unseen == by_bytes - 1 && seen < unseen - 30, "{by_bytes} {unseen} {seen}");
+    }
 }

@@ -1,11 +1,12 @@
 //! The life of a request, read downwards in [`Gateway::serve`].
 
-use crate::admit::{self, Admitted, admit, store_unavailable};
+use crate::admit::{self, Admitted, Asking, admit, store_unavailable};
 use crate::authenticate::allows_model;
 use crate::catalog::{Catalog, Route};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::failure::{Case, Failure};
+use crate::learned::Learned;
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
@@ -14,7 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::usage::{COUNT_MAX, Usage};
-use domain::{AccountId, Meter, Nanos};
+use domain::{AccountId, KeyId, Meter, Nanos};
 use http::{HeaderMap, StatusCode, header};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
 use std::collections::HashSet;
@@ -89,6 +90,7 @@ pub struct Gateway {
     pub(crate) clock: Arc<Clock>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) tokenizers: Tokenizers,
+    pub(crate) learned: Learned,
     pub(crate) settings: Settings,
     catalog: ArcSwap<Catalog>,
     draining: AtomicBool,
@@ -134,6 +136,10 @@ pub(crate) struct Exchange {
     /// What this upstream is known to add to prompts of this model.
     prompt_added: Arc<AtomicU64>,
     web_search: bool,
+    /// Who asked, for how many choices, and what our count of the request was: for learning from the answer.
+    key: KeyId,
+    choices: u64,
+    prompt_counted: Option<u64>,
     /// The caller's body, if it is short enough to be kept, and its length.
     prompt: Option<Bytes>,
     prompt_bytes: usize,
@@ -154,6 +160,7 @@ impl Gateway {
             clock,
             counters,
             tokenizers,
+            learned: Learned::default(),
             settings,
             catalog: ArcSwap::default(),
             draining: AtomicBool::new(false),
@@ -241,31 +248,33 @@ impl Gateway {
             let message = "The gateway is stopping. Try again in a moment.";
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
-        let request = Request::read(endpoint, &body)
-            .map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))?;
+        let request = read(endpoint, &body)?;
         let catalog = self.catalog.load_full();
         let (route, priced) = choose(&catalog, &request, caller)?;
+        let asking = self.asking(caller, &request, &body, route, priced);
 
         // No path to an upstream without a hold: everything below goes through `held`.
         let now = self.clock.now();
         let lease_until = self.clock.steady().plus_ms(self.lease_ms());
-        let admitted = admit(&self.ledger, caller, &request, &request_id, route, priced, now, lease_until).await?;
-        let Admitted { hold, cap_to_set } = admitted;
+        let Admitted { hold, terms } = admit(&self.ledger, &asking, &request_id, now, lease_until).await?;
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
-        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), hold);
+        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
 
-        let forward = translate(&request, &body, route, cap_to_set);
+        let forward = translate(&request, &body, route, terms.cap_to_set);
         let exchange = Exchange {
             endpoint,
             upstream: route.upstream.clone(),
             priced: priced.clone(),
             model: route.model.clone(),
             upstream_model: route.upstream_model.clone(),
-            output_cap: cap_to_set,
+            output_cap: terms.cap_to_set,
             asked_for_usage: request.include_usage,
             bound: held.bound(),
             prompt_added: route.prompt_added.clone(),
             web_search: request.web_search,
+            key: caller.key.id,
+            choices: request.choices,
+            prompt_counted: terms.prompt_counted,
             // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
             prompt_bytes: body.len(),
@@ -279,6 +288,19 @@ impl Gateway {
             // for the usage in it.
             OrDetach::new(self.clone().answer_whole(exchange, held, forward)).await
         }
+    }
+
+    /// What a decision about a request goes by.
+    pub(crate) fn asking<'a>(
+        &'a self,
+        caller: &'a Caller,
+        request: &'a Request<'a>,
+        body: &'a Bytes,
+        route: &'a Route,
+        priced: &'a Priced,
+    ) -> Asking<'a> {
+        let (learned, tokenizers) = (&self.learned, &self.tokenizers);
+        Asking { caller, request, body, route, priced, learned, tokenizers, holds_grow: false }
     }
 
     /// Send, wait for the whole answer, settle.
@@ -314,6 +336,7 @@ impl Gateway {
             }
         };
         let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
+        self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
             held.void(Ending::GatewayFault);
             return Err(store_unavailable(error.to_string()));
@@ -400,6 +423,26 @@ impl Gateway {
         (self.counted(exchange, &completion.usage, produced).await, true)
     }
 
+    /// Takes note of what a complete answer needed, and of how much of it was `seen` in its stream.
+    pub(crate) fn learn(&self, exchange: &Exchange, usage: &Usage, estimated: bool, seen: Option<u64>) {
+        let Exchange { model, endpoint, key, choices, output_cap, prompt_counted, .. } = exchange;
+        if *endpoint != Endpoint::Embeddings {
+            let each = usage.output_tokens() / choices;
+            // An answer that ran into the gateway's own cap would have been longer.
+            let was_cut = output_cap.is_some_and(|cap| each + 1 >= cap);
+            self.learned.answered(*key, model, if was_cut { each * 2 } else { each });
+        }
+        if estimated {
+            return;
+        }
+        if let Some(seen) = seen {
+            self.learned.compare(model, usage.output_tokens(), seen);
+        }
+        if let Some(counted) = *prompt_counted {
+            self.learned.prompted(model, counted, usage.input_tokens());
+        }
+    }
+
     /// The gateway's own count: what the upstream reported where that can be believed, the rest counted, and nothing
     /// beyond what was held for it.
     pub(crate) async fn counted(&self, exchange: &Exchange, reported: &Reported, produced: RunningCount) -> Usage {
@@ -415,13 +458,19 @@ impl Gateway {
         exchange.with_calls(usage)
     }
 
+    /// The gateway's own count of a prompt.
+    pub(crate) async fn count_prompt(&self, endpoint: Endpoint, upstream_model: &str, body: &[u8]) -> u64 {
+        if body.len() > PROMPT_KEPT_MAX {
+            return prompt_tokens_assumed(body.len());
+        }
+        let (text, framing) = openai::prompt_text(endpoint, body);
+        framing + self.tokenizers.count(upstream_model, text).await
+    }
+
     async fn prompt_tokens(&self, exchange: &Exchange) -> u64 {
         match &exchange.prompt {
-            Some(body) => {
-                let (text, framing) = openai::prompt_text(exchange.endpoint, body);
-                framing + self.tokenizers.count(&exchange.upstream_model, text).await
-            }
-            None => exchange.prompt_tokens_assumed(),
+            Some(body) => self.count_prompt(exchange.endpoint, &exchange.upstream_model, body).await,
+            None => prompt_tokens_assumed(exchange.prompt_bytes),
         }
     }
 }
@@ -479,7 +528,7 @@ impl Exchange {
         if let Some(usage) = reported.usage().filter(|usage| !self.is_implausible(usage)) {
             return (self.with_calls(*usage), false);
         }
-        let input = self.prompt_tokens_assumed().min(self.bound.input_tokens());
+        let input = prompt_tokens_assumed(self.prompt_bytes).min(self.bound.input_tokens());
         let usage = Usage::tokens(input, produced.min(self.bound.output_tokens()));
         (self.with_calls(usage), true)
     }
@@ -491,15 +540,20 @@ impl Exchange {
         }
         usage
     }
+}
 
-    /// A quick guess at the prompt's tokens, for marks on the way.
-    fn prompt_tokens_assumed(&self) -> u64 {
-        self.prompt_bytes as u64 / 4 + 1
-    }
+/// A quick guess at a prompt's tokens.
+fn prompt_tokens_assumed(bytes: usize) -> u64 {
+    bytes as u64 / 4 + 1
+}
+
+/// Reads a request, or says what is wrong with it.
+pub(crate) fn read(endpoint: Endpoint, body: &Bytes) -> Result<Request<'_>, Failure> {
+    Request::read(endpoint, body).map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))
 }
 
 /// The route of the model that was asked for, if this key may use it and it has a price.
-fn choose<'c>(
+pub(crate) fn choose<'c>(
     catalog: &'c Catalog,
     request: &Request<'_>,
     caller: &Caller,

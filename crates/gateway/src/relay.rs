@@ -340,6 +340,9 @@ impl Relay {
         let reported = observer.usage();
         let tier = observer.service_tier().map(Arc::from);
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
+            if ending == Ending::Complete {
+                self.gateway.learn(&exchange, &usage, false, Some(produced.estimate()));
+            }
             let settled = held.settle(usage, tier, false, ending);
             self.cost = Some(settled.cost);
             self.ready.push_back(cost_comment(settled.cost));
@@ -359,6 +362,9 @@ impl Relay {
             let gateway = self.gateway.clone();
             let settling = async move {
                 let usage = gateway.counted(&exchange, &reported, produced).await;
+                if ending == Ending::Complete {
+                    gateway.learn(&exchange, &usage, true, None);
+                }
                 held.settle(usage, tier, true, ending)
             };
             self.state = State::Settling(Box::pin(settling), last);

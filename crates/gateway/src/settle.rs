@@ -17,6 +17,8 @@ pub struct Held {
     counters: Arc<Counters>,
     endpoint: Endpoint,
     priced: Priced,
+    /// The service tier that the request asked for.
+    tier_asked: Option<Box<str>>,
     /// `None` once resolved.
     hold: Option<OpenedHold>,
     mark: Option<Mark>,
@@ -37,10 +39,12 @@ impl Held {
         counters: Arc<Counters>,
         endpoint: Endpoint,
         priced: Priced,
+        tier_asked: Option<&str>,
         hold: OpenedHold,
     ) -> Self {
         counters.opened();
-        Self { ledger, clock, counters, endpoint, priced, hold: Some(hold), mark: None }
+        let tier_asked = tier_asked.map(Box::from);
+        Self { ledger, clock, counters, endpoint, priced, tier_asked, hold: Some(hold), mark: None }
     }
 
     /// The hold, while it is open.
@@ -67,7 +71,14 @@ impl Held {
     }
 
     /// Notes what has been consumed so far. Survives the death of the process.
-    pub fn progress(&mut self, mark: Mark) {
+    ///
+    /// The tier of a mark is the one that is charged, so that a charge by the mark, too, can be priced from its record.
+    pub fn progress(&mut self, mut mark: Mark) {
+        let charged =
+            self.priced.price.tier_charged(&mark.usage, mark.service_tier.as_deref(), self.tier_asked.as_deref());
+        if charged.is_none() {
+            mark.service_tier = None;
+        }
         if let Some(hold) = &mut self.hold {
             self.ledger.mark(hold, &mark);
             self.mark = Some(mark);
@@ -79,7 +90,12 @@ impl Held {
     /// The mark is written first: between this call and the durable settlement lie a few milliseconds in which the
     /// process may die, and then the mark says what to charge.
     pub fn settle(mut self, usage: Usage, service_tier: Option<Arc<str>>, estimated: bool, ending: Ending) -> Settled {
+        let named = service_tier.clone();
         self.progress(Mark { usage, estimated, service_tier });
+        if let (Some(tier), Some(Mark { service_tier: None, .. })) = (named, &self.mark) {
+            let model = self.model();
+            tracing::warn!(%model, %tier, "an upstream names a dearer tier than was asked for; it costs the standard price");
+        }
         let now = self.clock.now();
         self.resolve(ending, now)
     }

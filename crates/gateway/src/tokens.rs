@@ -90,6 +90,12 @@ fn vocabulary(model: &str) -> Vocabulary {
     if older { Vocabulary::Cl100k } else { Vocabulary::O200k }
 }
 
+/// Whether our vocabularies count the model's text as its provider does.
+pub fn has_own_vocabulary(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    ["gpt-", "chatgpt-", "o1", "o3", "o4", "text-embedding-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 fn load(vocabulary: Vocabulary) -> &'static bpe_openai::Tokenizer {
     LOADED[vocabulary as usize].get_or_init(|| match vocabulary {
         Vocabulary::Cl100k => bpe_openai::cl100k_base(),
@@ -128,6 +134,11 @@ pub struct RunningCount {
     counted: u64,
     /// Text after the last whole block.
     tail: String,
+    /// How many bytes of the tail were counted when it was last looked at, and the tokens in them.
+    looked: (usize, u64),
+    /// The greatest estimate at the end of a block so far: an estimate that falls when a block is counted would take
+    /// back what was marked.
+    peak: u64,
 }
 
 impl RunningCount {
@@ -136,14 +147,37 @@ impl RunningCount {
         self.tail.push_str(text);
         while self.tail.len() > BLOCK_BYTES {
             let end = block_end(&self.tail);
-            self.counted += tokenizers.count_now(model, &self.tail[..end]);
+            let block = &self.tail[..end];
+            self.peak = self.peak.max(self.counted + assumed(block));
+            self.counted += tokenizers.count_now(model, block);
             self.tail.drain(..end);
+            self.looked = (0, 0);
         }
     }
 
-    /// A quick estimate of the whole, for progress marks.
+    /// A quick estimate of the whole, for progress marks. It grows with the text and does not depend on its pieces.
     pub fn estimate(&self) -> u64 {
-        self.counted + assumed(&self.tail)
+        self.peak.max(self.counted + assumed(&self.tail))
+    }
+
+    /// Whether the text has more than so many tokens. As long as it cannot have, because no token is shorter than a
+    /// byte, this costs nothing; then it is counted, and each time the count is free again for as many bytes as there
+    /// are tokens left.
+    ///
+    /// A vocabulary that is not the model's own may count too few, so its count is taken for a quarter more.
+    pub fn exceeds(&mut self, tokens: u64, tokenizers: &Tokenizers, model: &str) -> bool {
+        if self.at_most(model) <= tokens {
+            return false;
+        }
+        self.looked = (self.tail.len(), tokenizers.count_now(model, &self.tail));
+        self.at_most(model) > tokens
+    }
+
+    fn at_most(&self, model: &str) -> u64 {
+        let (bytes, tokens) = self.looked;
+        let known = self.counted + tokens;
+        let known = if has_own_vocabulary(model) { known } else { known + known / 4 };
+        known + (self.tail.len() - bytes) as u64
     }
 
     /// Nothing was pushed.
@@ -160,6 +194,7 @@ impl RunningCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[tokio::test]
     async fn i_29_the_count_does_not_depend_on_how_the_text_was_cut() {
@@ -178,6 +213,70 @@ mod tests {
         }
         assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
         assert_eq!(counts[0], tokenizers.count("gpt-4o", text).await);
+    }
+
+    /// Pieces of text as models write it, in an order that they do not.
+    fn odd_text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[a-zA-Z]{1,12}",
+            "[0-9]{1,7}",
+            prop::sample::select(vec![
+                " ", "  ", "\n", "\n\n", "\t", ".", "```", "'ll", "狐狸", "лиса", "é", "😀", "\u{301}", "====",
+                "aaaaaaaa"
+            ])
+            .prop_map(str::to_owned),
+            "\\PC{1,3}",
+        ];
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// I-29: the estimate grows with the text and does not depend on its pieces.
+        #[test]
+        fn i_29_the_estimate_grows_with_the_text(texts in prop::collection::vec(odd_text(), 1..12), times in 1_usize..60) {
+            let tokenizers = Tokenizers::exact();
+            load(Vocabulary::O200k);
+            let (mut whole, mut pieces, mut before) = (RunningCount::default(), RunningCount::default(), 0);
+            for text in &texts {
+                let text = text.repeat(times);
+                whole.push(&text, &tokenizers, "gpt-4o");
+                for letter in text.chars() {
+                    pieces.push(letter.encode_utf8(&mut [0; 4]), &tokenizers, "gpt-4o");
+                    prop_assert!(pieces.estimate() >= before);
+                    before = pieces.estimate();
+                }
+                prop_assert_eq!(whole.estimate(), pieces.estimate());
+            }
+        }
+
+        /// What is let through by the bytes alone is never more than what would be counted.
+        #[test]
+        fn i_29_the_limit_falls_at_the_same_place_for_every_chunking(texts in prop::collection::vec(odd_text(), 1..12), limit in 0_u64..200) {
+            let tokenizers = Tokenizers::exact();
+            let tokenizer = load(Vocabulary::O200k);
+            let (mut running, mut text) = (RunningCount::default(), String::new());
+            for piece in &texts {
+                text.push_str(piece);
+                running.push(piece, &tokenizers, "gpt-4o");
+                let counted = tokenizer.count(&text) as u64;
+                prop_assert_eq!(running.exceeds(limit, &tokenizers, "gpt-4o"), counted > limit, "{}", counted);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vocabulary_that_is_not_the_model_s_counts_more() {
+        let tokenizers = Tokenizers::exact();
+        load(Vocabulary::O200k);
+        let mut count = RunningCount::default();
+        count.push(&"hello ".repeat(100), &tokenizers, "any");
+        for (model, limit, exceeds) in
+            [("gpt-4o", 101, false), ("gpt-4o", 99, true), ("llama", 101, true), ("llama", 127, false)]
+        {
+            assert_eq!(count.exceeds(limit, &tokenizers, model), exceeds, "{model} {limit}");
+        }
     }
 
     #[tokio::test]

@@ -15,8 +15,9 @@ mod usage;
 pub use answer::{Answer, Completion, Unreadable, produced_text};
 pub use error::{ErrorBody, UpstreamError};
 pub use models::ModelEntry;
+pub use produced::ChoiceStates;
 pub use prompt::prompt_text;
-pub use request::{BadRequest, CapField, Edits, Request};
+pub use request::{BadRequest, CapField, Edits, Request, add_tags};
 pub use stream::{Seen, StreamObserver};
 pub use usage::Reported;
 

@@ -43,7 +43,7 @@ pub fn profile_of(caller: &store::keys::Caller, default: ErrorProfile) -> ErrorP
 }
 
 /// Status, type and code of a case.
-fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &'static str) {
+pub fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &'static str) {
     use StatusCode as S;
     match (case, profile) {
         (Case::QuotaExceeded { .. }, ErrorProfile::OpenAi) => {

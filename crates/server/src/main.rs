@@ -11,6 +11,7 @@ mod first_run;
 mod health;
 mod listen;
 mod models;
+mod quote;
 mod relay;
 mod router;
 mod serve;

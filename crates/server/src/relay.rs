@@ -3,9 +3,11 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, profile_of, response};
+use crate::quote;
 use bytes::Bytes;
 use gateway::authenticate::permit;
 use gateway::{Answer, AnswerBody, Case, Failure};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -33,7 +35,7 @@ pub async fn serve(
 ) -> Response<Body> {
     let mut profile = app.config.server.error_profile;
     match exchange(app, endpoint, request, peer, request_id, &mut profile).await {
-        Ok((answer, caller)) => answered(answer, &caller),
+        Ok(response) => response,
         Err(failure) => response(&failure, profile, request_id),
     }
 }
@@ -45,19 +47,34 @@ async fn exchange(
     peer: IpAddr,
     request_id: &Arc<str>,
     profile: &mut ErrorProfile,
-) -> Result<(Answer, Arc<Caller>), Failure> {
+) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
+    let caller = identified(app, &head, peer, profile).await?;
+    let dry_run = quote::is_dry_run(&head.headers)?;
+    let body = read_body(app, &head.headers, body).await?;
+    if dry_run {
+        return quote::answer(app, &caller, endpoint, body, *profile).await;
+    }
+    let answer = app.gateway.serve(&caller, endpoint, body, request_id.clone()).await?;
+    Ok(answered(answer, &caller))
+}
+
+/// Who calls, if they may; from then on errors are dressed for them.
+pub async fn identified(
+    app: &App,
+    head: &Parts,
+    peer: IpAddr,
+    profile: &mut ErrorProfile,
+) -> Result<Arc<Caller>, Failure> {
     let now = app.now();
     let caller = app.authenticator.identify(&head.headers, &head.uri, now).await?;
     *profile = profile_of(&caller, *profile);
     permit(&caller, peer, now)?;
-    let body = read_body(app, &head.headers, body).await?;
-    let answer = app.gateway.serve(&caller, endpoint, body, request_id.clone()).await?;
-    Ok((answer, caller))
+    Ok(caller)
 }
 
 /// Reads the body within its limits. Nothing is held while it is on its way.
-async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
+pub async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
     let limit = app.config.limits.body_bytes;
     let too_large = || {
         let message = format!("The body is larger than the {limit} bytes that this gateway takes.");

@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, models, relay};
+use crate::{admin, billing, models, quote, relay};
 use axum::Router;
 use axum::routing::get;
 use gateway::{Case, Failure};
@@ -76,6 +76,12 @@ impl Service {
         if let Some(endpoint) = endpoint(request.uri().path()) {
             if request.method() == Method::POST {
                 return relay::serve(&self.app, endpoint, request, self.peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "POST");
+        }
+        if request.uri().path() == quote::PATH {
+            if request.method() == Method::POST {
+                return quote::serve(&self.app, request, self.peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "POST");
         }

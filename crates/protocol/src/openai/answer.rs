@@ -84,6 +84,10 @@ pub(super) struct Found<'a> {
     pub(super) error: Option<&'a RawValue>,
     pub(super) model: Option<&'a str>,
     pub(super) service_tier: Option<&'a str>,
+    pub(super) id: Option<&'a str>,
+    pub(super) object: Option<&'a str>,
+    pub(super) created: Option<&'a str>,
+    pub(super) system_fingerprint: Option<&'a str>,
     data: Option<&'a RawValue>,
 }
 
@@ -119,6 +123,10 @@ enum Field {
     Usage,
     Model,
     ServiceTier,
+    Id,
+    Object,
+    Created,
+    SystemFingerprint,
     Error,
     XGroq,
     Data,
@@ -153,6 +161,12 @@ impl<'de> Visitor<'de> for AnswerSeed<'_, '_, 'de> {
                 }
                 Field::Model => found.model = Some(map.next_value::<&RawValue>()?.get()),
                 Field::ServiceTier => found.service_tier = Some(map.next_value::<&RawValue>()?.get()),
+                Field::Id => found.id = Some(map.next_value::<&RawValue>()?.get()),
+                Field::Object => found.object = Some(map.next_value::<&RawValue>()?.get()),
+                Field::Created => found.created = Some(map.next_value::<&RawValue>()?.get()),
+                Field::SystemFingerprint => {
+                    found.system_fingerprint = Some(map.next_value::<&RawValue>()?.get());
+                }
                 Field::Error => found.error = real_error(map.next_value()?),
                 Field::XGroq => {
                     let groq = serde_json::from_str::<Groq>(map.next_value::<&RawValue>()?.get()).unwrap_or_default();

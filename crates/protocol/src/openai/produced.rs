@@ -22,10 +22,42 @@ pub(super) struct Choices<'de> {
     pub(super) produced: bool,
     /// Why a choice ended.
     pub(super) finish_reason: Option<String>,
+    /// Which choices are there, and which of them ended.
+    pub(super) states: ChoiceStates,
     /// The error that a reseller puts inside a choice.
     pub(super) error: Option<&'de RawValue>,
     /// The usage that Kimi puts inside a choice.
     pub(super) usage: Reported,
+}
+
+/// Which choices of an answer have begun and which have ended, for the first [`ChoiceStates::KEPT`] of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChoiceStates {
+    begun: u128,
+    ended: u128,
+}
+
+impl ChoiceStates {
+    /// The choices that are kept apart; those with a higher index are not looked at.
+    pub const KEPT: u64 = 128;
+
+    /// The indexes of those that have begun and not ended.
+    pub fn open(self) -> impl Iterator<Item = u32> {
+        let open = self.begun & !self.ended;
+        (0..u128::BITS).filter(move |index| open >> index & 1 == 1)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.begun |= other.begun;
+        self.ended |= other.ended;
+    }
+
+    fn note(&mut self, index: u64, ended: bool) {
+        if index < Self::KEPT {
+            self.begun |= 1 << index;
+            self.ended |= u128::from(ended) << index;
+        }
+    }
 }
 
 /// Reads the value of `choices`.
@@ -96,6 +128,7 @@ struct ChoiceSeed<'s, 'c, 'de> {
 #[derive(serde::Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 enum ChoiceField {
+    Index,
     Delta,
     Message,
     Text,
@@ -123,8 +156,11 @@ impl<'de> Visitor<'de> for ChoiceSeed<'_, '_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { found, sink } = self;
+        // A server that knows only one choice may leave its index out.
+        let (mut index, mut ended) = (0, false);
         while let Some(field) = map.next_key()? {
             match field {
+                ChoiceField::Index => index = map.next_value::<&RawValue>()?.get().parse().unwrap_or(0),
                 ChoiceField::Delta | ChoiceField::Message => {
                     map.next_value_seed(MessageSeed { produced: &mut found.produced, sink })?;
                 }
@@ -134,6 +170,7 @@ impl<'de> Visitor<'de> for ChoiceSeed<'_, '_, 'de> {
                     // Some servers write an empty reason in every event but the last.
                     if json.starts_with('"') && json != "\"\"" {
                         found.finish_reason = serde_json::from_str(json).ok();
+                        ended = true;
                     }
                 }
                 ChoiceField::Usage => match Reported::read(map.next_value::<&RawValue>()?.get()) {
@@ -147,6 +184,7 @@ impl<'de> Visitor<'de> for ChoiceSeed<'_, '_, 'de> {
                 ChoiceField::Other => _ = map.next_value::<IgnoredAny>()?,
             }
         }
+        found.states.note(index, ended);
         Ok(())
     }
 

@@ -5,14 +5,17 @@
 
 mod content;
 mod edits;
+mod labels;
 
 pub use edits::{CapField, Edits};
+pub use labels::add_tags;
 
 use super::Endpoint;
 use crate::json::{self, Unsound};
 use content::{Content, Messages, Prompts};
 use domain::price::Bound;
 use domain::usage::COUNT_MAX;
+use labels::Metadata;
 use memchr::memchr;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -48,14 +51,18 @@ pub struct Request<'a> {
     pub audio_out: bool,
     /// The answer can hold images.
     pub images_out: bool,
+    /// The model is asked to think, which it may do unseen.
+    pub reasons: bool,
     /// The model may search the web, for a fee.
     pub web_search: bool,
     /// The field `models` names other models, which some resellers serve in place of `model`.
     pub names_other_models: bool,
     /// The service tier that is asked for: at most 64 characters, none of them a control character.
     pub service_tier: Option<Cow<'a, str>>,
-    /// The caller's own name for its user. Any text at all: never write it to a header or a log unescaped.
-    pub user: Option<Cow<'a, str>>,
+    /// The caller's own name for whoever it asks for: 1 to 128 characters, none of them a control character.
+    pub end_user: Option<Cow<'a, str>>,
+    /// What the request is booked under: at most 8 tags, each as long as a user's name may be. See [`add_tags`].
+    pub tags: Vec<String>,
     body: &'a str,
     fields: Fields<'a>,
 }
@@ -105,13 +112,18 @@ enum Field {
     WebSearchOptions,
     SearchParameters,
     EnableSearch,
+    Reasoning,
+    ReasoningEffort,
+    Thinking,
+    EnableThinking,
     Models,
     User,
+    SafetyIdentifier,
     Metadata,
 }
 
 impl Field {
-    const COUNT: usize = 22;
+    const COUNT: usize = 27;
 
     const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Model, "model"),
@@ -133,8 +145,13 @@ impl Field {
         (Self::WebSearchOptions, "web_search_options"),
         (Self::SearchParameters, "search_parameters"),
         (Self::EnableSearch, "enable_search"),
+        (Self::Reasoning, "reasoning"),
+        (Self::ReasoningEffort, "reasoning_effort"),
+        (Self::Thinking, "thinking"),
+        (Self::EnableThinking, "enable_thinking"),
         (Self::Models, "models"),
         (Self::User, "user"),
+        (Self::SafetyIdentifier, "safety_identifier"),
         (Self::Metadata, "metadata"),
     ];
 
@@ -228,6 +245,7 @@ impl<'a> Request<'a> {
         let instructed = [Field::Tools, Field::Functions, Field::ResponseFormat].map(|field| fields.given(field));
         let instruction_tokens = if instructed == [None; 3] { 0 } else { INSTRUCTION_TOKENS_MAX };
         let modalities = strings(&fields, Field::Modalities)?;
+        let metadata = Metadata::read(&fields)?;
 
         Ok(Self {
             endpoint,
@@ -250,9 +268,13 @@ impl<'a> Request<'a> {
             web_search: fields.given(Field::WebSearchOptions).is_some()
                 || fields.given(Field::SearchParameters).is_some()
                 || fields.given(Field::EnableSearch).is_some_and(|json| json != "false"),
+            reasons: [Field::Reasoning, Field::ReasoningEffort, Field::Thinking, Field::EnableThinking]
+                .into_iter()
+                .any(|field| fields.given(field).is_some_and(|json| !matches!(json, "false" | "\"none\""))),
             names_other_models: fields.given(Field::Models).is_some(),
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
-            user: text(&fields, Field::User)?,
+            end_user: labels::end_user(&fields, &metadata)?,
+            tags: metadata.tags()?,
             body,
             fields,
         })
@@ -419,15 +441,20 @@ fn text<'a>(fields: &Fields<'a>, field: Field) -> Result<Option<Cow<'a, str>>, B
 /// A text that is safe to show: not empty, not long, without control characters.
 fn short_text<'a>(fields: &Fields<'a>, field: Field, chars_max: usize) -> Result<Option<Cow<'a, str>>, BadRequest> {
     let Some(text) = text(fields, field)? else { return Ok(None) };
-    // A character has at most four bytes, so most texts need no counting.
+    match unshowable(&text, chars_max) {
+        None => Ok(Some(text)),
+        Some(why) => Err(BadRequest::of(field, format!("{} {why}", field.name()))),
+    }
+}
+
+/// Why a text is not safe to show, if it is not.
+fn unshowable(text: &str, chars_max: usize) -> Option<String> {
+    // A character has at least one byte, so most texts need no counting.
     let long = text.len() > chars_max && text.chars().count() > chars_max;
     if text.is_empty() || long {
-        return Err(BadRequest::of(field, format!("{} must have 1 to {chars_max} characters", field.name())));
+        return Some(format!("must have 1 to {chars_max} characters"));
     }
-    if text.chars().any(char::is_control) {
-        return Err(BadRequest::of(field, format!("{} must not hold control characters", field.name())));
-    }
-    Ok(Some(text))
+    text.chars().any(char::is_control).then(|| "must not hold control characters".to_owned())
 }
 
 fn strings<'a>(fields: &Fields<'a>, field: Field) -> Result<Vec<Cow<'a, str>>, BadRequest> {
@@ -498,21 +525,21 @@ mod tests {
         assert!(
             !(request.has_images || request.has_audio || request.has_files || request.audio_out || request.web_search)
         );
-        assert_eq!((request.service_tier, request.user, request.cap_field), (None, None, None));
+        assert_eq!((request.service_tier, request.end_user, request.cap_field), (None, None, None));
     }
 
     #[test]
     fn what_decides_the_price_is_read() {
         let body = with(
             r#""stream":true,"stream_options":{"include_usage":true,"x":1},"max_tokens":10,"max_completion_tokens":20,"n":3,
-                "service_tier":"flex","modalities":["text","audio"],"audio":{"voice":"v"},"web_search_options":{},"user":"ä\n\u00e9",
+                "service_tier":"flex","modalities":["text","audio"],"audio":{"voice":"v"},"web_search_options":{},"user":"ä \u00e9",
                 "metadata":{"a":"b"},"tools":[{"type":"function"}],"seed":1e400,"logit_bias":{"5":-1}"#,
         );
         let request = read(Endpoint::Chat, &body);
         assert!(request.stream && request.include_usage && request.audio_out && request.web_search);
         assert_eq!((request.output_cap, request.cap_field), (Some(20), Some(CapField::MaxCompletionTokens)));
         assert_eq!((request.choices, request.service_tier.as_deref()), (3, Some("flex")));
-        assert_eq!(request.user.as_deref(), Some("ä\né"));
+        assert_eq!(request.end_user.as_deref(), Some("ä é"));
         assert_eq!(request.input_tokens_bound, body.len() as u64 + TEMPLATE_TOKENS_MAX + INSTRUCTION_TOKENS_MAX);
         let bound = request.bound(20);
         assert_eq!((bound.output_tokens, bound.audio_out, bound.service_tier.as_deref()), (60, true, Some("flex")));
@@ -523,7 +550,7 @@ mod tests {
         );
         let request = read(Endpoint::Chat, &nulls);
         assert!(!(request.stream || request.include_usage || request.audio_out || request.web_search));
-        assert_eq!((request.output_cap, request.choices, request.user), (None, 1, None));
+        assert_eq!((request.output_cap, request.choices, request.end_user), (None, 1, None));
         assert!(read(Endpoint::Chat, &with(r#""models":["a","b"]"#)).names_other_models);
         assert!(read(Endpoint::Chat, &with(r#""modalities":["image"]"#)).images_out);
     }
@@ -584,6 +611,63 @@ mod tests {
         bad(Endpoint::Embeddings, "input", "", "input is missing");
         bad(Endpoint::Embeddings, "input", r#","input":true"#, &kinds("input"));
         assert_eq!(read(Endpoint::Embeddings, r#"{"model":"m","input":"a"}"#).bound(100).output_tokens, 0);
+    }
+
+    #[test]
+    fn end_users_and_tags_are_read_wherever_callers_put_them() {
+        let check = |fields: &str, end_user: Option<&str>, tags: &[&str]| {
+            let body = with(fields);
+            let request = read(Endpoint::Chat, &body);
+            assert_eq!(
+                (request.end_user.as_deref(), request.tags.iter().map(String::as_str).collect()),
+                (end_user, tags.to_vec()),
+                "{body}"
+            );
+        };
+        check(r#""user":"ann""#, Some("ann"), &[]);
+        check(r#""safety_identifier":"s","user":"ann""#, Some("ann"), &[]);
+        check(r#""safety_identifier":"s","user":"""#, Some("s"), &[]);
+        check(r#""user":null,"metadata":{"end_user":"e","user_id":"u"}"#, Some("u"), &[]);
+        check(r#""user":"","metadata":{"end_user":"e","user_id":null}"#, Some("e"), &[]);
+        check(r#""metadata":{"tags":" red, blue,,red ","x":[{}]}"#, None, &["red", "blue"]);
+        check(r#""metadata":{"tags":["red","blue,green"]}"#, None, &["red", "blue", "green"]);
+        check(r#""metadata":{"tags":null,"user_id":null}"#, None, &[]);
+        check(r#""metadata":{"tags":"","Tags":5,"USER_ID":7}"#, None, &[]);
+        check(r#""metadata":{"t\u0061gs":"a\u002cb"}"#, None, &["a", "b"]);
+        for other in ["null", "[]", "5", "\"x\""] {
+            check(&format!(r#""metadata":{other}"#), None, &[]);
+        }
+        check(&format!(r#""user":"{}""#, "é".repeat(128)), Some(&"é".repeat(128)), &[]);
+        let mut tags = vec!["a".to_owned()];
+        add_tags(&mut tags, "b, a").unwrap();
+        assert_eq!(tags, ["a", "b"]);
+    }
+
+    #[test]
+    fn c_16_end_users_and_tags_are_short_and_printable() {
+        let check = |fields: &str, param: &str, message: &str| {
+            refused(Endpoint::Chat, with(fields).as_bytes(), Some(param), message);
+        };
+        let long = "é".repeat(129);
+        check(&format!(r#""user":"{long}""#), "user", "user must have 1 to 128 characters");
+        check(r#""user":"a\nb""#, "user", "user must not hold control characters");
+        check(r#""user":{}"#, "user", "user must be a string, not {}");
+        check(
+            r#""user":"a","safety_identifier":"\u0000""#,
+            "safety_identifier",
+            "safety_identifier must not hold control characters",
+        );
+        let metadata =
+            |entries: &str, message: &str| check(&format!(r#""metadata":{{{entries}}}"#), "metadata", message);
+        metadata(r#""user_id":7"#, "metadata.user_id must be a string, not 7");
+        metadata(&format!(r#""end_user":"{long}""#), "metadata.end_user must have 1 to 128 characters");
+        metadata(r#""user_id":"a","user\u005fid":"b""#, "metadata.user_id is given twice");
+        metadata(r#""tags":"a","tags":"a""#, "metadata.tags is given twice");
+        metadata(r#""tags":{}"#, "metadata.tags must be a string, or an array of strings");
+        metadata(r#""tags":["a",1]"#, "metadata.tags must be a string, or an array of strings");
+        metadata(r#""tags":"a\tb""#, "a tag must not hold control characters");
+        metadata(&format!(r#""tags":"{long}""#), "a tag must have 1 to 128 characters");
+        metadata(r#""tags":"1,2,3,4,5,6,7,8,9""#, "a request has at most 8 tags");
     }
 
     #[test]
@@ -726,7 +810,6 @@ mod tests {
         );
         check(&with(r#""service_tier":1"#), "service_tier", "service_tier must be a string, not 1");
         check(&with(r#""service_tier":"a\nb""#), "service_tier", "service_tier must not hold control characters");
-        check(&with(r#""user":{}"#), "user", "user must be a string, not {}");
         check(&with(r#""modalities":"audio""#), "modalities", "modalities must be an array of strings, not \"audio\"");
         check(&with(r#""modalities":[1]"#), "modalities", "modalities must be an array of strings, not [1]");
     }
@@ -749,7 +832,7 @@ mod tests {
         let keys: String = (0..100_000).map(|number| format!(r#""k{number}":{number},"#)).collect();
         read(Endpoint::Chat, &with(keys.trim_end_matches(',')));
         for letter in ["a", " ", "😀", "\\n", "\\u0041", "\\ud83d\\ude00"] {
-            read(Endpoint::Chat, &with(&format!(r#""user":"{}""#, letter.repeat(100_000))));
+            read(Endpoint::Chat, &with(&format!(r#""note":"{}""#, letter.repeat(100_000))));
         }
     }
 
@@ -819,12 +902,23 @@ mod tests {
         check(MaxTokens, r#""max_tokens":null"#, r#""max_tokens":50"#);
         check(MaxTokens, r#""max_tokens":50"#, r#""max_tokens":50"#);
         check(MaxTokens, r#""a":1"#, r#""max_tokens":50,"a":1"#);
-        check(MaxCompletionTokens, r#""max_tokens":100"#, r#""max_completion_tokens":50,"max_tokens":50"#);
-        check(MaxCompletionTokens, r#""max_tokens":10"#, r#""max_completion_tokens":50,"max_tokens":10"#);
+        check(MaxTokens, r#""max_tokens":10"#, r#""max_tokens":10"#);
+        check(MaxCompletionTokens, r#""max_tokens":100"#, r#""max_tokens":50"#);
+        check(MaxCompletionTokens, r#""max_tokens":10"#, r#""max_tokens":10"#);
+        check(
+            MaxCompletionTokens,
+            r#""max_tokens":null,"max_completion_tokens":null"#,
+            r#""max_tokens":null,"max_completion_tokens":50"#,
+        );
         check(
             MaxTokens,
             r#""max_completion_tokens":70,"max_tokens":60"#,
             r#""max_completion_tokens":50,"max_tokens":50"#,
+        );
+        check(
+            MaxTokens,
+            r#""max_completion_tokens":70,"max_tokens":40"#,
+            r#""max_completion_tokens":50,"max_tokens":40"#,
         );
     }
 
@@ -887,10 +981,14 @@ mod tests {
                 expected["stream_options"]["include_usage"] = json!(true);
             }
             if let Some((field, cap)) = output_cap {
-                expected[field.name()] = json!(cap);
-                let other = field.other().name();
-                if expected.get(other).and_then(Value::as_u64).is_some_and(|given| given > cap) {
-                    expected[other] = json!(cap);
+                let both = [CapField::MaxTokens, CapField::MaxCompletionTokens].map(CapField::name);
+                if both.iter().all(|name| expected[name].is_null()) {
+                    expected[field.name()] = json!(cap);
+                }
+                for name in both {
+                    if expected[name].as_u64().is_some_and(|given| given > cap) {
+                        expected[name] = json!(cap);
+                    }
                 }
             }
             prop_assert_eq!(serde_json::from_slice::<Value>(&edited).unwrap(), expected);
@@ -898,7 +996,7 @@ mod tests {
             let again = Request::read(Endpoint::Chat, &edited).unwrap();
             prop_assert_eq!(&again.model, other_model.as_ref().unwrap_or(&model));
             if let Some((_, cap)) = output_cap {
-                prop_assert_eq!(again.output_cap, Some(cap));
+                prop_assert_eq!(again.output_cap, Some(request.output_cap.map_or(cap, |given| given.min(cap))));
             }
             prop_assert!(!include_usage || !stream || again.include_usage);
         }

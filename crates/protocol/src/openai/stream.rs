@@ -1,7 +1,11 @@
 //! Observes a stream: reads from its events what the ledger needs, while their bytes pass unchanged.
 
+mod length;
+
 use super::answer::{Found, read, text};
+use super::produced::ChoiceStates;
 use super::{Endpoint, Reported, UpstreamError};
+use length::Head;
 
 /// Watches the events of one answer.
 #[derive(Clone, Debug)]
@@ -14,6 +18,9 @@ pub struct StreamObserver {
     model: Option<String>,
     error: Option<UpstreamError>,
     done: bool,
+    /// What every event of this answer repeats, as the first one had it.
+    head: Option<Box<Head>>,
+    choices: ChoiceStates,
 }
 
 /// What an event is.
@@ -46,6 +53,8 @@ impl StreamObserver {
             model: None,
             error: None,
             done: false,
+            head: None,
+            choices: ChoiceStates::default(),
         }
     }
 
@@ -126,6 +135,11 @@ impl StreamObserver {
         self.error.as_ref()
     }
 
+    /// Which choices have begun and which have ended.
+    pub fn choices(&self) -> ChoiceStates {
+        self.choices
+    }
+
     fn failed_with(&mut self, error: Option<UpstreamError>) -> Option<Seen> {
         self.error = Some(error?);
         Some(Seen::Error)
@@ -139,6 +153,11 @@ impl StreamObserver {
         if let Some(reason) = found.choices.finish_reason.take() {
             self.finish_reason = Some(reason);
         }
+        // Azure's first event has no choices and an empty head.
+        if self.head.is_none() && found.choices.given && !found.choices.empty {
+            self.head = Some(Box::new(Head::of(found)));
+        }
+        self.choices.add(found.choices.states);
         remember(&mut self.model, found.model);
         remember(&mut self.service_tier, found.service_tier);
     }

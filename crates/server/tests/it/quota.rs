@@ -138,7 +138,8 @@ async fn m_02_the_first_requests_ever_of_a_key_are_bound_as_any_others() {
 #[tokio::test]
 async fn m_11_a_request_that_can_cost_more_than_is_left_never_reaches_the_upstream() {
     let mut gateway = Gateway::start().await;
-    let (body, each) = exact_chat(50, json!({}));
+    // Sixteen answer tokens are the fewest that an answer is capped to.
+    let (body, each) = exact_chat(16, json!({}));
     let poor = gateway.key(json!({"quota": Nanos(each.0 - 1)})).await;
     let penniless = gateway.account("penniless", Nanos::ZERO).await;
     let without = gateway.key(json!({"account": "penniless"})).await;
@@ -234,14 +235,22 @@ async fn m_13_a_cap_that_the_funds_set_is_sent_and_named_and_what_it_allows_is_c
     let answer = key.caller.chat(&body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let cap: u64 = answer.header("x-tollgate-output-cap").expect("a cap was set").parse().unwrap();
-    assert!((490..=500).contains(&cap), "{cap}");
+    assert_eq!(cap, 256, "what is reasonable, and leaves room for others");
     let sent: Value = serde_json::from_str(&gateway.mock.stats().recent.last().unwrap().body).unwrap();
     assert_eq!(sent["max_tokens"], cap);
     let fate = gateway.fate(&answer.request_id()).await;
     assert!(fate.held <= quota, "{fate:?}");
-    // A caller who named a length is refused, not cut.
-    let refused = key.caller.chat(&chat(json!({"max_tokens": 5000}))).await;
-    assert_eq!(refused.status, 402);
+    // A caller's own length is cut as well, and that is said; below what is any use, it is refused.
+    let left = Nanos(quota.0 - fate.cost.0);
+    let body = chat(json!({"max_tokens": 5000, "max_completion_tokens": 6000, "mock": {"completion_tokens": 100}}));
+    let cut = key.caller.chat(&body).await;
+    let cap: u64 = cut.header("x-tollgate-output-cap").expect("a cap was set").parse().unwrap();
+    let sent: Value = serde_json::from_str(&gateway.mock.stats().recent.last().unwrap().body).unwrap();
+    assert_eq!((&sent["max_tokens"], &sent["max_completion_tokens"]), (&json!(cap), &json!(cap)));
+    let fate = gateway.fate(&cut.request_id()).await;
+    assert!(fate.held <= left, "{fate:?} {left}");
+    let poor = gateway.key(json!({"quota": Nanos(input * INPUT_NANOS + 15 * OUTPUT_NANOS)})).await;
+    assert_eq!(poor.caller.chat(&body).await.status, 402);
     gateway.quiet().await;
 }
 

@@ -14,8 +14,9 @@ pub struct Edits<'e> {
     /// Makes the upstream send its usage in the stream. Without effect on a request that is not a stream, where
     /// the option is an error.
     pub include_usage: bool,
-    /// The field that is to hold the output cap, and the cap. The other cap field is lowered to it if it is given
-    /// and higher, so that the cap holds whichever of them the upstream obeys.
+    /// The most answer tokens of a choice. Every cap that the caller gave is lowered to it if it is higher, so that it
+    /// holds whichever of them the upstream obeys; none is raised, and none is added beside another, because some
+    /// providers refuse both together. Where the caller gave none, the named field is added.
     pub output_cap: Option<(CapField, u64)>,
 }
 
@@ -38,13 +39,6 @@ impl CapField {
         match self {
             Self::MaxTokens => Field::MaxTokens,
             Self::MaxCompletionTokens => Field::MaxCompletionTokens,
-        }
-    }
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::MaxTokens => Self::MaxCompletionTokens,
-            Self::MaxCompletionTokens => Self::MaxTokens,
         }
     }
 }
@@ -101,15 +95,22 @@ impl Request<'_> {
             self.ask_for_usage(&mut patches);
         }
         if let Some((name, cap)) = edits.output_cap {
-            let given = |name: CapField| self.fields.given(name.field()).and_then(|json| json.parse::<u64>().ok());
-            if given(name) != Some(cap) {
-                self.set(name.field(), cap.to_string(), &mut patches);
-            }
-            if given(name.other()).is_some_and(|other| other > cap) {
-                self.set(name.other().field(), cap.to_string(), &mut patches);
-            }
+            self.cap_at(name, cap, &mut patches);
         }
         patches.applied_to(body)
+    }
+
+    fn cap_at(&self, name: CapField, cap: u64, patches: &mut Patches) {
+        let given = [CapField::MaxTokens, CapField::MaxCompletionTokens]
+            .map(|name| (name, self.fields.given(name.field()).and_then(|json| json.parse::<u64>().ok())));
+        if given.iter().all(|(_, asked)| asked.is_none()) {
+            self.set(name.field(), cap.to_string(), patches);
+        }
+        for (name, asked) in given {
+            if asked.is_some_and(|asked| asked > cap) {
+                self.set(name.field(), cap.to_string(), patches);
+            }
+        }
     }
 
     fn ask_for_usage(&self, patches: &mut Patches) {

@@ -1,0 +1,87 @@
+//! A dry run: the decision about a request without the request. Nothing is held, nothing is sent.
+
+use crate::admit::{self, Asking, Terms};
+use crate::failure::{Case, Failure};
+use crate::lifecycle::{Gateway, choose, read};
+use bytes::Bytes;
+use domain::{Nanos, Usage};
+use protocol::openai::{Endpoint, Request};
+use std::sync::Arc;
+use store::keys::Caller;
+
+/// What the gateway would do with a request, and what that could cost.
+#[derive(Debug)]
+pub struct Quote {
+    /// Why it would be refused; `None` when it would be admitted.
+    pub refusal: Option<Failure>,
+    /// The model that would serve.
+    pub model: Arc<str>,
+    /// The upstream that would serve. Not for every caller's eyes.
+    pub upstream: Arc<str>,
+    /// What would be held at first.
+    pub held: Nanos,
+    /// The consumption that would be held for.
+    pub held_usage: Usage,
+    /// The hold would grow while the stream flows.
+    pub extends: bool,
+    /// What the request will probably cost, by what this key and model usually produce.
+    pub expected: Nanos,
+    /// The consumption behind the expected price.
+    pub expected_usage: Usage,
+    /// The most that the request could cost if funds were without end.
+    pub greatest: Nanos,
+    /// The consumption behind the greatest price.
+    pub greatest_usage: Usage,
+    /// The output cap that the gateway would set.
+    pub output_cap: Option<u64>,
+    /// What could be held now.
+    pub funds: admit::Funds,
+}
+
+impl Gateway {
+    /// Decides about a request as [`Gateway::serve`] would, and does nothing else. What would be refused for want of
+    /// funds is a quote, too; what cannot be decided at all is a failure.
+    pub async fn quote(&self, caller: &Caller, endpoint: Endpoint, body: Bytes) -> Result<Quote, Failure> {
+        let request = read(endpoint, &body)?;
+        let catalog = self.catalog();
+        let (route, priced) = choose(&catalog, &request, caller)?;
+        let asking = self.asking(caller, &request, &body, route, priced);
+        let mut prompt = asking.prompt();
+        let funds = admit::funds(&self.ledger, caller, self.clock.now()).await?;
+        let terms = asking.terms(funds, &mut prompt).await?;
+        let refusal = admit::verdict(&self.ledger, &asking, &terms, funds).await.err();
+        asking.count(&mut prompt).await;
+        let whole = asking.whole(prompt)?;
+        let expected_usage = self.expected_usage(&asking, &request, &terms, &body).await;
+        let expected = priced.price.charge(&expected_usage, request.service_tier.as_deref()).map_err(|_| {
+            Failure::new(Case::BadRequest, "What this request can cost is beyond any account. Lower max_tokens or n.")
+        })?;
+        Ok(Quote {
+            refusal,
+            model: route.model.clone(),
+            upstream: route.upstream.name.clone(),
+            held: terms.amount,
+            held_usage: terms.usage(),
+            extends: terms.extends_to.is_some(),
+            expected: expected.min(whole.amount),
+            expected_usage,
+            greatest: whole.amount,
+            greatest_usage: whole.usage(),
+            output_cap: terms.cap_to_set,
+            funds,
+        })
+    }
+
+    async fn expected_usage(&self, asking: &Asking<'_>, request: &Request<'_>, terms: &Terms, body: &Bytes) -> Usage {
+        let input = self.count_prompt(request.endpoint, &asking.route.upstream_model, body).await;
+        let output = match request.endpoint {
+            Endpoint::Embeddings => 0,
+            Endpoint::Chat | Endpoint::Completions => asking.output_expected() * request.choices,
+        };
+        let mut usage = Usage::tokens(input.min(terms.bound.input_tokens), output);
+        for (meter, count) in terms.bound.calls.counts() {
+            usage[meter] = count;
+        }
+        usage
+    }
+}

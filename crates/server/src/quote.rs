@@ -1,0 +1,171 @@
+//! Dry runs: `x-tollgate-dry-run: true` on any endpoint that costs money, and `POST /api/v1/quote`.
+
+use crate::app::App;
+use crate::body::Body;
+use crate::error::{ErrorProfile, dress, response};
+use crate::relay::{identified, read_body};
+use bytes::Bytes;
+use domain::{Nanos, Usage};
+use gateway::{Case, Failure, Quote};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use protocol::openai::Endpoint;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::net::IpAddr;
+use std::sync::Arc;
+use store::keys::Caller;
+
+/// Where a request can be quoted without its own endpoint.
+pub const PATH: &str = "/api/v1/quote";
+const DRY_RUN_HEADER: HeaderName = HeaderName::from_static("x-tollgate-dry-run");
+
+/// Whether a request asks for the decision only. A value that is neither yes nor no is refused: whoever wants a dry run
+/// must not be charged for a spelling.
+pub fn is_dry_run(headers: &HeaderMap) -> Result<bool, Failure> {
+    match headers.get(&DRY_RUN_HEADER).map(HeaderValue::as_bytes) {
+        None | Some(b"false") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => Err(Failure::new(Case::BadRequest, "The header x-tollgate-dry-run must be true or false.")),
+    }
+}
+
+/// `POST /api/v1/quote`, with the caller's own key.
+pub async fn serve(app: &App, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
+    let mut profile = app.config.server.error_profile;
+    match quoted(app, request, peer, &mut profile).await {
+        Ok(response) => response,
+        Err(failure) => response(&failure, profile, request_id),
+    }
+}
+
+/// The body of `POST /api/v1/quote`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked<'a> {
+    /// The endpoint's name or path; `chat` when it is left out.
+    endpoint: Option<String>,
+    /// The request as that endpoint takes it.
+    #[serde(borrow)]
+    request: &'a RawValue,
+}
+
+async fn quoted(
+    app: &App,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    profile: &mut ErrorProfile,
+) -> Result<Response<Body>, Failure> {
+    let (head, body) = request.into_parts();
+    let caller = identified(app, &head, peer, profile).await?;
+    let body = read_body(app, &head.headers, body).await?;
+    let Asked { endpoint, request } = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!(r#"The body must be {{"endpoint": "chat", "request": {{…}}}}: {error}."#);
+        Failure::new(Case::BadRequest, message)
+    })?;
+    let endpoint = match endpoint.as_deref() {
+        None => Endpoint::Chat,
+        Some(name) => named(name).ok_or_else(|| {
+            let names = Endpoint::ALL.map(Endpoint::name).join(", ");
+            Failure::new(Case::BadRequest, format!("endpoint must be one of {names}, or its path."))
+                .param(Some("endpoint"))
+        })?,
+    };
+    let request = body.slice_ref(request.get().as_bytes());
+    answer(app, &caller, endpoint, request, *profile).await
+}
+
+fn named(endpoint: &str) -> Option<Endpoint> {
+    Endpoint::ALL.into_iter().find(|known| known.name() == endpoint || known.path() == endpoint)
+}
+
+/// Decides about a request and answers with the decision.
+pub async fn answer(
+    app: &App,
+    caller: &Caller,
+    endpoint: Endpoint,
+    body: Bytes,
+    profile: ErrorProfile,
+) -> Result<Response<Body>, Failure> {
+    let quote = app.gateway.quote(caller, endpoint, body).await?;
+    let object = serde_json::to_vec(&QuoteObject::of(&quote, caller, profile)).expect("a quote can be written as JSON");
+    let mut response = Response::new(Body::whole(object));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// A decision, as callers read it. Amounts are decimal strings in USD.
+#[derive(Serialize)]
+struct QuoteObject<'a> {
+    object: &'static str,
+    /// The request would be served.
+    admitted: bool,
+    /// Why not, as the request itself would be told.
+    refusal: Option<RefusalObject<'a>>,
+    /// The model that would serve.
+    model: &'a str,
+    /// The upstream that would serve, for accounts that may see it.
+    upstream: Option<&'a str>,
+    /// What would be held at first.
+    held: Part<'a>,
+    /// What it will probably cost, by what this key and model usually produce.
+    expected: Part<'a>,
+    /// What it could cost at most.
+    greatest: Part<'a>,
+    /// The hold would grow while the stream flows.
+    extends: bool,
+    /// The output cap that the gateway would set.
+    output_cap: Option<u64>,
+    /// What could be held now.
+    left: Left,
+}
+
+#[derive(Serialize)]
+struct RefusalObject<'a> {
+    status: u16,
+    r#type: &'static str,
+    code: &'static str,
+    message: &'a str,
+    /// Which limit or budget binds.
+    scope: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    cost: Nanos,
+    usage: &'a Usage,
+}
+
+#[derive(Serialize)]
+struct Left {
+    money: Nanos,
+    tokens: Option<u64>,
+}
+
+impl<'a> QuoteObject<'a> {
+    fn of(quote: &'a Quote, caller: &Caller, profile: ErrorProfile) -> Self {
+        let refusal = quote.refusal.as_ref().map(|failure| {
+            let (status, kind, code) = dress(&failure.case, profile);
+            let scope = match failure.case {
+                Case::QuotaExceeded { scope } => Some(scope),
+                _ => None,
+            };
+            RefusalObject { status: status.as_u16(), r#type: kind, code, message: &failure.message, scope }
+        });
+        Self {
+            object: "quote",
+            admitted: refusal.is_none(),
+            refusal,
+            model: &quote.model,
+            upstream: caller.account.shows_upstream.then_some(&*quote.upstream),
+            held: Part { cost: quote.held, usage: &quote.held_usage },
+            expected: Part { cost: quote.expected, usage: &quote.expected_usage },
+            greatest: Part { cost: quote.greatest, usage: &quote.greatest_usage },
+            extends: quote.extends,
+            output_cap: quote.output_cap,
+            left: Left { money: quote.funds.money, tokens: quote.funds.tokens },
+        }
+    }
+}
