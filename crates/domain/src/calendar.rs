@@ -1,10 +1,10 @@
 //! Where one period ends and the next begins: cycles of subscriptions, periods of budgets, windows from first use.
 //!
-//! Everything here follows from one rule: **a boundary is the first instant at which the local clock shows its wall-clock
-//! time or a later one.** So where clocks are put forward over a boundary, it is the first instant after the jump; where
-//! they are put back and a time comes twice, it is the first of the two. Boundaries ascend, the periods between them are
-//! half-open and tile the line without gap or overlap, and what falls into a repeated hour stays in the period that
-//! had begun.
+//! Everything here follows from one rule: **a boundary is the first instant at which the local clock shows its
+//! wall-clock time or a later one.** So where clocks are put forward over a boundary, it is the first instant after the
+//! jump; where they are put back and a time comes twice, it is the first of the two. Boundaries ascend, the periods
+//! between them are half-open and tile the line without gap or overlap, and what falls into a repeated hour stays in
+//! the period that had begun.
 //!
 //! Two more rules make that complete:
 //! - A local date that a zone skipped altogether (Samoa had no 30 December 2011) stands for the next date: nothing is
@@ -12,11 +12,11 @@
 //! - A day of the month that a month does not have is the month's last. Every boundary is counted from the anchor and
 //!   never from the boundary before it, so the 31st comes back after the 28th of February.
 //!
-//! Beyond the years 1 to 9900 nothing is calculated: the first period reaches back to the beginning of time and the last
-//! one to its end.
+//! Beyond the years 1 to 9900 nothing is calculated: the first period reaches back to the beginning of time and the
+//! last one to its end.
 //!
-//! Zones come from the time-zone database in the executable. A newer one can move boundaries that are still to come; who
-//! has opened a period keeps the end that it was opened with.
+//! Zones come from the time-zone database in the executable. A newer one can move boundaries that are still to come;
+//! who has opened a period keeps the end that it was opened with.
 
 mod aligned;
 mod cycle;

@@ -1,9 +1,9 @@
 //! What a change of plan within a cycle costs and gives.
 //!
 //! Whoever leaves a plan is credited for what is left of it: by time, but for no greater share than is left of its
-//! allowance. Whoever enters a plan pays for the rest of the cycle and gets the allowance for the rest of the cycle; what
-//! was left of the old allowance is gone. Credits and allowances are rounded down, fees up, each once, so that a change
-//! costs a fraction of a nano-USD rather than yields one.
+//! allowance. Whoever enters a plan pays for the rest of the cycle and gets the allowance for the rest of the cycle;
+//! what was left of the old allowance is gone. Credits and allowances are rounded down, fees up, each once, so that a
+//! change costs a fraction of a nano-USD rather than yields one.
 //!
 //! From this follows, for every stay with a plan of price `P` and allowance `A` in a cycle of length `T`, in which the
 //! time `t` passed and `c` was consumed:
@@ -48,8 +48,8 @@ pub struct Change {
 }
 
 impl Terms {
-    /// `None` if either is negative. The allowance is in whatever unit the plan counts: nano-USD, tokens. Zero is a plan
-    /// that is sold by time alone.
+    /// `None` if either is negative. The allowance is in whatever unit the plan counts: nano-USD, tokens. Zero is a
+    /// plan that is sold by time alone.
     pub const fn new(price: Nanos, allowance: i64) -> Option<Self> {
         if price.0 >= 0 && allowance >= 0 { Some(Self { price, allowance }) } else { None }
     }
@@ -71,8 +71,8 @@ impl Terms {
         Entrance { fee: Nanos(rest.of_rounded_up(self.price.0)), allowance }
     }
 
-    /// The credit for leaving this plan at `now` within `cycle`. `unused` is what is left of the allowance of this stay,
-    /// neither consumed nor held.
+    /// The credit for leaving this plan at `now` within `cycle`. `unused` is what is left of the allowance of this
+    /// stay, neither consumed nor held.
     pub fn leave(self, cycle: Period, now: Timestamp, unused: i64) -> Nanos {
         let time = Share::left_of(cycle, now);
         let share = match self.allowance {
@@ -266,7 +266,8 @@ mod tests {
                     Stay { terms: plans[index], since: now, fee, allowance }
                 });
             }
-            prop_assert!(free <= if first.price() == Nanos::ZERO { first.allowance() } else { 0 }, "free allowance twice");
+            let free_once = if first.price() == Nanos::ZERO { first.allowance() } else { 0 };
+            prop_assert!(free <= free_once, "free allowance twice");
             let priced = held.iter().filter(|terms| terms.allowance() > 0);
             let best = priced.max_by(|a, b| {
                 let rate = |a: &Terms, b: &Terms| wide(a.allowance()) * wide(b.price().0);

@@ -9,9 +9,10 @@ use std::str::FromStr;
 
 /// How long a cycle is. Text: `month`, `week`, `day`, `30 days`.
 ///
-/// Cycles are anchored at an instant in a zone and are counted from 0. Cycle 0 starts at the anchor, to the millisecond;
-/// every later one at the anchor's local time of day, on the anchor's day of the month or so many days after the
-/// anchor's date. A cycle is without length only where its zone skipped a local date; nothing lies in such a one.
+/// Cycles are anchored at an instant in a zone and are counted from 0. Cycle 0 starts at the anchor, to the
+/// millisecond; every later one at the anchor's local time of day, on the anchor's day of the month or so many days
+/// after the anchor's date. A cycle is without length only where its zone skipped a local date; nothing lies in such a
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cycle {
     /// To the same day of the next month, or to the last day of a month that is too short for it.

@@ -29,8 +29,8 @@ pub(super) const LAST: Timestamp = Timestamp(250_246_627_200_000);
 const EPOCH: Date = jiff::civil::date(1970, 1, 1);
 /// Its boundaries, and those before it, are at the beginning of time.
 const FIRST_DATE: Date = jiff::civil::date(1, 1, 1);
-/// Its boundaries, and those after it, are at the end of time. Those of the day before are earlier than [`LAST`] in every
-/// zone.
+/// Its boundaries, and those after it, are at the end of time. Those of the day before are earlier than [`LAST`] in
+/// every zone.
 const LAST_DATE: Date = jiff::civil::date(9899, 12, 31);
 
 impl Zone {
@@ -92,7 +92,8 @@ impl Zone {
             AmbiguousOffset::Unambiguous { offset } => at(offset),
             AmbiguousOffset::Fold { before, .. } => at(before),
             AmbiguousOffset::Gap { after, .. } => {
-                // By the later offset `wall` is an instant before the jump. Changes of mere names may come before it too.
+                // By the later offset `wall` is an instant before the jump. Changes of mere names may come before it
+                // too.
                 let mut jump = at(after);
                 while self.local(jump) < wall {
                     jump = self.change_after(jump).expect("a gap ends with a change of the clock");
