@@ -3,18 +3,20 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`prices`]), the sums that reports read
-//! ([`usage`]), and the checks ([`verify`], [`recovery`]).
+//! ([`usage`]), the answers that repeated requests get ([`idempotency`]), and the checks ([`verify`], [`recovery`]).
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
 pub mod accounts;
 pub mod database;
+pub mod idempotency;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod prices;
 pub mod progress;
 pub mod recovery;
+pub mod sealing;
 pub mod secrets;
 pub mod throughput;
 pub mod usage;

@@ -20,7 +20,7 @@ pub(crate) const SELECT: &str = "
     from journal";
 
 const TOP_UP: i64 = 1;
-const HOLD: i64 = 2;
+pub(crate) const HOLD: i64 = 2;
 const SETTLE: i64 = 3;
 const VOID: i64 = 4;
 const EXPIRE: i64 = 5;
