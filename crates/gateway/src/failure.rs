@@ -19,7 +19,7 @@ pub struct Failure {
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
     /// What an operator should know and the caller should not.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
     /// Something of the request may have reached an upstream: to repeat it may be to do it twice.
     pub attempted: bool,
 }
@@ -197,7 +197,7 @@ impl Failure {
     /// Keeps what only an operator should read.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into_boxed_str());
         self
     }
 }

@@ -126,7 +126,10 @@ async fn keep_answers(app: Arc<App>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.idempotency.became_unknown() => {}
+        }
         if let Err(error) = app.idempotency.upkeep(app.now()).await {
             tracing::error!(%error, "cannot look after the answers kept for repeated requests");
         }

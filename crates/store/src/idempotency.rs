@@ -19,6 +19,7 @@ use rows::{Claimed, Ending, Found, Place};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Shortest time that answers may be kept.
 pub const RETENTION_MS_MIN: i64 = DAY_MS;
@@ -149,6 +150,8 @@ pub struct Records {
     open: AtomicUsize,
     /// There may be rows in state `unknown`.
     any_unknown: AtomicBool,
+    /// One has become so.
+    became_unknown: Notify,
 }
 
 impl Records {
@@ -166,6 +169,7 @@ impl Records {
             digests: hmac::Key::new(hmac::HMAC_SHA256, &secrets.derived("idempotency/digest")),
             open: AtomicUsize::new(0),
             any_unknown: AtomicBool::new(true),
+            became_unknown: Notify::new(),
         }))
     }
 
@@ -237,6 +241,11 @@ impl Records {
         Ok(())
     }
 
+    /// Waits until [`Records::upkeep`] has something to find out. Nothing is lost by not waiting to the end.
+    pub async fn became_unknown(&self) {
+        self.became_unknown.notified().await;
+    }
+
     /// Reads in the journal what unknown requests were charged. Those that still hold money stay unknown.
     async fn resolve_unknown(&self, now: Timestamp) -> Result<(), StoreError> {
         if !self.any_unknown.swap(false, Ordering::AcqRel) {
@@ -291,6 +300,7 @@ impl Records {
             }
             if matches!(*ending, Ending::Unknown) {
                 self.any_unknown.store(true, Ordering::Release);
+                self.became_unknown.notify_one();
             }
             self.open.fetch_sub(1, Ordering::AcqRel);
         })

@@ -338,6 +338,10 @@ async fn m_24_killed_at_any_moment_there_is_one_call_and_one_price() {
         assert!(calls(&gateway) <= before + 1, "round {round}: a second call");
     }
     eprintln!("(status, replayed, charged) → rounds: {seen:?}");
+    // The test is blind unless these occurred.
+    for charged in [false, true] {
+        assert!(seen.contains_key(&(409, true, charged)), "{seen:?}");
+    }
     gateway.quiet().await;
 }
 
