@@ -147,6 +147,8 @@ pub struct Idempotency {
     pub retention_hours: u32,
     /// The largest answer that is kept, in bytes, up to 16 MiB.
     pub answer_bytes: usize,
+    /// The most bytes of answers that are kept in all.
+    pub total_bytes: u64,
 }
 
 /// See [`Idempotency::answer_bytes`].
@@ -154,7 +156,7 @@ const KEPT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Default for Idempotency {
     fn default() -> Self {
-        Self { retention_hours: 24, answer_bytes: 1024 * 1024 }
+        Self { retention_hours: 24, answer_bytes: 1024 * 1024, total_bytes: 4 * 1024 * 1024 * 1024 }
     }
 }
 
@@ -162,7 +164,11 @@ impl Idempotency {
     /// What the store is told.
     pub fn settings(&self) -> store::idempotency::Settings {
         let retention_ms = i64::from(self.retention_hours) * 3_600_000;
-        store::idempotency::Settings { retention_ms, answer_bytes_max: self.answer_bytes }
+        store::idempotency::Settings {
+            retention_ms,
+            answer_bytes_max: self.answer_bytes,
+            kept_bytes_max: self.total_bytes,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use domain::time::DAY_MS;
 use domain::{AccountId, Nanos, Seq, Timestamp};
 use rows::{Claimed, Ending, Found, Place};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -45,12 +45,8 @@ pub struct Settings {
     pub retention_ms: i64,
     /// The largest body that is kept.
     pub answer_bytes_max: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { retention_ms: RETENTION_MS_MIN, answer_bytes_max: 1024 * 1024 }
-    }
+    /// The most bytes of bodies that are kept in all. Beyond it, answers are noted without their bodies.
+    pub kept_bytes_max: u64,
 }
 
 /// Whose key it is. The same key of another tenant is another key.
@@ -132,7 +128,7 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// It is larger than what is kept.
+    /// It is larger than what is kept, or all together would be.
     TooLarge,
     /// The caller left before its end, and it was not read further.
     CallerLeft,
@@ -148,6 +144,10 @@ pub struct Records {
     digests: hmac::Key,
     /// Claims that are not ended durably.
     open: AtomicUsize,
+    /// Bytes of bodies that are kept, sealed, in all. A few too many or too few where something ended during the count.
+    kept_bytes: AtomicI64,
+    /// What earlier processes have kept is counted in. Not at the start, which it must not delay.
+    counts_earlier: AtomicBool,
     /// There may be rows in state `unknown`.
     any_unknown: AtomicBool,
     /// One has become so.
@@ -168,6 +168,8 @@ impl Records {
             sealing: Sealing::new(secrets, "idempotency/body"),
             digests: hmac::Key::new(hmac::HMAC_SHA256, &secrets.derived("idempotency/digest")),
             open: AtomicUsize::new(0),
+            kept_bytes: AtomicI64::new(0),
+            counts_earlier: AtomicBool::new(false),
             any_unknown: AtomicBool::new(true),
             became_unknown: Notify::new(),
         }))
@@ -197,6 +199,8 @@ impl Records {
         let claiming =
             self.database.write(move |transaction| rows::claim(transaction, &place, &fingerprint, after, now));
         let claimed = tokio::time::timeout(BEGIN_WAIT, claiming).await.map_err(|_| StoreError::Unavailable)??;
+        let (claimed, freed) = claimed;
+        self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
         let found = match claimed {
             Claimed::Mine => {
                 claim.state = ClaimState::Running;
@@ -232,8 +236,15 @@ impl Records {
     /// What is to be done now and then: finds out what became of unknown requests, and drops what was kept long enough.
     pub async fn upkeep(&self, now: Timestamp) -> Result<(), StoreError> {
         self.resolve_unknown(now).await?;
+        if !self.counts_earlier.load(Ordering::Relaxed) {
+            let earlier = self.database.read(rows::kept_bytes).await?;
+            self.kept_bytes.fetch_add(earlier, Ordering::Relaxed);
+            self.counts_earlier.store(true, Ordering::Relaxed);
+        }
         for _ in 0..PRUNE_BATCHES_MAX {
-            let pruned = self.database.write(move |transaction| rows::prune(transaction, now, PRUNE_ROWS)).await?;
+            let pruning = self.database.write(move |transaction| rows::prune(transaction, now, PRUNE_ROWS));
+            let (pruned, freed) = pruning.await?;
+            self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
             if pruned < PRUNE_ROWS as usize {
                 break;
             }
@@ -352,10 +363,13 @@ impl Claim {
         cost: Option<Nanos>,
         now: Timestamp,
     ) {
-        if body.len() > self.records.settings.answer_bytes_max {
+        let Settings { answer_bytes_max, kept_bytes_max, .. } = self.records.settings;
+        let kept_bytes = self.records.kept_bytes.load(Ordering::Relaxed).max(0).unsigned_abs();
+        if body.len() > answer_bytes_max || kept_bytes + body.len() as u64 > kept_bytes_max {
             return self.lose(Lost::TooLarge, cost, now).await;
         }
         let body = self.records.sealing.seal(&self.place.context(), body);
+        self.records.kept_bytes.fetch_add(body.len() as i64, Ordering::Relaxed);
         let headers = serde_json::to_string(headers).expect("texts can be written as JSON");
         let expires_at = now.plus_ms(self.records.settings.retention_ms);
         self.end(Ending::Kept { status, headers, body, cost, expires_at }).await;

@@ -1,9 +1,10 @@
 //! `Idempotency-Key`: what is repeated happens once, whatever became of the first try.
 
 use crate::harness::{Gateway, Key, Outcome, amount, chat, price, stream};
-use crate::http::{Answer, Caller, Connection, Incoming, PATIENCE, eventually, within};
+use crate::http::{self, Answer, Caller, Incoming, PATIENCE, eventually, within};
 use domain::Nanos;
 use domain::ledger::Ending;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use sim::load::trace::Dice;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ const CHAT: &str = "/v1/chat/completions";
 /// A request with a key, up to the head of its answer.
 async fn begin(caller: &Caller, key: &str, body: &Value) -> std::io::Result<Incoming> {
     let bytes = caller.post_bytes_with(CHAT, &[("idempotency-key", key)], body.to_string().as_bytes());
-    let mut connection = Connection::open(caller.address).await?;
+    let mut connection = http::Connection::open(caller.address).await?;
     connection.send(&bytes).await?;
     connection.incoming().await
 }
@@ -409,6 +410,20 @@ upstreams = ["mock"]
 }
 
 #[tokio::test]
+async fn m_25_a_store_that_cannot_write_gives_the_key_back() {
+    let mut gateway = Gateway::start().await;
+    let other = Connection::open(gateway.data_dir().join("tollgate.db")).expect("a database");
+    other.execute_batch("begin immediate").expect("the lock that writers need");
+    let refused = once(&gateway.caller, "k", &plain()).await;
+    assert_eq!(refusal(&refused), (503, "store_unavailable".to_owned()));
+    other.execute_batch("rollback").expect("the end of it");
+    let first = settled(&gateway.caller, "k", &plain()).await;
+    assert_eq!((first.status, first.header("idempotent-replayed"), calls(&gateway)), (200, None, 1));
+    assert_replayed(&once(&gateway.caller, "k", &plain()).await, &first);
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn m_25_too_many_open_requests_give_the_key_back() {
     let mut gateway = Gateway::start_with("[limits]\nopen_requests = 1").await;
     let slow = chat(json!({"max_tokens": 20, "mock": {"completion_tokens": 20, "first_byte_ms": 400}}));
@@ -514,7 +529,7 @@ async fn k_08_whoever_leaves_a_whole_answer_finds_it_when_they_come_again() {
     let script = json!({"prompt_tokens": 10, "completion_tokens": 20, "first_byte_ms": 200});
     let body = chat(json!({"max_tokens": 20, "mock": script}));
     let bytes = gateway.caller.post_bytes_with(CHAT, &[("idempotency-key", "k")], body.to_string().as_bytes());
-    let mut connection = Connection::open(gateway.caller.address).await.expect("a connection");
+    let mut connection = http::Connection::open(gateway.caller.address).await.expect("a connection");
     connection.send(&bytes).await.expect("a request");
     eventually(PATIENCE, "a call", async || (calls(&gateway) == 1).then_some(())).await;
     drop(connection);
@@ -568,7 +583,7 @@ async fn a_stream_that_is_left_before_it_begins_is_not_called_again() {
     let script = json!({"prompt_tokens": 10, "completion_tokens": 20, "first_byte_ms": 60_000});
     let body = stream(json!({"max_tokens": 20, "mock": script}));
     let bytes = gateway.caller.post_bytes_with(CHAT, &[("idempotency-key", "k")], body.to_string().as_bytes());
-    let mut connection = Connection::open(gateway.caller.address).await.expect("a connection");
+    let mut connection = http::Connection::open(gateway.caller.address).await.expect("a connection");
     connection.send(&bytes).await.expect("a request");
     eventually(PATIENCE, "a call", async || (calls(&gateway) == 1).then_some(())).await;
     drop(connection);

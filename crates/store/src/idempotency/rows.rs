@@ -97,18 +97,23 @@ impl Lost {
     }
 }
 
-/// Makes the row if there is none, or none that still counts.
+/// Makes the row if there is none, or none that still counts. Also gives the bytes of the body that stood there.
 pub(super) fn claim(
     connection: &Connection,
     place: &Place,
     fingerprint: &[u8; 32],
     after: Option<Seq>,
     now: Timestamp,
-) -> Result<Claimed, StoreError> {
+) -> Result<(Claimed, i64), StoreError> {
     let key = place.key.as_slice();
-    connection
-        .prepare_cached("delete from idempotency where tenant = ?1 and key_digest = ?2 and expires_at <= ?3")?
-        .execute((&*place.tenant, key, now.0))?;
+    let freed = connection
+        .prepare_cached(
+            "delete from idempotency where tenant = ?1 and key_digest = ?2 and expires_at <= ?3
+             returning coalesce(length(body), 0)",
+        )?
+        .query_row((&*place.tenant, key, now.0), |row| row.get(0))
+        .optional()?
+        .unwrap_or(0);
     let inserted = connection
         .prepare_cached(
             "insert into idempotency (tenant, key_digest, fingerprint, state, request, after_seq, created_at)
@@ -116,9 +121,9 @@ pub(super) fn claim(
         )?
         .execute((&*place.tenant, key, fingerprint.as_slice(), &*place.request, after.map(|seq| seq.0), now.0))?;
     if inserted == 1 {
-        return Ok(Claimed::Mine);
+        return Ok((Claimed::Mine, freed));
     }
-    find(connection, place, fingerprint).map(Claimed::Taken)
+    Ok((Claimed::Taken(find(connection, place, fingerprint)?), freed))
 }
 
 fn find(connection: &Connection, place: &Place, fingerprint: &[u8; 32]) -> Result<Found, StoreError> {
@@ -202,15 +207,26 @@ pub(super) fn mark_left_running(connection: &Connection) -> Result<usize, StoreE
     Ok(connection.execute("update idempotency set state = 'unknown' where state = 'running'", ())?)
 }
 
-/// Deletes rows that were kept long enough, at most `limit`. Returns how many.
-pub(super) fn prune(connection: &Connection, now: Timestamp, limit: u32) -> Result<usize, StoreError> {
-    let deleted = connection
-        .prepare_cached(
-            "delete from idempotency
-             where id in (select id from idempotency where expires_at <= ?1 order by expires_at limit ?2)",
-        )?
-        .execute((now.0, limit))?;
-    Ok(deleted)
+/// Deletes rows that were kept long enough, at most `limit`. Returns how many, and the bytes of their bodies.
+pub(super) fn prune(connection: &Connection, now: Timestamp, limit: u32) -> Result<(usize, i64), StoreError> {
+    let mut statement = connection.prepare_cached(
+        "delete from idempotency
+         where id in (select id from idempotency where expires_at <= ?1 order by expires_at limit ?2)
+         returning coalesce(length(body), 0)",
+    )?;
+    let mut rows = statement.query((now.0, limit))?;
+    let (mut deleted, mut freed) = (0, 0);
+    while let Some(row) = rows.next()? {
+        deleted += 1;
+        freed += row.get::<_, i64>(0)?;
+    }
+    Ok((deleted, freed))
+}
+
+/// Bytes of all bodies. Only their lengths are read.
+pub(super) fn kept_bytes(connection: &Connection) -> Result<i64, StoreError> {
+    let sum = "select cast(coalesce(sum(length(body)), 0) as bigint) from idempotency";
+    Ok(connection.query_row(sum, (), |row| row.get(0))?)
 }
 
 /// Unknown rows, at most `limit`.

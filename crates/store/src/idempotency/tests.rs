@@ -19,13 +19,13 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::start_in(tempfile::tempdir().unwrap(), u64::MAX).await
     }
 
-    async fn start_in(directory: TempDir) -> Self {
+    async fn start_in(directory: TempDir, kept_bytes_max: u64) -> Self {
         let database = Database::open(directory.path(), Options::default()).unwrap();
         let secrets = Secrets::open(directory.path()).unwrap();
-        let settings = Settings { retention_ms: 0, answer_bytes_max: 100 };
+        let settings = Settings { retention_ms: 0, answer_bytes_max: 100, kept_bytes_max };
         let records = Records::open(database.clone(), &secrets, settings).await.unwrap();
         Self { records, database, directory }
     }
@@ -34,7 +34,7 @@ impl Bench {
     async fn restart(self) -> Self {
         let Self { records, database, directory } = self;
         drop((records, database));
-        Self::start_in(directory).await
+        Self::start_in(directory, u64::MAX).await
     }
 
     async fn begin(&self, tenant: &Tenant, key: &str, body: &[u8], id: &str, now: Timestamp) -> Begun {
@@ -121,6 +121,30 @@ async fn m_21_an_answer_that_is_too_large_is_noted_and_not_kept() {
     assert!(matches!(outcome, Outcome::Lost(Lost::TooLarge)) && cost == Some(Nanos(5)), "{outcome:?}");
     bench.first("l", "req_2").await.keep(200, &headers(), &[b'x'; 100], None, NOW).await;
     assert!(matches!(ended(bench.again("l").await).outcome, Outcome::Answer(_)));
+}
+
+#[tokio::test]
+async fn what_is_kept_in_all_is_bounded() {
+    let bench = Bench::start_in(tempfile::tempdir().unwrap(), 300).await;
+    bench.records.upkeep(NOW).await.unwrap();
+    let is_kept = async |bench: &Bench, key: &str, now: Timestamp| {
+        let claim = first(bench.begin(&mine(), key, BODY, "req", now).await);
+        claim.keep(200, &[], &[b'x'; 90], None, now).await;
+        let ended = ended(bench.begin(&mine(), key, BODY, "req", now).await);
+        matches!(ended.outcome, Outcome::Answer(_))
+    };
+    assert!(is_kept(&bench, "a", NOW).await && is_kept(&bench, "b", NOW).await);
+    assert!(!is_kept(&bench, "c", NOW).await);
+    // What makes room: a key that is used anew, and upkeep. What an earlier process has kept counts.
+    let later = NOW.plus_ms(DAY_MS);
+    assert!(is_kept(&bench, "a", later).await && !is_kept(&bench, "d", later).await);
+    let Bench { records, database, directory } = bench;
+    drop((records, database));
+    let bench = Bench::start_in(directory, 300).await;
+    bench.records.upkeep(NOW).await.unwrap();
+    assert!(!is_kept(&bench, "e", later).await);
+    bench.records.upkeep(later).await.unwrap();
+    assert!(is_kept(&bench, "f", later).await && !is_kept(&bench, "g", later).await);
 }
 
 #[tokio::test]
