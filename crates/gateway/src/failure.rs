@@ -19,7 +19,9 @@ pub struct Failure {
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
     /// What an operator should know and the caller should not.
-    pub detail: Option<String>,
+    pub detail: Option<Box<str>>,
+    /// Something of the request may have reached an upstream: to repeat it may be to do it twice.
+    pub attempted: bool,
 }
 
 /// Every way in which a request can fail.
@@ -77,6 +79,25 @@ pub enum Case {
     Draining,
     /// A defect of ours.
     Internal,
+    /// The request's idempotency key stands for something else, or for something without an answer.
+    Idempotency(KeyConflict),
+}
+
+/// What stands in the way of a request with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyConflict {
+    /// The first request is under way.
+    InProgress,
+    /// The key was used for another request.
+    Mismatch,
+    /// It is not known yet how the first request ended.
+    OutcomeUnknown,
+    /// The first request's answer was too large to be kept.
+    AnswerTooLarge,
+    /// The first request's caller left before its end.
+    Incomplete,
+    /// The gateway failed before the first request's answer was stored.
+    Interrupted,
 }
 
 /// Whose fault it is: decides what is logged and what is counted against whom.
@@ -116,6 +137,7 @@ impl Case {
             Self::StoreUnavailable => "store_unavailable",
             Self::Draining => "draining",
             Self::Internal => "internal",
+            Self::Idempotency(conflict) => conflict.name(),
         }
     }
 
@@ -131,10 +153,31 @@ impl Case {
     }
 }
 
+impl KeyConflict {
+    /// The name in metrics and logs, and the code that callers get.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InProgress => "idempotency_in_progress",
+            Self::Mismatch => "idempotency_mismatch",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::AnswerTooLarge => "idempotency_answer_too_large",
+            Self::Incomplete => "idempotency_incomplete",
+            Self::Interrupted => "idempotency_interrupted",
+        }
+    }
+}
+
 impl Failure {
     /// A failure with a message for the caller.
     pub fn new(case: Case, message: impl Into<String>) -> Self {
-        Self { case, message: message.into(), param: None, retry_after: None, detail: None }
+        Self { case, message: message.into(), param: None, retry_after: None, detail: None, attempted: false }
+    }
+
+    /// Says that something of the request may have reached an upstream.
+    #[must_use]
+    pub fn attempted(mut self) -> Self {
+        self.attempted = true;
+        self
     }
 
     /// Names the field that is to blame.
@@ -154,7 +197,7 @@ impl Failure {
     /// Keeps what only an operator should read.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(detail.into().into_boxed_str());
         self
     }
 }

@@ -339,7 +339,7 @@ impl Gateway {
         self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
             held.void(Ending::GatewayFault);
-            return Err(store_unavailable(error.to_string()));
+            return Err(store_unavailable(error.to_string()).attempted());
         }
         let tier = completion.service_tier.map(Arc::from);
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
@@ -381,7 +381,7 @@ impl Gateway {
         }
         if let Err(error) = relay.durable().await {
             relay.void(Ending::GatewayFault);
-            return Err(store_unavailable(error.to_string()));
+            return Err(store_unavailable(error.to_string()).attempted());
         }
         Ok(Answer { model, upstream, cost: None, output_cap, body: AnswerBody::Stream(Box::new(relay)) })
     }
@@ -622,10 +622,12 @@ pub(crate) fn failed_inside(error: &UpstreamError) -> Failure {
 pub(crate) fn upstream_failed(what: &str, why: &str) -> Failure {
     Failure::new(Case::UpstreamFailed, format!("The upstream failed: {what}. Nothing was charged; try again."))
         .detail(why)
+        .attempted()
 }
 
 fn timed_out(what: &str) -> Failure {
     Failure::new(Case::UpstreamTimeout, format!("The upstream did not {what} in time. Nothing was charged; try again."))
+        .attempted()
 }
 
 /// A status other than 200. What concerns the request itself is passed on; what concerns the operator's account at
@@ -643,11 +645,11 @@ fn refused_by_upstream(status: StatusCode, headers: &HeaderMap, body: Bytes) -> 
                 _ => format!("The upstream refused the request with status {status}."),
             };
             let body = error.filter(|error| !error.message.is_empty()).map(|_| body);
-            Failure::new(Case::UpstreamRefused { status, body }, message).detail(detail)
+            Failure::new(Case::UpstreamRefused { status, body }, message).detail(detail).attempted()
         }
         401 | 402 | 403 | 429 | 503 | 529 => {
             let message = "No upstream can serve this model now. Try again later.";
-            Failure::new(Case::NoUpstream, message).retry_after(retry_after(headers)).detail(detail)
+            Failure::new(Case::NoUpstream, message).retry_after(retry_after(headers)).detail(detail).attempted()
         }
         408 | 504 | 524 => timed_out("answer").detail(detail),
         _ => upstream_failed("it answered with an error", &detail),

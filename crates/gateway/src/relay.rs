@@ -28,7 +28,8 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 /// After `[DONE]`, how long the rest of the body is awaited so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
 
-const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+/// The comment that keeps a silent connection open. It belongs to the connection, not to the answer.
+pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// See the module's description.
@@ -95,6 +96,26 @@ impl Relay {
     /// What the stream cost, once it has ended.
     pub fn cost(&self) -> Option<Nanos> {
         self.cost
+    }
+
+    /// Ends the stream as one whose caller left, which dropping it does as well, and tells what it cost.
+    pub async fn leave(mut self) -> Nanos {
+        self.hand_over().await
+    }
+
+    /// Everything that is left to do, apart from this relay. Gives the cost.
+    fn hand_over(&mut self) -> impl Future<Output = Nanos> + Send + 'static {
+        let gateway = self.gateway.clone();
+        let reader = std::mem::replace(&mut self.reader, EventReader::new(gateway.settings.event_bytes_max));
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        let cost = self.cost.unwrap_or(Nanos::ZERO);
+        async move {
+            match state {
+                State::Streaming(streaming) => streaming.finish_alone(gateway, reader).await,
+                State::Settling(settling, _) => settling.await.cost,
+                State::Lingering(..) | State::Ended => cost,
+            }
+        }
     }
 
     /// Waits until the hold is durable. Also where the first piece has already ended the stream and settled it.
@@ -405,7 +426,7 @@ impl Streaming {
     }
 
     /// The caller left: stop or read on, then charge.
-    async fn finish_alone(mut self, gateway: Arc<Gateway>, mut reader: EventReader) {
+    async fn finish_alone(mut self, gateway: Arc<Gateway>, mut reader: EventReader) -> Nanos {
         if gateway.settings.on_client_left == OnClientLeft::Drain {
             let rest = self.drain(&gateway, &mut reader);
             // Whatever the outcome, what has been seen by then is charged.
@@ -415,12 +436,13 @@ impl Streaming {
         drop(body);
         let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
-            held.settle(usage, tier, false, Ending::ClientLeft);
+            held.settle(usage, tier, false, Ending::ClientLeft).cost
         } else if observer.produced_anything() {
             let usage = gateway.counted(&exchange, &reported, produced).await;
-            held.settle(usage, tier, true, Ending::ClientLeft);
+            held.settle(usage, tier, true, Ending::ClientLeft).cost
         } else {
             held.void(Ending::ClientLeft);
+            Nanos::ZERO
         }
     }
 
@@ -441,16 +463,8 @@ impl Drop for Relay {
     /// Hands over what was not settled.
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Streaming(streaming) => {
-                let event_bytes_max = self.gateway.settings.event_bytes_max;
-                let reader = std::mem::replace(&mut self.reader, EventReader::new(event_bytes_max));
-                runtime.spawn(streaming.finish_alone(self.gateway.clone(), reader));
-            }
-            State::Settling(settling, _) => {
-                runtime.spawn(settling);
-            }
-            State::Lingering(..) | State::Ended => {}
+        if matches!(self.state, State::Streaming(_) | State::Settling(..)) {
+            runtime.spawn(self.hand_over());
         }
     }
 }

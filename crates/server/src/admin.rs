@@ -11,6 +11,7 @@ mod accounts;
 mod error;
 mod extract;
 mod gateway;
+mod idempotency;
 mod keys;
 mod ledger;
 mod operator;
@@ -39,8 +40,10 @@ use error::Problem;
 use http::{HeaderValue, StatusCode, header};
 use operator::Operator;
 use std::sync::Arc;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Components, Content, Info, OpenApi, Ref, ResponseBuilder, SecurityRequirement};
+use utoipa::openapi::{Components, Content, Info, OpenApi, Ref, Required, ResponseBuilder, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -49,12 +52,12 @@ pub fn router(app: Arc<App>) -> Router {
     let authenticate = axum::middleware::from_fn_with_state(app.clone(), operator::authenticate);
     // The description is outside: it holds nothing that the repository does not show.
     let described = Router::new().route("/api/v1/openapi.json", get(description));
-    finished(below_v1().layer(authenticate).merge(described), app)
+    finished(below_v1(&app).layer(authenticate).merge(described), app)
 }
 
 /// The API for whoever has the data directory: no key, the operator is called `local`.
 pub fn local_router(app: Arc<App>) -> Router {
-    let router = below_v1()
+    let router = below_v1(&app)
         .route("/api/v1/openapi.json", get(description))
         .layer(axum::Extension(Operator::local()))
         .fallback(unknown_path);
@@ -92,28 +95,50 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(usage::report))
         .routes(routes!(ledger::verify))
         .routes(routes!(gateway::health));
-    // What authentication answers is said once here, not at every handler.
-    let refused = ResponseBuilder::new()
-        .description("No operator's key, or an unknown one")
-        .content("application/json", Content::new(Some(Ref::from_schema_name("ErrorObject"))))
+    // What authentication and idempotency answer is said once here, not at every handler.
+    let error = |description: &str| {
+        ResponseBuilder::new()
+            .description(description)
+            .content("application/json", Content::new(Some(Ref::from_schema_name("ErrorObject"))))
+            .build()
+    };
+    let refused = error("No operator's key, or an unknown one");
+    let mismatch = error("The Idempotency-Key was used for another request");
+    let conflict =
+        error("The first request with this Idempotency-Key is under way, or has no answer to be given again");
+    let idempotency_key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "1 to 255 visible ASCII characters. The same request with the same key is done once and gets the same answer \
+             again, with `idempotent-replayed: true`, for at least 24 hours.",
+        ))
+        .schema(Some(Object::with_type(Type::String)))
         .build();
     for item in router.get_openapi_mut().paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             operation.responses.responses.insert("401".to_owned(), refused.clone().into());
         }
+        if let Some(post) = &mut item.post {
+            post.parameters.get_or_insert_default().push(idempotency_key.clone().into());
+            post.responses.responses.insert("422".to_owned(), mismatch.clone().into());
+            post.responses.responses.entry("409".to_owned()).or_insert_with(|| conflict.clone().into());
+        }
     }
     router
 }
 
 /// The described routes, and an answer in our own shape for every other path and method.
-fn below_v1() -> Router<Arc<App>> {
+fn below_v1(app: &Arc<App>) -> Router<Arc<App>> {
     let (router, _) = described_routes().split_for_parts();
     router
         .route("/api/v1", any(unknown_path))
         .route("/api/v1/", any(unknown_path))
         .route("/api/v1/{*path}", any(unknown_path))
         .method_not_allowed_fallback(unknown_method)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), idempotency::once))
 }
 
 fn finished(router: Router<Arc<App>>, app: Arc<App>) -> Router {

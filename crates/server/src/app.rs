@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::Path;
 use std::sync::Arc;
 use store::database::{Database, Options};
+use store::idempotency::Records;
 use store::keys::Callers;
 use store::ledger::Ledger;
 use store::prices::{PriceBook, Versions};
@@ -31,6 +32,8 @@ pub struct App {
     pub authenticator: Arc<Authenticator>,
     /// The configuration it was started with.
     pub config: Config,
+    /// What requests with an idempotency key came to.
+    pub idempotency: Arc<Records>,
     /// Every price version, also of the past.
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
@@ -54,6 +57,7 @@ impl App {
         if resolved > 0 {
             tracing::warn!(holds = resolved, "an earlier process had died; its open holds were settled or voided");
         }
+        let idempotency = Records::open(database.clone(), &secrets, config.idempotency.settings()).await?;
         crate::first_run::apply_prices(&database, &config, clock.now()).await?;
         let (upstreams, routes) = config.upstreams_and_routes(&database).await?;
         let settings = config.gateway_settings();
@@ -61,8 +65,19 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
         let versions = Arc::new(Versions::new(database.clone()));
         let started = gateway.clock().now();
-        let app =
-            Self { database, ledger, gateway, authenticator, config, versions, metrics, started, upstreams, routes };
+        let app = Self {
+            database,
+            ledger,
+            gateway,
+            authenticator,
+            config,
+            idempotency,
+            versions,
+            metrics,
+            started,
+            upstreams,
+            routes,
+        };
         app.reload_prices().await?;
         Ok(Arc::new(app))
     }

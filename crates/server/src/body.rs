@@ -1,6 +1,8 @@
 //! The bodies that we answer with: one type, so that the common ones need no box.
 
+use crate::idempotency::Recorded;
 use bytes::Bytes;
+use domain::Nanos;
 use gateway::relay::Relay;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
@@ -19,6 +21,8 @@ pub enum Body {
         /// The trailer is still to come.
         trailer: bool,
     },
+    /// A stream that is kept for repetitions, with its cost in a trailer.
+    Recorded(Box<Recorded>),
     /// From the web framework.
     Framework(axum::body::Body),
 }
@@ -45,12 +49,10 @@ impl http_body::Body for Body {
             Self::Framework(body) => Pin::new(body).poll_frame(context),
             Self::Stream { relay, trailer } => match ready!(relay.poll_bytes(context)) {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None if std::mem::take(trailer) => Poll::Ready(relay.cost().map(|cost| {
-                    let value = HeaderValue::try_from(cost.to_string()).expect("a decimal is a header value");
-                    Ok(Frame::trailers(HeaderMap::from_iter([(crate::relay::COST_HEADER, value)])))
-                })),
+                None if std::mem::take(trailer) => Poll::Ready(relay.cost().map(|cost| Ok(cost_trailer(cost)))),
                 None => Poll::Ready(None),
             },
+            Self::Recorded(recorded) => recorded.poll_frame(context).map(|frame| frame.map(Ok)),
         }
     }
 
@@ -58,7 +60,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Framework(body) => body.is_end_stream(),
-            Self::Stream { .. } => false,
+            Self::Stream { .. } | Self::Recorded(_) => false,
         }
     }
 
@@ -66,7 +68,13 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Framework(body) => body.size_hint(),
-            Self::Stream { .. } => SizeHint::default(),
+            Self::Stream { .. } | Self::Recorded(_) => SizeHint::default(),
         }
     }
+}
+
+/// What a stream cost, behind it.
+pub fn cost_trailer(cost: Nanos) -> Frame<Bytes> {
+    let value = HeaderValue::try_from(cost.to_string()).expect("a decimal is a header value");
+    Frame::trailers(HeaderMap::from_iter([(crate::relay::COST_HEADER, value)]))
 }

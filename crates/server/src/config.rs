@@ -36,6 +36,8 @@ pub struct Config {
     pub ledger: LedgerSettings,
     /// Streams.
     pub streams: Streams,
+    /// Answers that are kept for repeated requests.
+    pub idempotency: Idempotency,
     /// The built-in upstream. It serves when no other upstream is there, or when this section is.
     pub simulator: Option<Behaviour>,
     /// Who serves.
@@ -135,6 +137,39 @@ pub enum ClientLeft {
     Stop,
     /// Drain.
     Drain,
+}
+
+/// `[idempotency]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Idempotency {
+    /// How long the answer to a request with an `Idempotency-Key` is kept, in hours: 24 to 720.
+    pub retention_hours: u32,
+    /// The largest answer that is kept, in bytes, up to 16 MiB.
+    pub answer_bytes: usize,
+    /// The most bytes of answers that are kept in all.
+    pub total_bytes: u64,
+}
+
+/// See [`Idempotency::answer_bytes`].
+const KEPT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self { retention_hours: 24, answer_bytes: 1024 * 1024, total_bytes: 4 * 1024 * 1024 * 1024 }
+    }
+}
+
+impl Idempotency {
+    /// What the store is told.
+    pub fn settings(&self) -> store::idempotency::Settings {
+        let retention_ms = i64::from(self.retention_hours) * 3_600_000;
+        store::idempotency::Settings {
+            retention_ms,
+            answer_bytes_max: self.answer_bytes,
+            kept_bytes_max: self.total_bytes,
+        }
+    }
 }
 
 /// `[[upstreams]]`
@@ -241,6 +276,12 @@ impl Config {
         }
         if self.ledger.group_commit_ms > 1_000 {
             bail!("ledger.group_commit_ms: at most 1000");
+        }
+        if !(24..=720).contains(&self.idempotency.retention_hours) {
+            bail!("idempotency.retention_hours: 24 to 720");
+        }
+        if self.idempotency.answer_bytes > KEPT_ANSWER_BYTES_MAX {
+            bail!("idempotency.answer_bytes: at most {KEPT_ANSWER_BYTES_MAX}");
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A failure as the caller sees it: status, type, code, headers. The only place that knows them.
 
 use crate::body::Body;
+use gateway::failure::KeyConflict;
 use gateway::{Case, Failure};
 use http::{HeaderValue, Response, StatusCode, header};
 use protocol::openai::ErrorBody;
@@ -73,6 +74,15 @@ pub fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &
         (Case::StoreUnavailable, _) => (S::SERVICE_UNAVAILABLE, "server_error", "store_unavailable"),
         (Case::Draining, _) => (S::SERVICE_UNAVAILABLE, "server_error", "gateway_stopping"),
         (Case::Internal, _) => (S::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
+        (Case::Idempotency(conflict), _) => (conflict_status(*conflict), "idempotency_error", conflict.name()),
+    }
+}
+
+/// The status of a request whose idempotency key cannot be used for it.
+pub fn conflict_status(conflict: KeyConflict) -> StatusCode {
+    match conflict {
+        KeyConflict::Mismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::CONFLICT,
     }
 }
 

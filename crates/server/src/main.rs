@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod first_run;
 mod health;
+mod idempotency;
 mod listen;
 mod models;
 mod quote;

@@ -1,8 +1,12 @@
 //! The endpoints that cost money, from HTTP to the gateway and back.
+//!
+//! A request with an idempotency key takes the way through [`crate::idempotency`]; every other one costs a look at its
+//! headers.
 
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, profile_of, response};
+use crate::idempotency::{self, IDEMPOTENCY_KEY};
 use crate::quote;
 use bytes::Bytes;
 use gateway::authenticate::permit;
@@ -20,14 +24,15 @@ use store::keys::Caller;
 
 /// What an answer cost, in USD; a trailer for streams.
 pub const COST_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cost");
-const MODEL_HEADER: HeaderName = HeaderName::from_static("x-tollgate-model");
+/// The public name of the model that served.
+pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-tollgate-model");
 const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-tollgate-upstream");
 const CACHE_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cache");
 const OUTPUT_CAP_HEADER: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
 
 /// Serves a request to one of the endpoints.
 pub async fn serve(
-    app: &App,
+    app: &Arc<App>,
     endpoint: Endpoint,
     request: Request<Incoming>,
     peer: IpAddr,
@@ -41,7 +46,7 @@ pub async fn serve(
 }
 
 async fn exchange(
-    app: &App,
+    app: &Arc<App>,
     endpoint: Endpoint,
     request: Request<Incoming>,
     peer: IpAddr,
@@ -54,6 +59,11 @@ async fn exchange(
     let body = read_body(app, &head.headers, body).await?;
     if dry_run {
         return quote::answer(app, &caller, endpoint, body, *profile).await;
+    }
+    if head.headers.contains_key(IDEMPOTENCY_KEY) {
+        let key = idempotency::key_of(&head.headers)?;
+        let asked = idempotency::Asked { endpoint, caller, body, request_id: request_id.clone(), profile: *profile };
+        return idempotency::relay_once(app, &key, asked).await;
     }
     let answer = app.gateway.serve(&caller, endpoint, body, request_id.clone()).await?;
     Ok(answered(answer, &caller))
@@ -134,7 +144,8 @@ fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(Case::UnsupportedMedia, message))
 }
 
-fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
+/// A successful answer as it leaves.
+pub fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
     let Answer { model, upstream, cost, output_cap, body } = answer;
     let (body, content_type, trailer) = match body {
         AnswerBody::Whole(bytes) => (Body::whole(bytes), "application/json", false),

@@ -65,7 +65,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             let id = HeaderValue::from_str(&request_id).expect("request ids are letters and digits");
-            response.headers_mut().insert(REQUEST_ID_HEADER, id);
+            // An answer that is given again names the request that it was first given to.
+            response.headers_mut().entry(REQUEST_ID_HEADER).or_insert(id);
             Ok(response)
         })
     }

@@ -42,7 +42,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let welcome = first_run::create_first(&app).await?;
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::install()?;
-    let housekeeping = tokio::spawn(housekeeping(app.clone()));
+    let housekeeping = [tokio::spawn(housekeeping(app.clone())), tokio::spawn(keep_answers(app.clone()))];
     announce(callers.local_addr()?, &args.data_dir, &app, welcome.as_ref());
     let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));
     let serving_local = tokio::spawn(listen::serve_local(app.clone(), local, stopped));
@@ -59,7 +59,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Connections that are not closed by then are idle or not reading; everything is settled.
     let _ = tokio::time::timeout(CLOSE_LIMIT, serving).await;
     serving_local.abort();
-    housekeeping.abort();
+    wait_until(SETTLE_LIMIT, || app.idempotency.open_claims() == 0).await;
+    housekeeping.iter().for_each(|task| task.abort());
     app.ledger.flush().await?;
     let _ = std::fs::remove_file(args.data_dir.join(SOCKET_NAME));
     tracing::info!("stopped");
@@ -85,8 +86,12 @@ async fn finish(app: &App) {
 }
 
 async fn wait_until_settled(app: &App, limit: Duration) {
+    wait_until(limit, || app.ledger.open_holds() == 0).await;
+}
+
+async fn wait_until(limit: Duration, is_over: impl Fn() -> bool) {
     let started = Instant::now();
-    while app.ledger.open_holds() > 0 && started.elapsed() < limit {
+    while !is_over() && started.elapsed() < limit {
         tokio::time::sleep(STOP_POLL).await;
     }
 }
@@ -111,6 +116,22 @@ async fn housekeeping(app: Arc<App>) {
         });
         if done.await.is_err() {
             tracing::error!("housekeeping panicked");
+        }
+    }
+}
+
+/// Looks after the answers that are kept for repeated requests. Apart from [`housekeeping`], which must not wait for a
+/// store that cannot write.
+async fn keep_answers(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.idempotency.became_unknown() => {}
+        }
+        if let Err(error) = app.idempotency.upkeep(app.now()).await {
+            tracing::error!(%error, "cannot look after the answers kept for repeated requests");
         }
     }
 }

@@ -13,5 +13,5 @@ mod rows;
 mod writer;
 
 pub use queue::{Full, Queue};
-pub(crate) use rows::{Row, SELECT};
+pub(crate) use rows::{HOLD, Row, SELECT};
 pub use writer::Writer;

@@ -3,8 +3,9 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), money on its way in
-//! ([`credits`], [`codes`]), the sums that reports read ([`usage`], [`statement`]), and the checks ([`verify`],
-//! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
+//! ([`credits`], [`codes`]), the sums that reports read ([`usage`], [`statement`]), the answers that repeated requests get
+//! ([`idempotency`]), and the checks ([`verify`], [`recovery`]). All of them speak to SQLite or PostgreSQL through
+//! [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
@@ -13,6 +14,7 @@ pub mod budgets;
 pub mod codes;
 pub mod credits;
 pub mod database;
+pub mod idempotency;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
@@ -20,6 +22,7 @@ pub mod plans;
 pub mod prices;
 pub mod progress;
 pub mod recovery;
+pub mod sealing;
 pub mod secrets;
 pub mod sql;
 pub mod statement;

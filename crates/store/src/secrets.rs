@@ -78,6 +78,12 @@ impl Secrets {
         Ok(Self { pepper: hmac::Key::new(hmac::HMAC_SHA256, &pepper), random })
     }
 
+    /// 32 bytes for one purpose, the same at every start. No secret that is presented has the form of a purpose.
+    pub(crate) fn derived(&self, purpose: &str) -> [u8; 32] {
+        let tag = hmac::sign(&self.pepper, format!("derived/{purpose}").as_bytes());
+        tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
+    }
+
     /// A new secret. Shown once, stored never.
     pub fn generate(&self, kind: SecretKind) -> String {
         let body = base62(&random_bytes(&self.random));

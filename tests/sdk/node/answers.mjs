@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMBED_NANOS, UPSTREAM_SECRET, bed, chat, costOf, nanos, words } from "./gateway.mjs";
+import { EMBED_NANOS, UPSTREAM_SECRET, bed, chat, collect, costOf, nanos, words } from "./gateway.mjs";
 
 export const TOOL = {
   type: "function",
@@ -76,6 +76,32 @@ export function answers() {
     }
     const [base64, floats] = vectors;
     base64.forEach((value, place) => assert.ok(Math.abs(value - floats[place]) < 1e-6));
+  });
+
+  test("an idempotency key makes a call happen once", async () => {
+    const client = bed.client();
+    const ask = (key, options) => client.chat.completions.create(
+      {
+        model: "mock-model",
+        messages: [{ role: "user", content: "Say it." }],
+        mock: { prompt_tokens: 10, completion_tokens: 5 },
+        ...options,
+      },
+      { headers: { "Idempotency-Key": key } },
+    );
+    const before = (await bed.mock.stats()).requests;
+    const first = await ask("node-answers").withResponse();
+    const again = await ask("node-answers").withResponse();
+    assert.deepEqual(again.data, first.data);
+    assert.equal(again.response.headers.get("idempotent-replayed"), "true");
+    for (const name of ["x-request-id", "x-tollgate-cost"]) {
+      assert.equal(again.response.headers.get(name), first.response.headers.get(name));
+    }
+    const streamed = [];
+    for (let repeat = 0; repeat < 2; repeat += 1) streamed.push(await collect(ask("node-stream", { stream: true })));
+    assert.deepEqual(streamed[1], streamed[0]);
+    assert.equal((await bed.mock.stats()).requests, before + 2);
+    await assert.rejects(ask("node-answers", { max_tokens: 9 }), { status: 422, code: "idempotency_mismatch" });
   });
 
   test("unknown fields survive and secrets do not", async () => {

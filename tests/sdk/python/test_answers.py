@@ -5,6 +5,7 @@ import json
 import unittest
 from decimal import Decimal
 
+import openai
 from gateway import EMBED_NANOS, UPSTREAM_SECRET, Bed, chat, cost_of, usd
 
 TOOL = {
@@ -84,6 +85,22 @@ class Answers(unittest.TestCase):
         base64, floats = [raw.parse().data[1].embedding for raw in raws]
         for left, right in zip(base64, floats):
             self.assertAlmostEqual(left, right, places=6)
+
+    def test_an_idempotency_key_makes_a_call_happen_once(self):
+        client, key = Bed.client(), {"Idempotency-Key": "python-answers"}
+        before = Bed.mock.requests()
+        script = {"prompt_tokens": 10, "completion_tokens": 5}
+        first, again = (chat(client.with_raw_response, script, extra_headers=key) for _ in range(2))
+        self.assertEqual(first.text, again.text)
+        self.assertEqual(again.headers["idempotent-replayed"], "true")
+        for name in ["x-request-id", "x-tollgate-cost"]:
+            self.assertEqual(first.headers[name], again.headers[name])
+        streams = [list(chat(client, script, stream=True, extra_headers={"Idempotency-Key": "s"})) for _ in range(2)]
+        self.assertEqual(*streams)
+        self.assertEqual(Bed.mock.requests(), before + 2)
+        with self.assertRaises(openai.UnprocessableEntityError) as refused:
+            chat(client, script, text="Something else.", extra_headers=key)
+        self.assertEqual(refused.exception.code, "idempotency_mismatch")
 
     def test_unknown_fields_and_headers_survive_and_secrets_do_not(self):
         vendor = {"nested": [1, 2.5, None, "é\u2028"], "deep": {"top_k": 40}}

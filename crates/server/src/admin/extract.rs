@@ -2,6 +2,7 @@
 
 use super::error::Problem;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use bytes::Bytes;
 use http::header;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -26,13 +27,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let is_json = says_json(request.headers().get(header::CONTENT_TYPE));
-        let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, reading).await {
-            Err(_) => return Err(Problem::too_slow()),
-            Ok(Err(error)) if is_length_limit(&error) => return Err(Problem::too_large(BODY_BYTES_MAX)),
-            Ok(Err(_)) => return Err(Problem::bad_request("The body ended early.")),
-            Ok(Ok(bytes)) => bytes,
-        };
+        let bytes = read(request.into_body()).await?;
         if bytes.is_empty() {
             return parse(b"{}");
         }
@@ -40,6 +35,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             return Err(Problem::not_json());
         }
         parse(&bytes)
+    }
+}
+
+/// Reads a body within its limits.
+pub async fn read(body: axum::body::Body) -> Result<Bytes, Problem> {
+    let reading = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Err(_) => Err(Problem::too_slow()),
+        Ok(Err(error)) if is_length_limit(&error) => Err(Problem::too_large(BODY_BYTES_MAX)),
+        Ok(Err(_)) => Err(Problem::bad_request("The body ended early.")),
+        Ok(Ok(bytes)) => Ok(bytes),
     }
 }
 

@@ -602,6 +602,187 @@ async fn m_28_an_account_cannot_be_topped_up_beyond_64_bits() {
     assert_eq!(totals.available, Nanos(4_000_000_000_000_000_000));
 }
 
+impl TestApp {
+    /// A POST with an idempotency key: whether it was replayed, and the answer.
+    async fn post_once(&self, key: &str, path: &str, body: &Value) -> (bool, Answer) {
+        post_once(self.router.clone(), &self.operator_key, key, path, body).await
+    }
+}
+
+async fn post_once(router: Router, operator_key: &str, key: &str, path: &str, body: &Value) -> (bool, Answer) {
+    let request = Request::post(path)
+        .header(header::AUTHORIZATION, format!("Bearer {operator_key}"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("idempotency-key", key)
+        .body(Body::from(body.to_string()))
+        .unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let (status, replayed) = (response.status(), response.headers().contains_key("idempotent-replayed"));
+    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let json = serde_json::from_str(&text).unwrap_or_default();
+    (replayed, Answer { status, text, json })
+}
+
+#[tokio::test]
+async fn m_21_a_repeated_deed_is_done_once() {
+    let test = TestApp::start().await;
+    let acme = json!({ "name": "acme", "balance": "5.00" });
+    let (replayed, created) = test.post_once("a", "/api/v1/accounts", &acme).await;
+    assert_eq!((replayed, created.status), (false, StatusCode::CREATED));
+    let (replayed, again) = test.post_once("a", "/api/v1/accounts", &acme).await;
+    assert_eq!((replayed, again.status, again.text), (true, StatusCode::CREATED, created.text));
+    let top_ups = format!("/api/v1/accounts/{}/top-ups", created.json["id"]);
+    for expected in [false, true, true] {
+        let (replayed, topped) = test.post_once("t", &top_ups, &json!({ "amount": "1.00" })).await;
+        assert_eq!((replayed, &topped.json["balance"]), (expected, &json!("6.00")));
+    }
+    // The path, its query and the body are the request.
+    for (path, body) in [(&*top_ups, json!({ "amount": "2.00" })), ("/api/v1/accounts", json!({ "amount": "1.00" }))] {
+        let (_, refused) = test.post_once("t", path, &body).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(refused.json["error"]["code"], "idempotency_mismatch");
+    }
+    let (_, refused) = test.post_once("", &top_ups, &json!({ "amount": "1.00" })).await;
+    assert_eq!((refused.status, &refused.json["error"]["param"]), (StatusCode::BAD_REQUEST, &json!("Idempotency-Key")));
+    assert_eq!(test.get("/api/v1/accounts/1").await.json["balance"], "6.00");
+}
+
+#[tokio::test]
+async fn m_22_of_many_at_once_one_is_done() {
+    let test = Arc::new(TestApp::start().await);
+    test.post("/api/v1/accounts", json!({ "name": "acme" })).await;
+    let mut contenders = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let test = test.clone();
+        let top_up =
+            async move { test.post_once("k", "/api/v1/accounts/1/top-ups", &json!({ "amount": "1.00" })).await };
+        contenders.spawn(top_up);
+    }
+    for (replayed, answer) in contenders.join_all().await {
+        let in_progress = answer.json["error"]["code"] == "idempotency_in_progress";
+        assert!(answer.status == StatusCode::OK || (!replayed && in_progress), "{}", answer.text);
+    }
+    assert_eq!(test.get("/api/v1/accounts/1").await.json["balance"], "1.00");
+}
+
+#[tokio::test]
+async fn i_35_another_operator_s_key_is_another_key() {
+    let test = TestApp::start().await;
+    let secrets = test.app.authenticator.secrets();
+    let other = secrets.generate(SecretKind::Operator);
+    let (digest, now) = (secrets.digest(SecretKind::Operator, &other).unwrap(), test.app.now());
+    test.app.database.write(move |tx| accounts::create_operator(tx, "other", &digest, now)).await.unwrap();
+    test.post("/api/v1/accounts", json!({ "name": "acme" })).await;
+    for operator_key in [&test.operator_key, &other] {
+        let body = json!({ "amount": "1.00" });
+        let (replayed, topped) =
+            post_once(test.router.clone(), operator_key, "k", "/api/v1/accounts/1/top-ups", &body).await;
+        assert_eq!((replayed, topped.status), (false, StatusCode::OK));
+    }
+    assert_eq!(test.get("/api/v1/accounts/1").await.json["balance"], "2.00");
+}
+
+#[tokio::test]
+async fn m_25_a_refused_deed_gives_its_key_back() {
+    let test = TestApp::start().await;
+    test.post("/api/v1/accounts", json!({ "name": "acme" })).await;
+    for (path, body, status) in [
+        ("/api/v1/accounts", json!({ "name": "acme" }), 409),
+        ("/api/v1/accounts", json!({ "nam": "x" }), 400),
+        ("/api/v1/accounts/1/top-ups", json!({ "amount": "-1.00" }), 402),
+        ("/api/v1/accounts/9/top-ups", json!({ "amount": "1.00" }), 404),
+        ("/api/v1/nothing", json!({}), 404),
+    ] {
+        let (replayed, refused) = test.post_once("k", path, &body).await;
+        assert_eq!((replayed, refused.status.as_u16()), (false, status), "{path}: {}", refused.text);
+    }
+    let (replayed, topped) = test.post_once("k", "/api/v1/accounts/1/top-ups", &json!({ "amount": "1.00" })).await;
+    assert_eq!((replayed, topped.status), (false, StatusCode::OK));
+    let (_, unknown) = post_once(test.router.clone(), "op-tgnobody", "k", "/api/v1/accounts", &json!({})).await;
+    assert_eq!(unknown.status, StatusCode::UNAUTHORIZED);
+}
+
+/// What becomes of a key by the answer of a handler.
+#[tokio::test]
+async fn m_25_a_deed_that_failed_is_not_repeated_unless_that_is_safe() {
+    use crate::idempotency::{IdempotencyReference, SafeToRepeat};
+    use axum::Extension;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let test = TestApp::start().await;
+    let counts: [Arc<AtomicU64>; 3] = Default::default();
+    let count = |place: usize| counts[place].load(Ordering::Relaxed);
+    let [failing, safe, panicking] = counts.clone();
+    let router = Router::new()
+        .route(
+            "/failing",
+            axum::routing::post(async move || {
+                failing.fetch_add(1, Ordering::Relaxed);
+                super::Problem::unavailable("perhaps")
+            }),
+        )
+        .route(
+            "/safe",
+            axum::routing::post(async move |Extension(reference): Extension<IdempotencyReference>| {
+                safe.fetch_add(1, Ordering::Relaxed);
+                (StatusCode::SERVICE_UNAVAILABLE, Extension(SafeToRepeat), reference.0.to_string())
+            }),
+        )
+        .route(
+            "/panicking",
+            axum::routing::post(async move || {
+                panicking.fetch_add(1, Ordering::Relaxed);
+                if panicking.load(Ordering::Relaxed) > 0 {
+                    panic!("a defect");
+                }
+            }),
+        )
+        .layer(axum::middleware::from_fn_with_state(test.app.clone(), super::idempotency::once))
+        .layer(Extension(super::Operator::local()));
+    let post = |path| post_once(router.clone(), "", "k", path, &Value::Null);
+
+    let (_, failed) = post("/failing").await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+    let (replayed, again) = post("/failing").await;
+    assert_eq!((replayed, again.status, again.text, count(0)), (true, failed.status, failed.text, 1));
+
+    let post = |path, key| post_once(router.clone(), "", key, path, &Value::Null);
+    let (_, first) = post("/safe", "s").await;
+    let (replayed, second) = post("/safe", "s").await;
+    // The reference names operator and key, and is the same each time.
+    assert!(first.text.starts_with("idem:operator:local:") && first.text == second.text, "{}", first.text);
+    assert_eq!((replayed, count(1)), (false, 2));
+    assert_ne!(post("/safe", "other").await.1.text, first.text);
+
+    let (_, broken) = post("/panicking", "p").await;
+    assert_eq!(broken.status, StatusCode::INTERNAL_SERVER_ERROR);
+    while test.app.idempotency.open_claims() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(post("/panicking", "p").await.1.json["error"]["code"], "outcome_unknown");
+    test.app.idempotency.upkeep(test.app.now()).await.unwrap();
+    let (replayed, lost) = post("/panicking", "p").await;
+    assert_eq!((replayed, lost.status, count(2)), (true, StatusCode::CONFLICT, 1));
+    assert_eq!(lost.json["error"]["code"], "idempotency_interrupted");
+}
+
+#[tokio::test]
+async fn m_21_a_new_secret_is_given_again_and_stored_nowhere_in_clear() {
+    let test = TestApp::start().await;
+    test.post("/api/v1/accounts", json!({ "name": "acme" })).await;
+    let new = json!({ "account": "acme", "name": "ci" });
+    let (_, created) = test.post_once("k", "/api/v1/keys", &new).await;
+    let (replayed, again) = test.post_once("k", "/api/v1/keys", &new).await;
+    assert_eq!((replayed, &again.text), (true, &created.text));
+    let secret = again.json["key"].as_str().unwrap();
+    assert!(test.is_accepted(secret).await);
+    for file in std::fs::read_dir(test.app.database.directory()).unwrap().map(|file| file.unwrap().path()) {
+        let stored = std::fs::read(&file).unwrap();
+        let is_there = stored.windows(secret.len()).any(|window| window == secret.as_bytes());
+        assert!(!is_there, "the secret stands in {}", file.display());
+    }
+}
+
 /// S-49: the description is generated from the routes, and what changes in it is seen in review.
 #[test]
 fn s_49_the_description_is_the_committed_one() {

@@ -270,11 +270,17 @@ pub struct Caller {
 impl Caller {
     /// The bytes of a POST with a JSON body.
     pub fn post_bytes(&self, path: &str, body: &[u8]) -> Vec<u8> {
+        self.post_bytes_with(path, &[], body)
+    }
+
+    /// The same, with further headers.
+    pub fn post_bytes_with(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
         let Self { address, key } = self;
         let size = body.len();
+        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
-             te: trailers\r\ncontent-length: {size}\r\n\r\n"
+             te: trailers\r\n{more}content-length: {size}\r\n\r\n"
         );
         [head.as_bytes(), body].concat()
     }

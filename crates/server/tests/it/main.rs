@@ -5,6 +5,7 @@ mod bad_input;
 mod crash;
 mod harness;
 mod http;
+mod idempotency;
 mod lifecycle;
 mod quota;
 mod quote;

@@ -48,7 +48,7 @@ impl Bind for Statement<'_> {
 }
 
 const FUND: i64 = 1;
-const HOLD: i64 = 2;
+pub(crate) const HOLD: i64 = 2;
 const SETTLE: i64 = 3;
 const VOID: i64 = 4;
 const EXPIRE: i64 = 5;
