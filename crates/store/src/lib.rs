@@ -3,7 +3,8 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`prices`]), the sums that reports read
-//! ([`usage`]), and the checks ([`verify`], [`recovery`]).
+//! ([`usage`]), and the checks ([`verify`], [`recovery`]). All of
+//! them speak to SQLite or PostgreSQL through [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
@@ -16,6 +17,9 @@ pub mod prices;
 pub mod progress;
 pub mod recovery;
 pub mod secrets;
+pub mod sql;
+#[cfg(test)]
+mod testing;
 pub mod throughput;
 pub mod usage;
 pub mod verify;
