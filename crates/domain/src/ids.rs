@@ -31,6 +31,14 @@ id! {
     PriceId
 }
 id! {
+    /// A group of keys in an account.
+    ProjectId
+}
+id! {
+    /// A person who signs in.
+    UserId
+}
+id! {
     /// The place of an entry in the journal, counted from 1. A hold is named by the entry that opened it.
     Seq
 }

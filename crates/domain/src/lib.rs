@@ -11,11 +11,13 @@ pub mod ledger;
 pub mod money;
 pub mod price;
 pub mod proration;
+pub mod role;
 pub mod time;
 pub mod usage;
 
 pub use calendar::{Calendar, Cycle, Period, Window, Zone};
-pub use ids::{AccountId, KeyId, PriceId, Seq};
+pub use ids::{AccountId, KeyId, PriceId, ProjectId, Seq, UserId};
 pub use money::{Nanos, Rate};
+pub use role::{Permission, Role};
 pub use time::Timestamp;
 pub use usage::{Meter, Usage};

@@ -21,7 +21,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS_KEPT: usize = 4;
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/sqlite/0001_spine.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/sqlite/0001_spine.sql"), include_str!("../migrations/sqlite/0003_members.sql")];
 
 /// What can go wrong below the rules.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,9 @@ pub enum StoreError {
     /// A rule of the data refuses the change.
     #[error("{0}")]
     Refused(String),
+    /// What else is stored stands against the change.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 /// An open data directory.

@@ -2,22 +2,30 @@
 //!
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
-//! the records that requests look up ([`accounts`], [`keys`], [`prices`]), the sums that reports read
+//! the records that requests look up ([`accounts`], [`keys`], [`prices`]), the people ([`users`],
+//! [`members`], [`sessions`], [`operators`]), the sums that reports read
 //! ([`usage`]), and the checks ([`verify`], [`recovery`]).
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
 pub mod accounts;
+pub mod audit;
 pub mod database;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
+pub mod members;
+pub mod operators;
+pub mod passwords;
 pub mod prices;
 pub mod progress;
+pub mod projects;
 pub mod recovery;
 pub mod secrets;
+pub mod sessions;
 pub mod throughput;
 pub mod usage;
+pub mod users;
 pub mod verify;
 
 pub use database::{Database, StoreError};

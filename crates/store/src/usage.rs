@@ -1,7 +1,7 @@
 //! What was used, by key, day and model: sums that the writer keeps beside the journal.
 
 use crate::database::StoreError;
-use domain::{AccountId, KeyId, Nanos};
+use domain::{AccountId, KeyId, Nanos, ProjectId};
 use rusqlite::Connection;
 
 /// Sums over one key, day and model.
@@ -28,6 +28,8 @@ pub struct DayOfModel {
 pub enum Scope {
     /// One key's.
     Key(KeyId),
+    /// That of the keys that are in a project now.
+    Project(ProjectId),
     /// All of an account's.
     Account(AccountId),
 }
@@ -36,6 +38,7 @@ impl Scope {
     fn condition(self) -> (&'static str, i64) {
         match self {
             Self::Key(key) => ("key = ?1", key.0),
+            Self::Project(project) => ("key in (select id from keys where project = ?1)", project.0),
             Self::Account(account) => ("account = ?1", account.0),
         }
     }
