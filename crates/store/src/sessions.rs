@@ -115,3 +115,60 @@ pub fn close_all(connection: &Connection, user: UserId) -> Result<(), StoreError
     connection.prepare_cached("delete from sessions where user_id = ?1")?.execute([user.0])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{Database, Options};
+    use crate::users::{UserChange, UserStatus};
+
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+    const DAY_MS: i64 = domain::time::DAY_MS;
+
+    async fn with_user<T: Send + 'static>(
+        test: impl FnOnce(&Connection, UserId) -> Result<T, StoreError> + Send + 'static,
+    ) -> T {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), Options::default()).unwrap();
+        let done = database.write(move |transaction| {
+            let user = users::create(transaction, "ann@example.com", "Ann", START)?;
+            test(transaction, user.id)
+        });
+        done.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn s_15_a_session_slides_and_ends() {
+        with_user(|connection, user| {
+            let session = open(connection, user, &[1; 32], START)?;
+            let find = |now: Timestamp| find(connection, &[1; 32], now).map(|found| found.map(|(session, _)| session));
+            assert!(!session.is_note_due(START.plus_ms(NOTE_MS - 1)) && session.is_note_due(START.plus_ms(NOTE_MS)));
+            assert_eq!(find(START.plus_ms(30 * DAY_MS - 1))?, Some(session.clone()));
+            assert_eq!(find(START.plus_ms(30 * DAY_MS))?, None);
+            let mut now = START;
+            while let Some(used) = find(now)? {
+                note_use(connection, &used, now)?;
+                now = now.plus_ms(DAY_MS);
+            }
+            assert_eq!(now, START.plus_ms(LIFE_MS), "however much it is used");
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_user_has_so_many_sessions_and_a_blocked_one_none() {
+        with_user(|connection, user| {
+            for number in 0..SESSIONS_MAX as u8 + 5 {
+                open(connection, user, &[number; 32], START)?;
+            }
+            assert_eq!(list(connection, user, START)?.len(), SESSIONS_MAX as usize);
+            assert!(find(connection, &[4; 32], START)?.is_none() && find(connection, &[5; 32], START)?.is_some());
+            let blocked = UserChange { status: Some(UserStatus::Blocked), ..UserChange::default() };
+            users::change(connection, user, &blocked)?;
+            assert_eq!(list(connection, user, START)?, []);
+            Ok(())
+        })
+        .await;
+    }
+}
