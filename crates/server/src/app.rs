@@ -50,7 +50,7 @@ pub struct App {
 impl App {
     /// Opens a data directory, resolves what an earlier process left open, and makes the gateway ready to serve.
     pub async fn open(directory: &Path, config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
-        let options = Options { group_commit: config.group_commit() };
+        let options = Options { group_commit: config.group_commit(), ..Options::default() };
         let database = Database::open(directory, options).context("cannot open the data directory")?;
         let clock = Arc::new(Clock::system());
         let secrets = Secrets::open(directory)?;

@@ -1,8 +1,8 @@
 //! Accounts: who pays.
 
 use crate::database::StoreError;
+use crate::sql::{Connection, Error, Row};
 use domain::{AccountId, Timestamp};
-use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 /// Longest name of an account, a key or an operator, in characters.
@@ -72,7 +72,7 @@ pub struct AccountChange {
 
 const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at, time_zone";
 
-fn read(row: &Row<'_>) -> Result<Account, StoreError> {
+fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
         id: AccountId(row.get(0)?),
         name: row.get(1)?,
@@ -101,9 +101,10 @@ pub fn create(connection: &Connection, name: &str, now: Timestamp) -> Result<Acc
     if by_name(connection, name)?.is_some() {
         return Err(StoreError::Refused(format!("an account named {name:?} exists already")));
     }
-    connection.prepare_cached("insert into accounts (name, created_at) values (?1, ?2)")?.execute((name, now.0))?;
-    let id = AccountId(connection.last_insert_rowid());
-    by_id(connection, id)?.ok_or_else(|| StoreError::Damaged(format!("account {id} vanished")))
+    let mut statement = connection
+        .prepare_cached(&format!("insert into accounts (name, created_at) values (?1, ?2) returning {COLUMNS}"))?;
+    let mut rows = statement.query((name, now.0))?;
+    read(rows.next()?.ok_or(Error::NoRows)?)
 }
 
 /// The account of that id.
@@ -172,4 +173,45 @@ pub fn audit(
         .prepare_cached("insert into audit (at, operator, action, subject, detail) values (?1, ?2, ?3, ?4, ?5)")?
         .execute((now.0, operator, action, subject, detail.to_string()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::databases;
+
+    #[tokio::test]
+    async fn accounts_are_created_listed_and_changed() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let created = database.write(|tx| create(tx, "  first ", Timestamp(7))).await.unwrap();
+            assert_eq!(
+                (&*created.name, created.status, created.created_at),
+                ("first", AccountStatus::Active, Timestamp(7))
+            );
+            let taken = database.write(|tx| create(tx, "first", Timestamp(8))).await;
+            assert!(matches!(taken, Err(StoreError::Refused(_))), "{taken:?}");
+            let second = database.write(|tx| create(tx, "second", Timestamp(8))).await.unwrap();
+            assert!(second.id > created.id);
+            let id = created.id;
+            let wanted = AccountChange {
+                status: Some(AccountStatus::Suspended),
+                error_profile: Some(Some("plain".to_owned())),
+                shows_upstream: Some(true),
+                time_zone: Some("Europe/Berlin".to_owned()),
+                name: None,
+            };
+            let changed = database.write(move |tx| change(tx, id, &wanted)).await.unwrap().unwrap();
+            assert_eq!((changed.status, changed.shows_upstream), (AccountStatus::Suspended, true));
+            assert_eq!((&*created.time_zone, &*changed.time_zone), ("UTC", "Europe/Berlin"));
+            let to_taken = AccountChange { name: Some("second".to_owned()), ..AccountChange::default() };
+            assert!(database.write(move |tx| change(tx, id, &to_taken)).await.is_err());
+            let read = database.read(move |connection| {
+                assert_eq!(by_name(connection, "nobody")?, None);
+                assert_eq!(list(connection, AccountId(0), 1)?, [changed]);
+                list(connection, id, 10)
+            });
+            assert_eq!(read.await.unwrap(), [second]);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Reading the audit log: who did what, beside money. It is written by [`crate::accounts::audit`].
 
 use crate::database::StoreError;
+use crate::sql::Connection;
 use domain::Timestamp;
-use rusqlite::Connection;
 
 /// One deed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,4 +66,36 @@ pub fn list(connection: &Connection, filter: &Filter, limit: u32) -> Result<Vec<
         },
     )?;
     rows.collect::<Result<_, _>>().map_err(StoreError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::audit;
+    use crate::testing::databases;
+
+    #[tokio::test]
+    async fn deeds_are_found_by_who_what_and_when() {
+        for scratch in databases() {
+            let write = scratch.database.write(|tx| {
+                for (at, operator, subject) in [(1, "ann", "key 1"), (2, "bob", "key 1"), (3, "ann", "key 2")] {
+                    audit(tx, Timestamp(at), operator, "look", subject, &serde_json::json!({ "at": at }))?;
+                }
+                Ok(())
+            });
+            write.await.unwrap();
+            let check = |filter: Filter, limit: u32, expected: &[i64]| {
+                let found = scratch.database.read_now(|connection| list(connection, &filter, limit)).unwrap();
+                assert_eq!(found.iter().map(|deed| deed.at.0).collect::<Vec<_>>(), expected, "{filter:?}");
+            };
+            let text = |text: &str| Some(text.to_owned());
+            check(Filter::default(), 10, &[3, 2, 1]);
+            check(Filter::default(), 2, &[3, 2]);
+            check(Filter { operator: text("ann"), ..Filter::default() }, 10, &[3, 1]);
+            check(Filter { subject: text("key 1"), ..Filter::default() }, 10, &[2, 1]);
+            check(Filter { operator: text("ann"), subject: text("key 1"), ..Filter::default() }, 10, &[1]);
+            check(Filter { from: Some(Timestamp(2)), until: Some(Timestamp(3)), ..Filter::default() }, 10, &[2]);
+            check(Filter { before: Some(1), ..Filter::default() }, 10, &[]);
+        }
+    }
 }

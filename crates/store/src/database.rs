@@ -1,12 +1,17 @@
-//! The SQLite database of a data directory: one writer thread, a few read-only connections.
+//! The database of a data directory: one writer thread, a few connections that read.
 //!
-//! All writes go through the writer thread, so two writers never meet and no transaction is ever upgraded from
-//! reading to writing. The directory is locked for the life of the process: a second gateway on the same data
-//! is refused, not tolerated.
+//! It is SQLite in that directory, or PostgreSQL elsewhere ([`Options::postgres`]); then the directory keeps the rest:
+//! secrets, and the marks of requests under way. All writes go through the writer thread, so two writers never meet,
+//! no transaction is ever upgraded from reading to writing, and none is abandoned because its caller left. The
+//! directory is locked for the life of the process, and a PostgreSQL database is leased: a second gateway on the
+//! same data is refused, not tolerated.
+
+pub(crate) mod postgres;
 
 use crate::journal::{self, Writer};
+use crate::sql::{self, Connection, Pool, PostgresUrl, Transaction};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::OpenFlags;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,9 +25,26 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Read-only connections kept open.
 const READERS_KEPT: usize = 4;
 
+/// Sessions with PostgreSQL for those who read.
+const POSTGRES_READERS_MAX: usize = 8;
+
+/// A schema change, for each database.
+struct Migration {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! migration {
+    ($name:literal) => {
+        Migration {
+            sqlite: include_str!(concat!("../migrations/sqlite/", $name)),
+            postgres: include_str!(concat!("../migrations/postgres/", $name)),
+        }
+    };
+}
+
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/sqlite/0001_spine.sql"), include_str!("../migrations/sqlite/0003_members.sql")];
+const MIGRATIONS: [Migration; 2] = [migration!("0001_spine.sql"), migration!("0003_members.sql")];
 
 /// What can go wrong below the rules.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +52,19 @@ pub enum StoreError {
     /// The data directory is in use.
     #[error("{0} is in use by another process: stop it first, or talk to it instead")]
     InUse(PathBuf),
+    /// The PostgreSQL database is in use.
+    #[error(
+        "{database} is in use by {owner}: stop that first; or, if it is gone, try again in {seconds} s, when its \
+         lease has lapsed"
+    )]
+    Leased {
+        /// Which database.
+        database: String,
+        /// By whom.
+        owner: String,
+        /// How long its lease still lasts.
+        seconds: u64,
+    },
     /// A file or directory cannot be used.
     #[error("cannot {action} {path}")]
     File {
@@ -49,10 +84,10 @@ pub enum StoreError {
         needed: String,
     },
     /// The schema is from a newer release.
-    #[error("{path} has schema {found}, this executable knows up to {known}: use the newer executable")]
+    #[error("{database} has schema {found}, this executable knows up to {known}: use the newer executable")]
     SchemaTooNew {
         /// The database.
-        path: PathBuf,
+        database: String,
         /// Its schema.
         found: usize,
         /// Ours.
@@ -64,6 +99,9 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL refused, or could not be asked.
+    #[error("PostgreSQL: {0}")]
+    Postgres(sql::PostgresError),
     /// The writer stopped, or cannot write for now.
     #[error("the store cannot write now")]
     Unavailable,
@@ -75,6 +113,18 @@ pub enum StoreError {
     Conflict(String),
 }
 
+impl From<sql::Error> for StoreError {
+    fn from(error: sql::Error) -> Self {
+        match error {
+            sql::Error::Sqlite(error) => Self::Sqlite(error),
+            sql::Error::Postgres(error) => Self::Postgres(error),
+            sql::Error::NoRows => Self::Damaged("a row that is always there is missing".to_owned()),
+            sql::Error::Column(column) => Self::Damaged(column.to_string()),
+            sql::Error::Parameter(why) => Self::Refused(why),
+        }
+    }
+}
+
 /// An open data directory.
 #[derive(Clone)]
 pub struct Database {
@@ -83,47 +133,53 @@ pub struct Database {
 
 struct Inner {
     directory: PathBuf,
-    readers: Mutex<Vec<Connection>>,
+    readers: Readers,
     writer: Writer,
-    /// Held until the process ends.
+    /// Held until the writer, before it in this list, has ended.
     _lock: File,
 }
 
+/// Connections that read.
+enum Readers {
+    /// Kept ones of the SQLite database at that path.
+    Sqlite(PathBuf, Mutex<Vec<Connection>>),
+    Postgres(Pool),
+}
+
 /// How a database is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The longest that an entry waits for company before it is committed.
     pub group_commit: Duration,
+    /// The PostgreSQL database to use instead of SQLite in the data directory. The journal does not run on it yet:
+    /// an entry would wait forever.
+    pub postgres: Option<PostgresUrl>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_commit: Duration::from_millis(5) }
+        Self { group_commit: Duration::from_millis(5), postgres: None }
     }
 }
 
 impl Database {
     /// Opens the database of a data directory, creating both where they are missing.
     pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
-        assert_sqlite_version()?;
         create_private_directory(directory)?;
         let lock = lock(directory)?;
-        let path = directory.join("tollgate.db");
-        let mut connection = open_writer(&path)?;
-        migrate(&mut connection, &path)?;
-        let reopen = {
-            let path = path.clone();
-            move || open_writer(&path)
+        let (writer, readers) = match options.postgres {
+            None => open_sqlite(directory, options.group_commit)?,
+            Some(url) => {
+                let (connection, fence) = postgres::open_writer(&url, directory, &lock)?;
+                let reopen = {
+                    let url = url.clone();
+                    move || postgres::reopen_writer(&url, fence)
+                };
+                let writer = journal::Writer::start(connection, reopen, options.group_commit)?;
+                (writer, Readers::Postgres(Pool::new(url, POSTGRES_READERS_MAX)))
+            }
         };
-        let writer = journal::Writer::start(connection, reopen, options.group_commit)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                directory: directory.to_owned(),
-                readers: Mutex::new(Vec::new()),
-                writer,
-                _lock: lock,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { directory: directory.to_owned(), readers, writer, _lock: lock }) })
     }
 
     /// The data directory.
@@ -137,15 +193,19 @@ impl Database {
 
     /// Reads on a connection of its own, in one snapshot.
     pub fn read_now<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let kept = self.inner.readers.lock().pop();
+        let (path, readers) = match &self.inner.readers {
+            Readers::Sqlite(path, readers) => (path, readers),
+            Readers::Postgres(pool) => return pool.read(read),
+        };
+        let kept = readers.lock().pop();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => open_reader(&self.inner.directory.join("tollgate.db"))?,
+            None => open_reader(path)?,
         };
         let transaction = connection.transaction()?;
         let answer = read(&transaction);
-        transaction.finish()?;
-        let mut readers = self.inner.readers.lock();
+        transaction.rollback()?;
+        let mut readers = readers.lock();
         if readers.len() < READERS_KEPT {
             readers.push(connection);
         }
@@ -183,10 +243,23 @@ fn in_transaction<T>(
     connection: &mut Connection,
     change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = connection.transaction()?;
     let value = change(&transaction)?;
     transaction.commit()?;
     Ok(value)
+}
+
+fn open_sqlite(directory: &Path, group_commit: Duration) -> Result<(Writer, Readers), StoreError> {
+    assert_sqlite_version()?;
+    let path = directory.join("tollgate.db");
+    let mut connection = open_writer(&path)?;
+    migrate(&mut connection, &path)?;
+    let reopen = {
+        let path = path.clone();
+        move || open_writer(&path)
+    };
+    let writer = journal::Writer::start(connection, reopen, group_commit)?;
+    Ok((writer, Readers::Sqlite(path, Mutex::default())))
 }
 
 /// D-07: an older library is refused at start.
@@ -224,7 +297,7 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
 }
 
 fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path)?;
+    let connection = rusqlite::Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // FULL: a commit that was acknowledged survives a power cut, not only a killed process.
     connection.execute_batch(
@@ -236,28 +309,31 @@ fn open_writer(path: &Path) -> Result<Connection, StoreError> {
          pragma journal_size_limit = 67108864;",
     )?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    Ok(Connection::sqlite_writer(connection))
 }
 
 /// Opens a read-only connection, as reports and verification use it.
 pub fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = rusqlite::Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "cache_size", -512)?;
-    Ok(connection)
+    Ok(Connection::sqlite_reader(connection))
 }
 
 /// Each migration is one transaction with the version that it reaches: killed anywhere, the schema is old or new.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let found: usize = connection.query_row("pragma user_version", [], |row| row.get(0))?;
     if found > MIGRATIONS.len() {
-        return Err(StoreError::SchemaTooNew { path: path.to_owned(), found, known: MIGRATIONS.len() });
+        let (database, known) = (path.display().to_string(), MIGRATIONS.len());
+        return Err(StoreError::SchemaTooNew { database, found, known });
     }
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(found) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(migration)?;
-        transaction.pragma_update(None, "user_version", index + 1)?;
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration.sqlite)?;
+        transaction.execute_batch(&format!("pragma user_version = {}", index + 1))?;
         transaction.commit()?;
     }
     Ok(())
@@ -285,7 +361,7 @@ mod tests {
     fn d_10_a_newer_schema_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         drop(Database::open(directory.path(), Options::default()).unwrap());
-        let connection = Connection::open(directory.path().join("tollgate.db")).unwrap();
+        let connection = rusqlite::Connection::open(directory.path().join("tollgate.db")).unwrap();
         connection.pragma_update(None, "user_version", 999).unwrap();
         drop(connection);
         let refused = Database::open(directory.path(), Options::default());

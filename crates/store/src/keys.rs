@@ -4,10 +4,10 @@ use crate::accounts::{self, Account, checked_name};
 use crate::database::{Database, StoreError};
 use crate::projects;
 use crate::secrets::Digest;
+use crate::sql::{Connection, Row};
 use domain::ledger::Quota;
 use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId};
 use quick_cache::sync::Cache;
-use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -146,7 +146,7 @@ pub struct Caller {
 const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
                        error_profile, created_at, project, role, made_by";
 
-fn read(row: &Row<'_>) -> Result<Key, StoreError> {
+fn read(row: Row<'_>) -> Result<Key, StoreError> {
     let id = KeyId(row.get(0)?);
     let list = |column: usize| -> Result<Option<Vec<String>>, StoreError> {
         let text: Option<String> = row.get(column)?;
@@ -217,28 +217,31 @@ pub fn create(
     if let Some(project) = new.project {
         projects::check_takes_keys(connection, project, account)?;
     }
-    connection
+    let id = connection
         .prepare_cached(
             "insert into keys (account, name, hint, expires_at, quota_nanos, quota_tokens, models, addresses,
                                error_profile, created_at, project, role, made_by)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             returning id",
         )?
-        .execute((
-            account.0,
-            name,
-            hint,
-            new.expires_at.map(|at| at.0),
-            money,
-            tokens,
-            models,
-            addresses,
-            &new.error_profile,
-            now.0,
-            new.project.map(|project| project.0),
-            role_name(new.role)?,
-            new.made_by.map(|user| user.0),
-        ))?;
-    let id = KeyId(connection.last_insert_rowid());
+        .query_row(
+            (
+                account.0,
+                name,
+                hint,
+                new.expires_at.map(|at| at.0),
+                money,
+                tokens,
+                models,
+                addresses,
+                &new.error_profile,
+                now.0,
+                new.project.map(|project| project.0),
+                role_name(new.role)?,
+                new.made_by.map(|user| user.0),
+            ),
+            |row| row.get(0).map(KeyId),
+        )?;
     connection
         .prepare_cached("insert into key_secrets (digest, key) values (?1, ?2)")?
         .execute((digest.as_slice(), id.0))?;
@@ -346,7 +349,7 @@ pub fn rotate(
         .prepare_cached("delete from key_secrets where key = ?1 and valid_until <= ?2")?
         .execute([id.0, now.0])?;
     connection
-        .prepare_cached("update key_secrets set valid_until = min(coalesce(valid_until, ?2), ?2) where key = ?1")?
+        .prepare_cached("update key_secrets set valid_until = ?2 where key = ?1 and coalesce(valid_until, ?2) >= ?2")?
         .execute([id.0, old_until.0])?;
     connection
         .prepare_cached("insert into key_secrets (digest, key) values (?1, ?2)")?
@@ -401,5 +404,89 @@ impl Callers {
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::Release);
         self.cache.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::databases;
+
+    async fn account(database: &Database) -> AccountId {
+        database.write(|tx| accounts::create(tx, "payer", Timestamp(0))).await.unwrap().id
+    }
+
+    #[tokio::test]
+    async fn keys_are_created_listed_changed_and_deleted() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let account = account(database).await;
+            let new = NewKey {
+                name: "one".to_owned(),
+                expires_at: Some(Timestamp(99)),
+                quota: Quota { money: Some(Nanos(5)), tokens: None },
+                models: Some(vec!["gpt-*".to_owned()]),
+                ..NewKey::default()
+            };
+            let first =
+                database.write(move |tx| create(tx, account, &new, "…1", &[1; 32], Timestamp(3))).await.unwrap();
+            assert_eq!(first.models.as_deref(), Some(&["gpt-*".to_owned()][..]));
+            assert_eq!(
+                (first.expires_at, first.quota.money, first.addresses.clone()),
+                (Some(Timestamp(99)), Some(Nanos(5)), None)
+            );
+            let new = NewKey { name: "two".to_owned(), ..NewKey::default() };
+            let second =
+                database.write(move |tx| create(tx, account, &new, "…2", &[2; 32], Timestamp(4))).await.unwrap();
+            let id = first.id;
+            let free = KeyChange {
+                expires_at: Some(None),
+                quota_tokens: Some(Some(9)),
+                models: Some(None),
+                ..KeyChange::default()
+            };
+            let changed = database.write(move |tx| change(tx, id, &free)).await.unwrap().unwrap();
+            assert_eq!((changed.expires_at, changed.models.clone()), (None, None));
+            assert_eq!(changed.quota, Quota { money: Some(Nanos(5)), tokens: Some(9) });
+            let all = database.read_now(|c| Ok((list(c, Some(account), KeyId(0), 9)?, list(c, None, KeyId(0), 9)?)));
+            let (of_account, of_all) = all.unwrap();
+            assert_eq!(of_account, [changed, second.clone()]);
+            assert_eq!(of_all, of_account);
+            assert!(database.write(move |tx| delete(tx, id)).await.unwrap());
+            assert!(!database.write(move |tx| delete(tx, id)).await.unwrap());
+            assert_eq!(database.read_now(|c| list(c, None, KeyId(0), 9)).unwrap(), [second]);
+            assert!(database.read_now(|c| caller(c, &[1; 32])).unwrap().is_none());
+            let orphan = NewKey { name: "orphan".to_owned(), ..NewKey::default() };
+            let refused =
+                database.write(move |tx| create(tx, AccountId(404), &orphan, "…", &[4; 32], Timestamp(0))).await;
+            assert!(refused.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_key_has_two_secrets_for_a_while() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let account = account(database).await;
+            let new = NewKey { name: "k".to_owned(), ..NewKey::default() };
+            let key = database.write(move |tx| create(tx, account, &new, "…1", &[1; 32], Timestamp(0))).await.unwrap();
+            let turn = |digest: u8, until: i64, now: i64| {
+                database.write(move |tx| rotate(tx, key.id, "…n", &[digest; 32], Timestamp(until), Timestamp(now)))
+            };
+            let until = |digest: u8| {
+                let caller = database.read_now(|connection| caller(connection, &[digest; 32])).unwrap();
+                caller.map(|caller| caller.secret_valid_until.map(|at| at.0))
+            };
+            turn(2, 100, 50).await.unwrap();
+            assert_eq!((until(1), until(2)), (Some(Some(100)), Some(None)));
+            // A second turn never gives an old secret more time than it had.
+            turn(3, 200, 60).await.unwrap();
+            assert_eq!((until(1), until(2), until(3)), (Some(Some(100)), Some(Some(200)), Some(None)));
+            turn(4, 150, 100).await.unwrap();
+            assert_eq!((until(1), until(2), until(3)), (None, Some(Some(150)), Some(Some(150))));
+            let callers = Callers::new(database.clone());
+            assert_eq!(callers.find(&[4; 32]).await.unwrap().unwrap().account.id, account);
+            assert!(callers.find(&[9; 32]).await.unwrap().is_none());
+        }
     }
 }

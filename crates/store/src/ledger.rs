@@ -9,6 +9,7 @@
 use crate::database::{Database, StoreError};
 use crate::journal::Queue;
 use crate::progress::{Mark, Slots};
+use crate::sql::{Connection, OptionalExtension};
 use domain::ledger::{
     Book, Charge, Ending, Entry, Hold, KeyTotals, Kind, Legs, OpenHold, Quota, Refusal, Resolution, Unresolved,
     resolve_abandoned,
@@ -16,7 +17,6 @@ use domain::ledger::{
 use domain::price::Price;
 use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,8 +3,8 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`prices`]), the people ([`users`],
-//! [`members`], [`sessions`], [`operators`]), the sums that reports read
-//! ([`usage`]), and the checks ([`verify`], [`recovery`]).
+//! [`members`], [`sessions`], [`operators`]), the sums that reports read ([`usage`]), and the checks ([`verify`],
+//! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
@@ -23,6 +23,9 @@ pub mod projects;
 pub mod recovery;
 pub mod secrets;
 pub mod sessions;
+pub mod sql;
+#[cfg(test)]
+mod testing;
 pub mod throughput;
 pub mod usage;
 pub mod users;

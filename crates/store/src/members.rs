@@ -6,9 +6,9 @@
 use crate::accounts::AccountStatus;
 use crate::database::StoreError;
 use crate::secrets::Digest;
+use crate::sql::{Connection, OptionalExtension, Row};
 use crate::users::{self, User};
 use domain::{AccountId, Role, Timestamp, UserId};
-use rusqlite::{Connection, OptionalExtension, Row};
 
 /// Members of one account.
 const MEMBERS_MAX: i64 = 1000;
@@ -79,7 +79,7 @@ pub fn list(connection: &Connection, account: AccountId, after: UserId, limit: u
     Ok(members)
 }
 
-fn read(row: &Row<'_>) -> Result<Member, StoreError> {
+fn read(row: Row<'_>) -> Result<Member, StoreError> {
     Ok(Member {
         role: role(&row.get::<_, String>(0)?)?,
         created_at: Timestamp(row.get(1)?),
@@ -201,7 +201,7 @@ fn refuse_last_owner(connection: &Connection, account: AccountId, member: &Membe
 
 const INVITATION_COLUMNS: &str = "id, account, email, role, created_at, expires_at";
 
-fn read_invitation(row: &Row<'_>) -> Result<Invitation, StoreError> {
+fn read_invitation(row: Row<'_>) -> Result<Invitation, StoreError> {
     Ok(Invitation {
         id: row.get(0)?,
         account: AccountId(row.get(1)?),
@@ -270,12 +270,142 @@ pub fn invitation(connection: &Connection, digest: &Digest, now: Timestamp) -> R
     rows.next()?.map(read_invitation).transpose()
 }
 
-/// Takes an account's invitation back, or marks it used, which is the same; the role that it gave. `None` if there is
-/// none.
-pub fn withdraw(connection: &Connection, account: AccountId, id: i64) -> Result<Option<Role>, StoreError> {
-    let found: Option<String> = connection
-        .prepare_cached("delete from invitations where account = ?1 and id = ?2 returning role")?
-        .query_row((account.0, id), |row| row.get(0))
-        .optional()?;
-    found.map(|name| role(&name)).transpose()
+/// Takes an account's invitation back; false if there is none.
+pub fn withdraw(connection: &Connection, account: AccountId, id: i64) -> Result<bool, StoreError> {
+    let withdrawn = connection
+        .prepare_cached("delete from invitations where account = ?1 and id = ?2")?
+        .execute((account.0, id))?;
+    Ok(withdrawn > 0)
+}
+
+/// Takes the invitation with that secret, if it is still good: nobody takes it again.
+pub fn take_invitation(
+    connection: &Connection,
+    digest: &Digest,
+    now: Timestamp,
+) -> Result<Option<Invitation>, StoreError> {
+    let found = invitation(connection, digest, now)?;
+    connection.prepare_cached("delete from invitations where digest = ?1")?.execute([digest.as_slice()])?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::projects::{self, ProjectChange, ProjectStatus};
+    use crate::testing::databases;
+    use crate::users::{UserChange, UserStatus};
+    use crate::{accounts, keys};
+    use domain::ProjectId;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    type Test = fn(&Connection, [AccountId; 2], [UserId; 2]) -> Result<(), StoreError>;
+
+    /// On each database: what two users and two accounts do.
+    async fn with_two(test: Test) {
+        for scratch in databases() {
+            let done = scratch.database.write(move |tx| {
+                let accounts = [accounts::create(tx, "ours", NOW)?.id, accounts::create(tx, "theirs", NOW)?.id];
+                let ann = users::create(tx, "ann@example.com", "Ann", NOW)?.id;
+                let bob = users::create(tx, "bob@example.com", "Bob", NOW)?.id;
+                test(tx, accounts, [ann, bob])
+            });
+            done.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn members_have_roles_and_one_owner_stays() {
+        with_two(|connection, [ours, theirs], [ann, bob]| {
+            let conflicts = |result: Result<(), StoreError>| matches!(result, Err(StoreError::Conflict(_)));
+            add(connection, ours, ann, Role::Owner, NOW)?;
+            add(connection, ours, bob, Role::Viewer, NOW)?;
+            add(connection, theirs, ann, Role::Member, NOW)?;
+            assert!(conflicts(add(connection, ours, ann, Role::Admin, NOW).map(drop)));
+            assert_eq!(list(connection, ours, UserId(0), 10)?.len(), 2);
+            assert_eq!(list(connection, ours, ann, 10)?[0].user.id, bob);
+            let roles: Vec<_> = of_user(connection, ann)?.into_iter().map(|mine| (mine.account, mine.role)).collect();
+            assert_eq!(roles, [(ours, Role::Owner), (theirs, Role::Member)]);
+            assert!(conflicts(change(connection, ours, ann, Role::Admin).map(drop)));
+            assert!(conflicts(remove(connection, ours, ann).map(drop)));
+            assert_eq!(change(connection, theirs, bob, Role::Admin)?, None);
+            change(connection, ours, bob, Role::Owner)?;
+            assert!(remove(connection, ours, ann)? && !remove(connection, ours, ann)?);
+            assert_eq!((role_of(connection, ours, ann)?, role_of(connection, ours, bob)?), (None, Some(Role::Owner)));
+            let blocked = UserChange { status: Some(UserStatus::Blocked), ..UserChange::default() };
+            users::change(connection, bob, &blocked)?;
+            assert_eq!(role_of(connection, ours, bob)?, None);
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn s_42_invitations_and_tokens_are_good_once_and_for_a_while() {
+        with_two(|connection, [ours, theirs], [ann, _]| {
+            let first = invite(connection, ours, "Eve@example.com", Role::Viewer, &[1; 32], NOW)?;
+            let second = invite(connection, ours, "eve@example.com", Role::Admin, &[2; 32], NOW)?;
+            invite(connection, theirs, "eve@example.com", Role::Owner, &[3; 32], NOW)?;
+            assert_eq!(invitation(connection, &[1; 32], NOW)?, None, "another took its place");
+            assert_eq!(invitation(connection, &[2; 32], NOW)?, Some(second.clone()));
+            assert_eq!(invitation(connection, &[2; 32], NOW.plus_ms(INVITATION_LIFE_MS))?, None);
+            assert_eq!(invitations(connection, ours, NOW)?, std::slice::from_ref(&second));
+            assert!(!withdraw(connection, theirs, second.id)?, "S-01");
+            assert!(!withdraw(connection, ours, first.id)?, "its id is not another's");
+            assert!(withdraw(connection, ours, second.id)? && !withdraw(connection, ours, second.id)?);
+            let take = |now| take_invitation(connection, &[3; 32], now);
+            assert_eq!(take(NOW)?.map(|taken| (taken.account, taken.role)), Some((theirs, Role::Owner)));
+            assert_eq!(take(NOW)?, None);
+
+            let of_token = |digest: u8, now| users::by_password_token(connection, &[digest; 32], now);
+            users::allow_password(connection, ann, &[4; 32], NOW)?;
+            users::allow_password(connection, ann, &[5; 32], NOW)?;
+            assert!(of_token(4, NOW)?.is_none() && of_token(5, NOW)?.is_some());
+            assert!(of_token(5, NOW.plus_ms(users::PASSWORD_TOKEN_LIFE_MS))?.is_none());
+            users::set_password(connection, ann, "digest")?;
+            assert!(of_token(5, NOW)?.is_none());
+            assert_eq!(users::password(connection, ann)?.as_deref(), Some("digest"));
+            assert!(users::by_email(connection, " ANN@example.com")?.is_some_and(|user| user.has_password));
+            Ok(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn keys_are_in_projects_of_their_own_account() {
+        with_two(|connection, [ours, theirs], [ann, _]| {
+            let project = projects::create(connection, ours, "p", NOW)?;
+            projects::create(connection, theirs, "p", NOW)?;
+            assert!(matches!(projects::create(connection, ours, "p", NOW), Err(StoreError::Conflict(_))));
+            assert_eq!(projects::list(connection, Some(ours), ProjectId(0), 10)?, std::slice::from_ref(&project));
+            assert_eq!(projects::list(connection, None, project.id, 10)?.len(), 1);
+            let new = keys::NewKey {
+                name: "k".to_owned(),
+                project: Some(project.id),
+                role: Some(Role::Member),
+                made_by: Some(ann),
+                ..keys::NewKey::default()
+            };
+            assert!(keys::create(connection, theirs, &new, "hint", &[1; 32], NOW).is_err());
+            let key = keys::create(connection, ours, &new, "hint", &[2; 32], NOW)?;
+            assert_eq!((key.project, key.role, key.made_by), (new.project, new.role, new.made_by));
+            assert_eq!(keys::count(connection, ours)?, 1);
+            let archived = ProjectChange { status: Some(ProjectStatus::Archived), ..ProjectChange::default() };
+            projects::change(connection, project.id, &archived)?;
+            assert!(keys::create(connection, ours, &new, "hint", &[3; 32], NOW).is_err());
+            let free = keys::KeyChange {
+                project: Some(None),
+                role: Some(None),
+                made_by: Some(None),
+                ..keys::KeyChange::default()
+            };
+            let key = keys::change(connection, key.id, &free)?.expect("it is there");
+            assert_eq!((key.project, key.role, key.made_by), (None, None, None));
+            let owner = keys::KeyChange { role: Some(Some(Role::Owner)), ..keys::KeyChange::default() };
+            assert!(keys::change(connection, key.id, &owner).is_err());
+            Ok(())
+        })
+        .await;
+    }
 }

@@ -3,8 +3,8 @@
 use crate::accounts::checked_name;
 use crate::database::StoreError;
 use crate::secrets::Digest;
+use crate::sql::{Connection, OptionalExtension, Row};
 use domain::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 /// How the audit log calls whoever has the data directory.
@@ -53,7 +53,7 @@ impl OperatorStatus {
 
 const COLUMNS: &str = "id, name, status, created_at";
 
-fn read(row: &Row<'_>) -> Result<Operator, StoreError> {
+fn read(row: Row<'_>) -> Result<Operator, StoreError> {
     Ok(Operator {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -123,4 +123,32 @@ pub fn revoke(connection: &Connection, id: i64) -> Result<Option<Operator>, Stor
 /// Whether anybody can operate this gateway yet: false before the first start is complete.
 pub fn exist(connection: &Connection) -> Result<bool, StoreError> {
     Ok(connection.query_row("select exists (select 1 from operators)", [], |row| row.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::databases;
+
+    #[tokio::test]
+    async fn operators_are_known_by_their_digest_until_they_are_revoked() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let (mine, other): (Digest, Digest) = ([7; 32], [8; 32]);
+            assert!(!database.read_now(exist).unwrap());
+            let first = database.write(move |tx| create(tx, "ops", &mine, Timestamp(1))).await.unwrap();
+            assert!(database.write(move |tx| create(tx, "twin", &mine, Timestamp(1))).await.is_err());
+            let found = database.read_now(|c| Ok((exist(c)?, name_of(c, &mine)?, name_of(c, &other)?)));
+            assert_eq!(found.unwrap(), (true, Some("ops".to_owned()), None));
+            let id = first.id;
+            let last = database.write(move |tx| revoke(tx, id)).await;
+            assert!(matches!(last, Err(StoreError::Conflict(_))), "{last:?}");
+            database.write(move |tx| create(tx, "second", &other, Timestamp(2))).await.unwrap();
+            let revoked = database.write(move |tx| revoke(tx, id)).await.unwrap().unwrap();
+            assert_eq!(revoked.status, OperatorStatus::Revoked);
+            assert_eq!(database.read_now(|c| name_of(c, &mine)).unwrap(), None);
+            assert_eq!(database.read_now(|c| list(c, id, 10)).unwrap().len(), 1);
+            assert_eq!(database.write(|tx| revoke(tx, 999)).await.unwrap(), None);
+        }
+    }
 }

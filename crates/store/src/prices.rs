@@ -1,10 +1,10 @@
 //! The price book: dated versions of prices, of which the newest of each source counts.
 
 use crate::database::{Database, StoreError};
+use crate::sql::{Connection, Kind, OptionalExtension, Row};
 use domain::price::{Price, PriceSheet};
 use domain::{PriceId, Timestamp};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ pub struct PriceVersion {
 
 const COLUMNS: &str = "id, provider, model, source, mode, sheet, retired, created_at";
 
-fn read(row: &Row<'_>) -> Result<PriceVersion, StoreError> {
+fn read(row: Row<'_>) -> Result<PriceVersion, StoreError> {
     let id = PriceId(row.get(0)?);
     let damaged = |error: String| StoreError::Damaged(format!("price {id}: {error}"));
     let sheet = row.get_ref(5)?.as_str().map_err(|error| damaged(error.to_string()))?;
@@ -128,7 +128,7 @@ fn newest(
     source: PriceSource,
 ) -> Result<Option<PriceVersion>, StoreError> {
     let mut statement = connection.prepare_cached(&format!(
-        "select {COLUMNS} from prices where model = ?1 and provider is ?2 and source = ?3 order by id desc limit 1"
+        "select {COLUMNS} from prices where model = ?1 and provider is not distinct from ?2 and source = ?3 order by id desc limit 1"
     ))?;
     let mut rows = statement.query((model, provider, source.name()))?;
     rows.next()?.map(read).transpose()
@@ -146,14 +146,14 @@ fn insert(
     now: Timestamp,
 ) -> Result<PriceVersion, StoreError> {
     let text = serde_json::to_string(sheet).expect("a sheet is always JSON");
-    connection
+    let id = connection
         .prepare_cached(
             "insert into prices (provider, model, source, mode, sheet, retired, created_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7) returning id",
         )?
-        .execute((provider, model, source.name(), mode, text, retired, now.0))?;
+        .query_row((provider, model, source.name(), mode, text, retired, now.0), |row| row.get(0).map(PriceId))?;
     Ok(PriceVersion {
-        id: PriceId(connection.last_insert_rowid()),
+        id,
         provider: provider.map(str::to_owned),
         model: model.to_owned(),
         source,
@@ -167,7 +167,7 @@ fn insert(
 /// Takes the shipped book in, once per release of the book. What operators set is untouched. Returns how many prices
 /// are new.
 ///
-/// SQLite reads the book itself: as values of ours it would take many times its size in memory, at the very moment
+/// The database reads the book itself: as values of ours it would take many times its size in memory, at the very moment
 /// when nothing else does.
 pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError> {
     let seeded: Option<String> = connection
@@ -176,15 +176,27 @@ pub fn seed(connection: &Connection, now: Timestamp) -> Result<usize, StoreError
     if seeded.as_deref() == Some(shipped_date()) {
         return Ok(0);
     }
+    let shipped = match connection.kind() {
+        Kind::Sqlite => {
+            "select value ->> 'provider' as provider, value ->> 'model' as model, value ->> 'mode' as mode,
+                    json_remove(value, '$.provider', '$.model', '$.mode') as sheet
+             from json_each(?1, '$.models')"
+        }
+        Kind::Postgres => {
+            "select value ->> 'provider' as provider, value ->> 'model' as model, value ->> 'mode' as mode,
+                    cast(value - 'provider' - 'model' - 'mode' as text) as sheet
+             from jsonb_array_elements(cast(?1 as jsonb) -> 'models')"
+        }
+    };
     let inserted = connection.execute(
-        "insert into prices (provider, model, source, mode, sheet, created_at)
-         select shipped.provider, shipped.model, 'book', shipped.mode, shipped.sheet, ?2
-         from (select value ->> 'provider' as provider, value ->> 'model' as model, value ->> 'mode' as mode,
-                      json_remove(value, '$.provider', '$.model', '$.mode') as sheet
-               from json_each(?1, '$.models')) as shipped
-         where shipped.sheet is not (
-           select sheet from prices
-           where model = shipped.model and provider = shipped.provider and source = 'book' order by id desc limit 1)",
+        &format!(
+            "insert into prices (provider, model, source, mode, sheet, created_at)
+             select shipped.provider, shipped.model, 'book', shipped.mode, shipped.sheet, ?2
+             from ({shipped}) as shipped
+             where shipped.sheet is distinct from (
+               select sheet from prices
+               where model = shipped.model and provider = shipped.provider and source = 'book' order by id desc limit 1)"
+        ),
         (SHIPPED, now.0),
     )?;
     connection.execute(
@@ -215,15 +227,16 @@ pub fn current(connection: &Connection) -> Result<Vec<PriceVersion>, StoreError>
 }
 
 /// Whether a row is the newest of its source, provider and model, and not retired.
-const COUNTS: &str = "not retired and not exists (
-    select 1 from prices newer where newer.model = prices.model and newer.provider is prices.provider
+const COUNTS: &str = "retired = 0 and not exists (
+    select 1 from prices newer where newer.model = prices.model and newer.provider is not distinct from prices.provider
       and newer.source = prices.source and newer.id > prices.id)";
 
 /// Models of one provider in the shipped book whose mode is one of `modes`.
 pub fn models_of(connection: &Connection, provider: &str, modes: &[&str]) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare(&format!(
         "select model from prices where source = 'book' and provider = ?1
-           and mode in (select value from json_each(?2)) and {COUNTS} order by model"
+           and mode in {} and {COUNTS} order by model",
+        connection.strings_of("?2")
     ))?;
     let modes = serde_json::to_string(modes).expect("a list of strings is always JSON");
     let models = statement.query_map((provider, modes), |row| row.get(0))?;
@@ -261,7 +274,8 @@ impl PriceBook {
     /// Compiles the versions that count for these models. The book has thousands; a gateway routes a few.
     pub fn load(connection: &Connection, models: &[&str]) -> Result<Self, StoreError> {
         let mut statement = connection.prepare(&format!(
-            "select {COLUMNS} from prices where model in (select value from json_each(?1)) and {COUNTS}"
+            "select {COLUMNS} from prices where model in {} and {COUNTS}",
+            connection.strings_of("?1")
         ))?;
         let models = serde_json::to_string(models).expect("a list of strings is always JSON");
         let mut rows = statement.query([models])?;
@@ -354,13 +368,8 @@ pub(crate) fn compiled(connection: &Connection, id: PriceId) -> Result<Price, St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::databases;
     use domain::Usage;
-
-    fn database() -> (tempfile::TempDir, Database) {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(directory.path(), crate::database::Options::default()).unwrap();
-        (directory, database)
-    }
 
     fn sheet(json: &str) -> PriceSheet {
         serde_json::from_str(json).unwrap()
@@ -368,78 +377,88 @@ mod tests {
 
     #[tokio::test]
     async fn the_shipped_book_is_taken_in_once() {
-        let (_directory, database) = database();
-        assert!(shipped_date().parse::<u16>().is_err() && shipped_date().starts_with("20"), "{}", shipped_date());
-        let seeded = database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
-        assert!(seeded > 1_000, "{seeded} models");
-        assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
-        let book = database.read_now(|connection| PriceBook::load(connection, &["gpt-4o"])).unwrap();
-        let gpt = book.find("gpt-4o", "openai", "gpt-4o").unwrap();
-        assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
-        let models = database.read_now(|connection| models_of(connection, "openai", &["chat"])).unwrap();
-        assert!(models.iter().any(|model| model == "gpt-4o"));
-        assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
+        for scratch in databases() {
+            let database = &scratch.database;
+            assert!(shipped_date().parse::<u16>().is_err() && shipped_date().starts_with("20"), "{}", shipped_date());
+            let seeded = database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
+            assert!(seeded > 1_000, "{seeded} models");
+            assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
+            let book = database.read_now(|connection| PriceBook::load(connection, &["gpt-4o"])).unwrap();
+            let gpt = book.find("gpt-4o", "openai", "gpt-4o").unwrap();
+            assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
+            let models = database.read_now(|connection| models_of(connection, "openai", &["chat"])).unwrap();
+            assert!(models.iter().any(|model| model == "gpt-4o"));
+            assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
+        }
     }
 
     #[tokio::test]
     async fn every_shipped_price_can_be_compiled() {
-        let (_directory, database) = database();
-        database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
-        let versions = database.read_now(current).unwrap();
-        PriceBook::from_versions(versions).unwrap();
+        for scratch in databases() {
+            let database = &scratch.database;
+            database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
+            let versions = database.read_now(current).unwrap();
+            PriceBook::from_versions(versions).unwrap();
+        }
     }
 
     #[tokio::test]
     async fn m_33_a_changed_price_is_a_new_version_and_the_old_one_stays() {
-        let (_directory, database) = database();
-        let set = |json: &'static str| {
-            let database = database.clone();
-            async move {
-                let set = move |tx: &rusqlite::Transaction<'_>| {
-                    super::set(tx, None, "m", PriceSource::Config, None, &sheet(json), Timestamp(0))
-                };
-                database.write(set).await.unwrap().id
-            }
-        };
-        let cheap = set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await;
-        assert_eq!(set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await, cheap, "nothing changed");
-        let dear = set(r#"{"input_per_million":"3","output_per_million":"6"}"#).await;
-        assert_ne!(cheap, dear);
-        let versions = Versions::new(database.clone());
-        let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
-        assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
-        let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-        assert_eq!(book.find("m", "any", "m").unwrap().id, dear);
+        for scratch in databases() {
+            let database = &scratch.database;
+            let set = |json: &'static str| {
+                let database = database.clone();
+                async move {
+                    let set = move |tx: &crate::sql::Transaction<'_>| {
+                        super::set(tx, None, "m", PriceSource::Config, None, &sheet(json), Timestamp(0))
+                    };
+                    database.write(set).await.unwrap().id
+                }
+            };
+            let cheap = set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await;
+            assert_eq!(set(r#"{"input_per_million":"1","output_per_million":"2"}"#).await, cheap, "nothing changed");
+            let dear = set(r#"{"input_per_million":"3","output_per_million":"6"}"#).await;
+            assert_ne!(cheap, dear);
+            let versions = Versions::new(database.clone());
+            let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
+            assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
+            let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
+            assert_eq!(book.find("m", "any", "m").unwrap().id, dear);
+        }
     }
 
     #[tokio::test]
     async fn an_operators_price_wins_until_it_is_retired() {
-        let (_directory, database) = database();
-        database
-            .write(|tx| {
-                let (cheap, dear) = (sheet(r#"{"input_per_million":"1"}"#), sheet(r#"{"input_per_million":"9"}"#));
-                set(tx, None, "m", PriceSource::Config, None, &cheap, Timestamp(0))?;
-                set(tx, None, "m", PriceSource::Operator, None, &dear, Timestamp(0))
-            })
-            .await
-            .unwrap();
-        let rate = || {
-            let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-            let priced = book.find("m", "any", "x").unwrap();
-            priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
-        };
-        assert_eq!(rate(), "9.00");
-        let retired = database.write(|tx| retire(tx, None, "m", PriceSource::Operator, Timestamp(1))).await;
-        assert!(retired.unwrap());
-        assert_eq!(rate(), "1.00");
+        for scratch in databases() {
+            let database = &scratch.database;
+            database
+                .write(|tx| {
+                    let (cheap, dear) = (sheet(r#"{"input_per_million":"1"}"#), sheet(r#"{"input_per_million":"9"}"#));
+                    set(tx, None, "m", PriceSource::Config, None, &cheap, Timestamp(0))?;
+                    set(tx, None, "m", PriceSource::Operator, None, &dear, Timestamp(0))
+                })
+                .await
+                .unwrap();
+            let rate = || {
+                let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
+                let priced = book.find("m", "any", "x").unwrap();
+                priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
+            };
+            assert_eq!(rate(), "9.00");
+            let retired = database.write(|tx| retire(tx, None, "m", PriceSource::Operator, Timestamp(1))).await;
+            assert!(retired.unwrap());
+            assert_eq!(rate(), "1.00");
+        }
     }
 
     #[tokio::test]
     async fn m_34_a_price_that_prices_nothing_is_refused_on_write() {
-        let (_directory, database) = database();
-        let empty = database
-            .write(|tx| set(tx, None, "m", PriceSource::Operator, None, &PriceSheet::default(), Timestamp(0)))
-            .await;
-        assert!(matches!(empty, Err(StoreError::Refused(_))), "{empty:?}");
+        for scratch in databases() {
+            let database = &scratch.database;
+            let empty = database
+                .write(|tx| set(tx, None, "m", PriceSource::Operator, None, &PriceSheet::default(), Timestamp(0)))
+                .await;
+            assert!(matches!(empty, Err(StoreError::Refused(_))), "{empty:?}");
+        }
     }
 }

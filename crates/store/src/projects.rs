@@ -2,8 +2,8 @@
 
 use crate::accounts::checked_name;
 use crate::database::StoreError;
+use crate::sql::{Connection, Row};
 use domain::{AccountId, ProjectId, Timestamp};
-use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 /// Projects of one account.
@@ -63,7 +63,7 @@ pub struct ProjectChange {
 
 const COLUMNS: &str = "id, account, name, status, created_at";
 
-fn read(row: &Row<'_>) -> Result<Project, StoreError> {
+fn read(row: Row<'_>) -> Result<Project, StoreError> {
     Ok(Project {
         id: ProjectId(row.get(0)?),
         account: AccountId(row.get(1)?),

@@ -2,9 +2,9 @@
 
 use crate::database::StoreError;
 use crate::secrets::Digest;
+use crate::sql::Connection;
 use crate::users::{self, User};
 use domain::{Timestamp, UserId};
-use rusqlite::Connection;
 
 /// A session that is not used for so long is over: 30 days.
 const IDLE_MS: i64 = 30 * 24 * 3600 * 1000;
@@ -69,7 +69,7 @@ pub fn find(connection: &Connection, digest: &Digest, now: Timestamp) -> Result<
     Ok(Some((read(row)?, users::read(row, 4)?)))
 }
 
-fn read(row: &rusqlite::Row<'_>) -> Result<Session, StoreError> {
+fn read(row: crate::sql::Row<'_>) -> Result<Session, StoreError> {
     Ok(Session {
         id: row.get(0)?,
         created_at: Timestamp(row.get(1)?),
@@ -119,22 +119,21 @@ pub fn close_all(connection: &Connection, user: UserId) -> Result<(), StoreError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::database::{Database, Options};
+    use crate::testing::databases;
     use crate::users::{UserChange, UserStatus};
 
     const START: Timestamp = Timestamp(1_800_000_000_000);
     const DAY_MS: i64 = domain::time::DAY_MS;
 
-    async fn with_user<T: Send + 'static>(
-        test: impl FnOnce(&Connection, UserId) -> Result<T, StoreError> + Send + 'static,
-    ) -> T {
-        let directory = tempfile::tempdir().unwrap();
-        let database = Database::open(directory.path(), Options::default()).unwrap();
-        let done = database.write(move |transaction| {
-            let user = users::create(transaction, "ann@example.com", "Ann", START)?;
-            test(transaction, user.id)
-        });
-        done.await.unwrap()
+    /// On each database: what a new user's sessions do.
+    async fn with_user(test: fn(&Connection, UserId) -> Result<(), StoreError>) {
+        for scratch in databases() {
+            let done = scratch.database.write(move |transaction| {
+                let user = users::create(transaction, "ann@example.com", "Ann", START)?;
+                test(transaction, user.id)
+            });
+            done.await.unwrap();
+        }
     }
 
     #[tokio::test]

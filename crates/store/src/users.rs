@@ -3,8 +3,8 @@
 use crate::accounts::checked_name;
 use crate::database::StoreError;
 use crate::secrets::Digest;
+use crate::sql::{Connection, OptionalExtension, Row};
 use domain::{Timestamp, UserId};
-use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
 /// Longest e-mail address, in bytes: what fits into a mail's path.
@@ -73,7 +73,7 @@ pub(crate) const COLUMNS: &str =
     "users.id, users.email, users.name, users.status, users.password is not null, users.created_at";
 
 /// Reads a user from the columns that begin at `first`.
-pub(crate) fn read(row: &Row<'_>, first: usize) -> Result<User, StoreError> {
+pub(crate) fn read(row: Row<'_>, first: usize) -> Result<User, StoreError> {
     Ok(User {
         id: UserId(row.get(first)?),
         email: row.get(first + 1)?,

@@ -7,10 +7,10 @@
 use crate::database::StoreError;
 use crate::journal::{Row, SELECT};
 use crate::prices;
+use crate::sql::{self, Connection};
 use domain::ledger::{Book, Charge, Entry, KeyTotals, Kind, Legs};
 use domain::price::Price;
 use domain::{AccountId, KeyId, Meter, Nanos, PriceId, Seq, Timestamp};
-use rusqlite::Connection;
 use std::collections::{BTreeMap, HashMap};
 
 /// What was verified.
@@ -45,8 +45,8 @@ pub enum Difference {
     Unreadable(#[from] StoreError),
 }
 
-impl From<rusqlite::Error> for Difference {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<sql::Error> for Difference {
+    fn from(error: sql::Error) -> Self {
         Self::Unreadable(error.into())
     }
 }
@@ -58,7 +58,7 @@ pub fn verify(connection: &Connection) -> Result<Verified, Difference> {
     let mut verified = Verified::default();
     let (mut last, mut last_at) = (Seq(0), Timestamp(i64::MIN));
     let mut statement = connection.prepare(&format!("{SELECT} order by seq"))?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.scan([])?;
     audit.compare_at(applied, last)?;
     while let Some(row) = rows.next()? {
         let entry = Row::read(row)?;

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::net::IpAddr;
 use std::sync::Arc;
+use store::StoreError;
 use store::accounts::{self, AccountStatus};
 use store::members::{self, Invitation, Membership};
 use store::passwords;
@@ -342,17 +343,25 @@ async fn accept(
         let is_user = users::by_email(connection, &invitation.email)?.is_some();
         Ok(Some((invitation, is_user)))
     });
-    let (Invitation { id: invitation, account, email, .. }, is_user) = found.await?.ok_or_else(worthless_token)?;
+    let (Invitation { email, .. }, is_user) = found.await?.ok_or_else(worthless_token)?;
     let (known, digest) = if is_user {
-        (Some(prove(app, &email, asked.password, from).await?.user), None)
+        (Some(prove(app, &email, asked.password, from).await?), None)
     } else {
         (None, Some(app.passwords.digest(asked.password).await?))
     };
     let name = asked.name.unwrap_or_else(|| email.split('@').next().unwrap_or(&email).to_owned());
     let accepted = app.database.write(move |transaction| {
-        let Some(role) = members::withdraw(transaction, account, invitation)? else { return Ok(None) };
+        let taken = members::take_invitation(transaction, &token, now)?;
+        let Some(Invitation { account, role, .. }) = taken else { return Ok(None) };
         let user = match (known, digest) {
-            (Some(user), _) => user,
+            (Some(Proven { user, password }), _) => {
+                let is_active =
+                    users::by_id(transaction, user.id)?.is_some_and(|user| user.status == UserStatus::Active);
+                if !is_active || users::password(transaction, user.id)?.as_ref() != Some(&password) {
+                    return Err(StoreError::Conflict("the user changed at this moment: try again".to_owned()));
+                }
+                user
+            }
             (None, digest) => {
                 // Whoever became a user meanwhile is refused as a conflict, and can come again with their password.
                 let user = users::create(transaction, &email, &name, now)?;

@@ -30,9 +30,9 @@ create table members (
 create index members_by_user on members (user_id, account);
 
 -- Whoever has the secret of an invitation may become a member. No user is named: who invites does not learn whether
--- there is one.
+-- there is one. Ids of invitations and sessions are never given twice: somebody may still know a deleted one.
 create table invitations (
-  id integer primary key,
+  id integer primary key autoincrement,
   digest blob not null unique,
   account integer not null references accounts (id),
   email text not null,
@@ -50,7 +50,7 @@ create table password_tokens (
 ) strict;
 
 create table sessions (
-  id integer primary key,
+  id integer primary key autoincrement,
   digest blob not null unique,
   user_id integer not null references users (id),
   created_at integer not null,

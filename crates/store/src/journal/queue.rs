@@ -1,9 +1,9 @@
 //! Entries on their way to the disk.
 
+use crate::sql::Connection;
 use domain::ledger::Entry;
 use domain::{Seq, Timestamp};
 use parking_lot::{Condvar, Mutex};
-use rusqlite::Connection;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Entries as rows of the `journal` table.
 
 use crate::database::StoreError;
+use crate::sql;
 use domain::ledger::{Charge, Ending, Entry, Hold, Kind, Legs, Release};
 use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
@@ -90,7 +91,7 @@ impl Row {
     }
 
     /// Reads an entry from the columns of [`SELECT`].
-    pub(crate) fn read(row: &rusqlite::Row<'_>) -> Result<Entry, StoreError> {
+    pub(crate) fn read(row: sql::Row<'_>) -> Result<Entry, StoreError> {
         let seq = Seq(row.get(0)?);
         let damaged = |what: &str| StoreError::Damaged(format!("journal row {seq}: {what}"));
         let nanos = |column| row.get(column).map(Nanos);

@@ -3,11 +3,13 @@
 use super::folds::Folds;
 use super::queue::{Change, Group, Queue};
 use super::rows::{INSERT, Row, SELECT};
-use crate::database::StoreError;
+use crate::database::{StoreError, postgres};
+use crate::sql::{Connection, OptionalExtension, Session, Statement};
 use domain::ledger::Entry;
 use domain::{Seq, Timestamp};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::TransactionBehavior;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ const HURRY: Duration = Duration::from_millis(2);
 const FOLD_INTERVAL: Duration = Duration::from_secs(1);
 /// Fold rows that are written at once, whatever the time.
 const FOLD_ROWS_MAX: usize = 50_000;
+/// How often the lease on a PostgreSQL database is prolonged while nothing is written.
+const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts to commit.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -84,45 +88,54 @@ impl Drop for Writer {
 
 /// Adds the rows that the stored folds lack, and finds the holds that are open.
 fn catch_up(connection: &mut Connection) -> Result<(Folds, Vec<Entry>), StoreError> {
+    let reading = connection.transaction()?;
     let (applied, oldest_open): (i64, i64) =
-        connection.query_row("select applied, oldest_open from progress", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        reading.query_row("select applied, oldest_open from progress", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut folds = Folds::new(Seq(applied));
+    let mut by_seq = reading.prepare_cached(&format!("{SELECT} where seq = ?1"))?;
+    for seq in open_at(&reading, oldest_open, applied)? {
+        folds.restore_open(&read_one(&mut by_seq, seq)?);
+    }
     {
-        let open_then = format!(
-            "{SELECT} where seq >= ?1 and seq <= ?2 and kind = 2
-               and not exists (select 1 from temp.resolved where resolved.hold = journal.seq)"
-        );
-        connection.execute_batch("create temp table resolved (hold integer primary key)")?;
-        connection.execute(
-            "insert or ignore into temp.resolved
-             select hold from journal where seq >= ?1 and seq <= ?2 and hold is not null",
-            [oldest_open, applied],
-        )?;
-        let mut statement = connection.prepare(&open_then)?;
-        let mut rows = statement.query([oldest_open, applied])?;
-        while let Some(row) = rows.next()? {
-            folds.restore_open(&Row::read(row)?);
-        }
-        let mut statement = connection.prepare(&format!("{SELECT} where seq > ?1 order by seq"))?;
-        let mut rows = statement.query([applied])?;
+        let mut statement = reading.prepare(&format!("{SELECT} where seq > ?1 order by seq"))?;
+        let mut rows = statement.scan([applied])?;
         while let Some(row) = rows.next()? {
             folds.add(&Row::read(row)?);
         }
     }
-    connection.execute_batch("drop table temp.resolved")?;
+    let open = folds.open_holds().map(|seq| read_one(&mut by_seq, seq)).collect::<Result<Vec<_>, _>>()?;
+    drop(by_seq);
+    reading.rollback()?;
     if folds.is_dirty() {
-        folds.write(connection)?;
-    }
-    let mut open = Vec::new();
-    {
-        let mut statement = connection.prepare(&format!("{SELECT} where seq = ?1"))?;
-        for seq in folds.open_holds() {
-            let mut rows = statement.query([seq.0])?;
-            let row = rows.next()?.ok_or_else(|| StoreError::Damaged(format!("journal row {seq} is gone")))?;
-            open.push(Row::read(row)?);
-        }
+        write_folds(&mut folds, connection)?;
     }
     Ok((folds, open))
+}
+
+/// The holds that were open when the folds were written. Only numbers are read of those that had ended.
+fn open_at(connection: &Connection, oldest_open: i64, applied: i64) -> Result<BTreeSet<Seq>, StoreError> {
+    let mut open = BTreeSet::new();
+    let mut statement = connection.prepare(
+        "select seq, hold from journal
+         where seq >= ?1 and seq <= ?2 and (kind = 2 or hold is not null) order by seq",
+    )?;
+    let mut rows = statement.scan([oldest_open, applied])?;
+    while let Some(row) = rows.next()? {
+        match row.get::<_, Option<i64>>(1)? {
+            None => open.insert(Seq(row.get(0)?)),
+            Some(hold) => open.remove(&Seq(hold)),
+        };
+    }
+    Ok(open)
+}
+
+fn read_one(by_seq: &mut Statement<'_>, seq: Seq) -> Result<Entry, StoreError> {
+    let mut rows = by_seq.query([seq.0])?;
+    Row::read(rows.next()?.ok_or_else(|| StoreError::Damaged(format!("journal row {seq} is gone")))?)
+}
+
+fn write_folds(folds: &mut Folds, connection: &mut Connection) -> Result<(), StoreError> {
+    folds.write(connection.as_sqlite_mut().ok_or(StoreError::Unavailable)?)
 }
 
 struct Worker {
@@ -135,15 +148,24 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, patience: Duration) {
-        let mut folded_at = Instant::now();
+        let (mut folded_at, mut renewed_at) = (Instant::now(), Instant::now());
         loop {
             let Group { entries, changes, flushes, closing } =
                 self.queue.take(HURRY.min(patience), patience, FOLD_INTERVAL);
             if !entries.is_empty() {
                 self.commit_until_durable(&entries);
+                renewed_at = Instant::now();
+            }
+            if !changes.is_empty() && !self.connection.is_usable() {
+                self.reopen_database();
             }
             for change in changes {
                 change(&mut self.connection);
+                renewed_at = Instant::now();
+            }
+            if renewed_at.elapsed() >= RENEW_INTERVAL {
+                self.renew_lease();
+                renewed_at = Instant::now();
             }
             let due = folded_at.elapsed() >= FOLD_INTERVAL || self.folds.len() >= FOLD_ROWS_MAX;
             if self.folds.is_dirty() && (due || closing || !flushes.is_empty()) {
@@ -155,6 +177,9 @@ impl Worker {
                 let _ = done.send(());
             }
             if closing && self.queue.is_empty() {
+                if let Some(fence) = self.connection.as_postgres().and_then(Session::fence) {
+                    postgres::give_back_lease(&self.connection, fence);
+                }
                 return;
             }
         }
@@ -174,10 +199,7 @@ impl Worker {
             self.queue.report_failure();
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_PAUSES.1);
-            match (self.reopen)() {
-                Ok(connection) => self.connection = connection,
-                Err(error) => tracing::error!(%error, "cannot reopen the database"),
-            }
+            self.reopen_database();
             if self.is_committed(first) {
                 break;
             }
@@ -188,8 +210,30 @@ impl Worker {
         self.queue.confirm(last);
     }
 
+    fn reopen_database(&mut self) {
+        match (self.reopen)() {
+            Ok(connection) => self.connection = connection,
+            Err(error) => tracing::error!(%error, "cannot reopen the database"),
+        }
+    }
+
+    /// Every transaction prolongs the lease on a PostgreSQL database: while there are none, an empty one.
+    fn renew_lease(&mut self) {
+        if self.connection.as_postgres().is_none() {
+            return;
+        }
+        if !self.connection.is_usable() {
+            self.reopen_database();
+        }
+        if let Err(error) = self.connection.transaction().and_then(|transaction| transaction.commit()) {
+            tracing::error!(%error, "cannot prolong the lease on the database");
+        }
+    }
+
     fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // The journal over PostgreSQL is to come.
+        let connection = self.connection.as_sqlite_mut().ok_or(StoreError::Unavailable)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut statement = transaction.prepare_cached(INSERT)?;
             for entry in entries {
@@ -209,7 +253,7 @@ impl Worker {
     }
 
     fn write_folds(&mut self) {
-        match self.folds.write(&mut self.connection) {
+        match write_folds(&mut self.folds, &mut self.connection) {
             Ok(()) => self.queue.confirm_folded(self.folds.last()),
             Err(error) => tracing::error!(%error, "cannot write the sums; they are kept"),
         }
