@@ -498,6 +498,9 @@ mod tests {
                 addresses: None,
                 error_profile: None,
                 created_at,
+                project: None,
+                role: None,
+                made_by: None,
             };
             let account = Account {
                 id: AccountId(1),
@@ -506,6 +509,7 @@ mod tests {
                 error_profile: None,
                 shows_upstream: false,
                 created_at,
+                time_zone: "UTC".to_owned(),
             };
             let upstream = Simulator::new(Behaviour::default()).unwrap();
             let upstream = Arc::new(Upstream::local("simulator", "simulator", Arc::new(upstream)));

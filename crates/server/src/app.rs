@@ -1,5 +1,6 @@
 //! The running gateway as the HTTP surfaces see it.
 
+use crate::account::Attempts;
 use crate::config::Config;
 use anyhow::Context;
 use domain::Timestamp;
@@ -16,6 +17,7 @@ use store::database::{Database, Options};
 use store::idempotency::Records;
 use store::keys::Callers;
 use store::ledger::Ledger;
+use store::passwords::Passwords;
 use store::prices::{PriceBook, Versions};
 use store::secrets::Secrets;
 use store::{StoreError, recovery};
@@ -38,6 +40,10 @@ pub struct App {
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// Makes and checks the digests of members' passwords.
+    pub passwords: Passwords,
+    /// Attempts to sign in.
+    pub attempts: Attempts,
     /// When it was started.
     pub started: Timestamp,
     upstreams: Vec<Arc<Upstream>>,
@@ -74,6 +80,8 @@ impl App {
             idempotency,
             versions,
             metrics,
+            passwords: Passwords::default(),
+            attempts: Attempts::default(),
             started,
             upstreams,
             routes,

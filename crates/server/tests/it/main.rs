@@ -7,6 +7,7 @@ mod harness;
 mod http;
 mod idempotency;
 mod lifecycle;
+mod members;
 mod quota;
 mod quote;
 mod streams;
