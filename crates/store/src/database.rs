@@ -44,7 +44,8 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [Migration; 2] = [migration!("0001_spine.sql"), migration!("0002_money.sql")];
+const MIGRATIONS: [Migration; 3] =
+    [migration!("0001_spine.sql"), migration!("0002_money.sql"), migration!("0005_payments.sql")];
 
 /// What can go wrong below the rules.
 #[derive(Debug, thiserror::Error)]

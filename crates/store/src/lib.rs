@@ -3,7 +3,7 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), money on its way in
-//! ([`credits`], [`codes`]), the sums that reports read ([`usage`], [`statement`]), and the checks ([`verify`],
+//! ([`credits`], [`codes`], [`payments`]), the sums that reports read ([`usage`], [`statement`]), and the checks ([`verify`],
 //! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
@@ -16,6 +16,7 @@ pub mod database;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
+pub mod payments;
 pub mod plans;
 pub mod prices;
 pub mod progress;
