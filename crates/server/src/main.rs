@@ -11,6 +11,8 @@ mod first_run;
 mod health;
 mod listen;
 mod models;
+#[allow(dead_code, reason = "the endpoints that use it come next")]
+mod payments;
 mod quote;
 mod relay;
 mod router;
