@@ -10,6 +10,7 @@ pub mod calendar;
 pub mod ids;
 pub mod ledger;
 pub mod money;
+pub mod payment;
 pub mod plan;
 pub mod price;
 pub mod proration;

@@ -4,6 +4,7 @@
 //! `${NAME}` (a variable of the environment) or `file:PATH`.
 
 mod environment;
+mod payments;
 mod secret;
 
 use anyhow::{Context, bail};
@@ -46,6 +47,8 @@ pub struct Config {
     pub routes: Vec<RouteEntry>,
     /// What it costs.
     pub prices: Vec<PriceEntry>,
+    /// Money in by card.
+    pub payments: payments::PaymentsEntry,
 }
 
 /// `[server]`
@@ -283,7 +286,7 @@ impl Config {
         if self.idempotency.answer_bytes > KEPT_ANSWER_BYTES_MAX {
             bail!("idempotency.answer_bytes: at most {KEPT_ANSWER_BYTES_MAX}");
         }
-        Ok(())
+        self.payments.check(lines)
     }
 
     fn knows_upstream(&self, name: &str) -> bool {
@@ -471,5 +474,57 @@ output_per_million = "2.00"
         check("\"1.00\"", "\"-1\"", &["line 12", "negative"]);
         check("[[routes]]", "[[rutes]]", &["rutes"]);
         check("api_key = \"${PATH}\"", "api_key = \"sk-secret\\u0000\"", &["line 6", "api_key"]);
+    }
+
+    const STRIPE: &str = r#"
+[payments.stripe]
+secret_key = "sk_test_secret"
+webhook_secret = "whsec_secret"
+success_url = "https://example.com/paid?session={CHECKOUT_SESSION_ID}"
+currency = "eur"
+usd_per_unit = "1.08"
+minimum = "5.00"
+maximum = "500"
+"#;
+
+    #[test]
+    fn payments_are_read_with_their_terms() {
+        install_tls();
+        let payments = Config::parse(STRIPE).unwrap().payments.build(http_client()).unwrap().unwrap();
+        assert!(payments.webhook.is_some() && !payments.stripe.livemode());
+        assert_eq!(payments.cancel_url, payments.success_url);
+        let quote = payments.terms.quote("10").unwrap();
+        assert_eq!((quote.amount, quote.credit), (1000, "10.80".parse().unwrap()));
+        for amount in ["4.99", "500.01", "-10", "0", "10.001", "1e2"] {
+            assert!(payments.terms.quote(amount).is_err(), "{amount}");
+        }
+        assert!(Config::parse("").unwrap().payments.build(http_client()).unwrap().is_none());
+    }
+
+    #[test]
+    fn s_07_payments_that_cannot_be_proved_or_priced_are_refused() {
+        install_tls();
+        let check = |from: &str, to: &str, parts: &[&str]| {
+            let text = STRIPE.replace(from, to);
+            assert_ne!(text, STRIPE);
+            let error = format!("{:#}", Config::parse(&text).expect_err(to));
+            for part in parts {
+                assert!(error.contains(part), "{to}: {error}");
+            }
+            assert!(!error.contains("_secret\""), "{error}");
+        };
+        check("sk_test_secret", "pk_test_secret", &["line 3", "payments.stripe.secret_key"]);
+        check("sk_test_secret", "", &["line 3", "secret_key"]);
+        check("sk_test_secret", "${NO_SUCH_VARIABLE}", &["line 3", "NO_SUCH_VARIABLE"]);
+        check("whsec_secret", "", &["line 4", "webhook_secret"]);
+        check("whsec_secret", "whsec_", &["line 4", "webhook_secret"]);
+        check("https://example.com", "example.com", &["line 5", "success_url"]);
+        check("\"eur\"", "\"euro\"", &["line 6", "currency"]);
+        check("\"eur\"", "\"usd\"", &["usd_per_unit"]);
+        check("usd_per_unit = \"1.08\"\n", "", &["usd_per_unit", "EUR"]);
+        check("\"1.08\"", "\"0\"", &["line 7", "usd_per_unit"]);
+        check("\"5.00\"", "\"5.001\"", &["line 8", "minimum"]);
+        check("\"5.00\"", "\"0\"", &["worth"]);
+        check("\"500\"", "\"4\"", &["maximum"]);
     }
 }

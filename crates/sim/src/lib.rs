@@ -3,7 +3,7 @@
 //! [`mock`] is a scripted OpenAI-compatible upstream, [`load`] a cheap load generator with replay of real traces,
 //! [`mod@bench`] runs both around the gateway and around a bare pass-through and compares them. [`http1`] and
 //! [`precise`] are what they share. None of these knows the gateway's code: they meet it over a socket. [`simulate`] is the opposite:
-//! it runs the gateway's own logic in virtual time.
+//! it runs the gateway's own logic in virtual time. [`stripe`] is the payment provider in a test's hands.
 //!
 //! Read [`mock::Script`] first: its fields are the faults that an upstream can have.
 
@@ -13,3 +13,4 @@ pub mod load;
 pub mod mock;
 pub mod precise;
 pub mod simulate;
+pub mod stripe;

@@ -44,11 +44,12 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),
     migration!("0004_idempotency.sql"),
+    migration!("0005_payments.sql"),
 ];
 
 /// What can go wrong below the rules.

@@ -3,8 +3,8 @@
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
 //! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), the people ([`users`],
-//! [`members`], [`sessions`], [`operators`]), money on its way in ([`credits`], [`codes`]), the sums that reports read
-//! ([`usage`], [`statement`]), the answers that repeated requests get ([`idempotency`]), and the checks ([`verify`],
+//! [`members`], [`sessions`], [`operators`]), money on its way in ([`credits`], [`codes`], [`payments`]), the sums that
+//! reports read ([`usage`], [`statement`]), the answers that repeated requests get ([`idempotency`]), and the checks ([`verify`],
 //! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod members;
 pub mod operators;
 pub mod passwords;
+pub mod payments;
 pub mod plans;
 pub mod prices;
 pub mod progress;
