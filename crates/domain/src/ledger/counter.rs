@@ -60,6 +60,15 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// What was used and what is reserved, together.
+    pub fn taken(&self) -> Tally {
+        Tally {
+            money: Nanos(self.used.money.0.saturating_add(self.held.money.0)),
+            tokens: self.used.tokens.saturating_add(self.held.tokens),
+            requests: self.used.requests.saturating_add(self.held.requests),
+        }
+    }
+
     /// What is left of `limit` in that metric; nothing rather than less.
     pub fn left(&self, metric: Metric, limit: i64) -> i64 {
         let taken = i128::from(self.used.of(metric)) + i128::from(self.held.of(metric));
