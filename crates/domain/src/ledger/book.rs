@@ -8,7 +8,7 @@ use super::entry::{
 };
 use super::funding::{Room, Split, given, tokens_for};
 use super::subscription::Subscription;
-use crate::calendar::Period;
+use crate::calendar::{Period, Window};
 use crate::ids::{AccountId, BudgetId, KeyId, Seq};
 use crate::money::{NANOS_PER_USD, Nanos};
 use crate::plan::{Allowance, BadTerms, WindowLength};
@@ -286,21 +286,22 @@ impl Book {
         let quota = limits.quota;
         let totals = self.key(key).unwrap_or_default();
         if let Some(limit) = quota.money {
-            money = money.min(limit.0.saturating_sub(totals.used_of_quota().0).saturating_sub(totals.held.0).max(0));
+            money = money.min(totals.money_left(limit).0);
         }
         if let Some(limit) = quota.tokens {
-            tokens = tokens.min(limit.saturating_sub(totals.tokens_of_quota().saturating_add(totals.held_tokens)));
+            tokens = tokens.min(totals.tokens_left(limit));
         }
         for budget in limits.budgets.iter() {
             let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
             match budget.metric {
                 Metric::Money => money = money.min(left),
                 Metric::Tokens => tokens = tokens.min(left.unsigned_abs()),
+                Metric::Requests if left == 0 => money = 0,
                 Metric::Requests => {}
             }
-            if left == 0 {
-                money = 0;
-            }
+        }
+        if tokens == 0 {
+            money = 0;
         }
         Headroom { money: Nanos(money).min(HOLD_MAX), tokens: (tokens < HOLD_TOKENS_MAX).then_some(tokens) }
     }
@@ -353,7 +354,7 @@ impl Book {
         self.plan.get(&(slot, period.start)).copied().unwrap_or(fresh)
     }
 
-    /// The period of a window that `at` lies in. A session goes on until it ends, also over a change of plan and back.
+    /// The period of a window that `at` lies in.
     ///
     /// A week is as the calendar has it, but for an entry of the journal as its parts have it: newer time-zone data must
     /// not make an old entry wrong (T-15).
@@ -365,25 +366,29 @@ impl Book {
         posted: &[Part],
     ) -> Option<Period> {
         let length = subscription.terms.windows.get(window)?.length;
-        let before = match length {
-            WindowLength::Session(session) => {
-                let slot = slot_of(window);
-                let opened = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX)));
-                let starts = opened.map(|(&(_, start), counter)| Period { start, end: counter.until });
-                starts.rev().find(|period| period.length_ms() == session.length_ms()).map(|period| period.start)
-            }
-            WindowLength::Week => {
-                let named = posted.iter().find_map(|part| match &part.source {
-                    Source::Plan(periods) => periods.get(window + 1).filter(|period| period.contains(at)),
-                    Source::Grant(_) | Source::Wallet => None,
-                });
-                if let Some(period) = named {
-                    return Some(*period);
-                }
-                None
-            }
+        let named = |part: &Part| match &part.source {
+            Source::Plan(periods) => periods.get(window + 1).copied().filter(|period| period.contains(at)),
+            Source::Grant(_) | Source::Wallet => None,
         };
-        Some(length.period(before, &subscription.zone, at))
+        Some(match length {
+            WindowLength::Session(session) => self.session(slot_of(window), session, at),
+            WindowLength::Week => {
+                posted.iter().find_map(named).unwrap_or_else(|| length.period(None, &subscription.zone, at))
+            }
+        })
+    }
+
+    /// The session that is open at `at`, or a new one. A session goes on until it ends, also over a change of plan and back:
+    /// it is the last one of that length.
+    fn session(&self, slot: u8, session: Window, at: Timestamp) -> Period {
+        let opened = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX)));
+        let opened = opened.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        let last = opened.rev().find(|period| period.length_ms() == session.length_ms());
+        let period = session.session(last.map(|period| period.start), at);
+        // Counters are told apart by their start: one of another length may have begun in this very millisecond.
+        let is_taken = |start: &Timestamp| last != Some(period) && self.plan.contains_key(&(slot, *start));
+        let later_ms = (0..).find(|ms| !is_taken(&period.start.plus_ms(*ms))).unwrap_or(0);
+        Period { start: period.start.plus_ms(later_ms), end: period.end.plus_ms(later_ms) }
     }
 }
 
@@ -446,20 +451,20 @@ impl Book {
         sums.map(|_| legs).ok_or(Refusal::Forbidden("the sums of the account would be too large"))
     }
 
-    /// `is_new`: an exhausted quota refuses even what costs nothing to hold.
+    /// `is_new`: a quota that is used up refuses also what needs nothing of it.
     fn within_quota(&self, key: KeyId, limits: &Limits, needed: &Tally, is_new: bool) -> Result<(), Refusal> {
         let totals = self.key(key).unwrap_or_default();
         if let Some(limit) = limits.quota.money {
-            let (used, held, needed) = (totals.used_of_quota(), totals.held, needed.money);
-            let taken = i128::from(used.0) + i128::from(held.0);
-            let exhausted = is_new && taken >= i128::from(limit.0);
-            if exhausted || taken + i128::from(needed.0) > i128::from(limit.0) {
+            let (left, needed) = (totals.money_left(limit), needed.money);
+            if needed > left || (is_new && left == Nanos::ZERO) {
+                let (used, held) = (totals.used_of_quota(), totals.held);
                 return Err(Refusal::KeyMoney { quota: limit, used, held, needed });
             }
         }
         if let Some(limit) = limits.quota.tokens {
-            let (used, held, needed) = (totals.tokens_of_quota(), totals.held_tokens, needed.tokens);
-            if u128::from(used) + u128::from(held) + u128::from(needed) > u128::from(limit) {
+            let (left, needed) = (totals.tokens_left(limit), needed.tokens);
+            if needed > left || (is_new && left == 0) {
+                let (used, held) = (totals.tokens_of_quota(), totals.held_tokens);
                 return Err(Refusal::KeyTokens { quota: limit, used, held, needed });
             }
         }
@@ -736,10 +741,15 @@ impl Book {
         Ok((self.fitting(legs)?, Kind::Subscription(change)))
     }
 
-    /// The step of that kind, to that plan, as the rules give it now.
+    /// The step of that kind, to that plan, as the rules give it now. None leads into a cycle that began in this very
+    /// millisecond and was used already: cycles are told apart by their start.
     fn step_again(&self, change: &SubscriptionChange, at: Timestamp) -> Option<SubscriptionChange> {
-        let used = self.cycle_counter().taken();
-        Subscription::step_again(self.subscription(), change, used, self.pots.available, self.free_until, at)
+        let (now, used) = (self.subscription(), self.cycle_counter().taken());
+        let again = Subscription::step_again(now, change, used, self.pots.available, self.free_until, at)?;
+        let start = |state: &Subscription| state.cycle.start;
+        let opened = again.state.as_deref().map(start).filter(|opened| now.map(start) != Some(*opened));
+        let is_fresh = opened.is_none_or(|start| !self.plan.contains_key(&(0, start)));
+        is_fresh.then_some(again)
     }
 
     /// `None` if they do not fit 64 bits.

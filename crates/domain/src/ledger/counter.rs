@@ -105,6 +105,16 @@ impl KeyTotals {
     pub fn tokens_of_quota(&self) -> u64 {
         self.used_tokens.saturating_sub(self.forgiven_tokens)
     }
+
+    /// What is left of a quota in money; nothing rather than less.
+    pub fn money_left(&self, quota: Nanos) -> Nanos {
+        Nanos(quota.0.saturating_sub(self.used_of_quota().0).saturating_sub(self.held.0).max(0))
+    }
+
+    /// What is left of a quota in tokens; nothing rather than less.
+    pub fn tokens_left(&self, quota: u64) -> u64 {
+        quota.saturating_sub(self.tokens_of_quota()).saturating_sub(self.held_tokens)
+    }
 }
 
 /// A budget as it limits one request.
