@@ -21,7 +21,9 @@ mod funding;
 mod raw;
 mod subscription;
 
-pub use book::{Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, OpenHold, Unresolved, resolve_abandoned};
+pub use book::{
+    Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, HOLD_MAX, OpenHold, Unresolved, resolve_abandoned,
+};
 pub use counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
 pub use effect::{Change, Effect};
 pub use entry::{

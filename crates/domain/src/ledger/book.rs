@@ -1,19 +1,19 @@
 //! One account's money.
 
 use super::counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
-use super::effect::Effect;
+use super::effect::{Change, Effect};
 use super::entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Release,
     Reset, ResetOf, Resolution, Source, SubscriptionChange, Tally,
 };
 use super::funding::{Room, Split, given, tokens_for};
 use super::subscription::Subscription;
-use crate::calendar::Period;
+use crate::calendar::{Period, Window};
 use crate::ids::{AccountId, BudgetId, KeyId, Seq};
-use crate::money::Nanos;
-use crate::plan::Allowance;
+use crate::money::{NANOS_PER_USD, Nanos};
+use crate::plan::{Allowance, BadTerms, WindowLength};
 use crate::time::Timestamp;
-use crate::usage::Usage;
+use crate::usage::{COUNT_MAX, Usage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct Book {
     /// What was used of the subscription: its cycle is slot 0, its windows follow. By the start of the period.
     plan: BTreeMap<(u8, Timestamp), Counter>,
     budgets: HashMap<BudgetCounter, Counter>,
+    /// With so many counters they are looked through for those of ended periods.
+    prune_at: usize,
 }
 
 /// Which counter of which budget, in the period that begins then.
@@ -52,8 +54,12 @@ pub struct BudgetCounter {
 const EXPIRED_KEPT: usize = 256;
 /// Grants of one account that are not used up.
 pub const GRANTS_MAX: usize = 1_000;
-/// Counters of ended periods are dropped when an account has more than so many.
+/// Counters of ended periods are dropped when an account has more than so many; and when they have doubled since.
 const COUNTERS_PRUNED_ABOVE: usize = 64;
+/// The most that one hold can be for: a million USD. With it the sums over all open holds fit 64 bits.
+pub const HOLD_MAX: Nanos = Nanos(1_000_000 * NANOS_PER_USD);
+/// The most tokens that one hold can be for.
+const HOLD_TOKENS_MAX: u64 = 10 * COUNT_MAX;
 
 /// An open hold: what recovery and the sweeper need to resolve it.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,16 +239,13 @@ impl Book {
 
     /// What was used of the open cycle.
     pub fn cycle_counter(&self) -> Counter {
-        let start = self.subscription.as_ref().map(|subscription| (0, subscription.cycle.start));
-        start.and_then(|of| self.plan.get(&of)).copied().unwrap_or_default()
+        self.subscription.as_ref().map(|subscription| self.plan_counter(0, subscription.cycle)).unwrap_or_default()
     }
 
     /// What was used of a window of the plan at `at`, and when that ends.
     pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(Period, Counter)> {
-        let subscription = self.subscription.as_deref()?;
-        let period = self.window_period(subscription, window, at)?;
-        let counter = self.plan.get(&(slot_of(window), period.start)).copied();
-        Some((period, counter.unwrap_or(Counter { until: period.end, ..Counter::default() })))
+        let period = self.window_period(self.subscription.as_deref()?, window, at, &[])?;
+        Some((period, self.plan_counter(slot_of(window), period)))
     }
 
     /// An open hold.
@@ -260,16 +263,33 @@ impl Book {
         self.holds.is_empty()
     }
 
-    /// What could be held now for a request under these limits. Never more than [`Book::hold`] would grant.
+    /// What could be held now for a request under these limits: [`Book::hold`] grants any amount and any tokens within
+    /// it, if the amount is more than nothing.
+    ///
+    /// It is the most that can be held, unless the subscription counts tokens. Then it is what the subscription pays by
+    /// itself or what everything else pays by itself, whichever is more money. Both together would pay for more, but how
+    /// much more depends on what the tokens cost.
     pub fn headroom(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
+        self.headroom_within(self.funds(at), key, limits)
+    }
+
+    /// The same without an allowance that counts tokens: what could be held for a request that has any number of them.
+    pub fn headroom_beside_tokens(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
+        let funds = match self.plan_room(at, &[]) {
+            Some((Room { tokens: Some(_), .. }, _)) => (self.outside_plan(at), u64::MAX),
+            _ => self.funds(at),
+        };
+        self.headroom_within(funds, key, limits)
+    }
+
+    fn headroom_within(&self, (mut money, mut tokens): (i64, u64), key: KeyId, limits: &Limits) -> Headroom {
         let quota = limits.quota;
         let totals = self.key(key).unwrap_or_default();
-        let (mut money, mut tokens) = self.funds(at);
         if let Some(limit) = quota.money {
-            money = money.min(limit.0.saturating_sub(totals.used_of_quota().0).saturating_sub(totals.held.0).max(0));
+            money = money.min(totals.money_left(limit).0);
         }
         if let Some(limit) = quota.tokens {
-            tokens = tokens.min(limit.saturating_sub(totals.tokens_of_quota().saturating_add(totals.held_tokens)));
+            tokens = tokens.min(totals.tokens_left(limit));
         }
         for budget in limits.budgets.iter() {
             let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
@@ -280,25 +300,32 @@ impl Book {
                 Metric::Requests => {}
             }
         }
-        Headroom { money: Nanos(money), tokens: (tokens != u64::MAX).then_some(tokens) }
+        if tokens == 0 {
+            money = 0;
+        }
+        Headroom { money: Nanos(money).min(HOLD_MAX), tokens: (tokens < HOLD_TOKENS_MAX).then_some(tokens) }
     }
 
     /// Money that could be held now, and tokens where the allowance counts those.
     fn funds(&self, at: Timestamp) -> (i64, u64) {
+        let outside = self.outside_plan(at);
+        match self.plan_room(at, &[]) {
+            _ if self.pots.debt < Nanos::ZERO => (0, u64::MAX),
+            None => (outside, u64::MAX),
+            Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), u64::MAX),
+            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && money > outside => (money, tokens),
+            Some(_) => (outside, u64::MAX),
+        }
+    }
+
+    /// Money that could be held now of grants and the wallet.
+    fn outside_plan(&self, at: Timestamp) -> i64 {
         if self.pots.debt < Nanos::ZERO {
-            return (0, 0);
+            return 0;
         }
         let granted: i64 = self.grants.iter().filter(|grant| !grant.ended(at)).map(|grant| grant.left.0).sum();
         let wallet = if self.wallet_pays() { self.pots.available.0 } else { 0 };
-        let outside = granted.saturating_add(wallet);
-        match self.plan_room(at) {
-            None => (outside, u64::MAX),
-            Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), u64::MAX),
-            // Whatever the tokens cost, the allowance covers it; without any, what is outside has to.
-            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && outside == 0 => (money, tokens),
-            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 => (outside.max(money), tokens),
-            Some(_) => (outside, u64::MAX),
-        }
+        granted.saturating_add(wallet)
     }
 
     /// The wallet pays what nothing else pays: where there is no subscription, or its fallback is on.
@@ -306,26 +333,62 @@ impl Book {
         self.subscription.as_ref().is_none_or(|subscription| subscription.fallback)
     }
 
-    /// What the subscription can still give at `at`, and the periods that it would be counted in.
-    fn plan_room(&self, at: Timestamp) -> Option<(Room, Vec<Period>)> {
+    /// What the subscription can still give at `at`, and the periods that it would be counted in. `posted` are the parts of
+    /// an entry that is in the journal already: see [`Book::window_period`].
+    fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Vec<Period>)> {
         let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
         let mut room = Room { money: i64::MAX, tokens: None };
         let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
         periods.push(subscription.cycle);
         room.narrow(subscription.allowance, &self.cycle_counter());
         for (index, window) in subscription.terms.windows.iter().enumerate() {
-            let (period, counter) = self.window_counter(index, at)?;
+            let period = self.window_period(subscription, index, at, posted)?;
+            room.narrow(window.limit, &self.plan_counter(slot_of(index), period));
             periods.push(period);
-            room.narrow(window.limit, &counter);
         }
         Some((room, periods))
     }
 
-    fn window_period(&self, subscription: &Subscription, window: usize, at: Timestamp) -> Option<Period> {
-        let slot = slot_of(window);
-        let last = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX))).next_back();
-        let before = last.map(|(&(_, start), _)| start);
-        Some(subscription.terms.windows.get(window)?.length.period(before, &subscription.zone, at))
+    fn plan_counter(&self, slot: u8, period: Period) -> Counter {
+        let fresh = Counter { until: period.end, ..Counter::default() };
+        self.plan.get(&(slot, period.start)).copied().unwrap_or(fresh)
+    }
+
+    /// The period of a window that `at` lies in.
+    ///
+    /// A week is as the calendar has it, but for an entry of the journal as its parts have it: newer time-zone data must
+    /// not make an old entry wrong (T-15).
+    fn window_period(
+        &self,
+        subscription: &Subscription,
+        window: usize,
+        at: Timestamp,
+        posted: &[Part],
+    ) -> Option<Period> {
+        let length = subscription.terms.windows.get(window)?.length;
+        let named = |part: &Part| match &part.source {
+            Source::Plan(periods) => periods.get(window + 1).copied().filter(|period| period.contains(at)),
+            Source::Grant(_) | Source::Wallet => None,
+        };
+        Some(match length {
+            WindowLength::Session(session) => self.session(slot_of(window), session, at),
+            WindowLength::Week => {
+                posted.iter().find_map(named).unwrap_or_else(|| length.period(None, &subscription.zone, at))
+            }
+        })
+    }
+
+    /// The session that is open at `at`, or a new one. A session goes on until it ends, also over a change of plan and back:
+    /// it is the last one of that length.
+    fn session(&self, slot: u8, session: Window, at: Timestamp) -> Period {
+        let opened = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX)));
+        let opened = opened.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        let last = opened.rev().find(|period| period.length_ms() == session.length_ms());
+        let period = session.session(last.map(|period| period.start), at);
+        // Counters are told apart by their start: one of another length may have begun in this very millisecond.
+        let is_taken = |start: &Timestamp| last != Some(period) && self.plan.contains_key(&(slot, *start));
+        let later_ms = (0..).find(|ms| !is_taken(&period.start.plus_ms(*ms))).unwrap_or(0);
+        Period { start: period.start.plus_ms(later_ms), end: period.end.plus_ms(later_ms) }
     }
 }
 
@@ -337,24 +400,25 @@ impl Book {
         if let Some(grant) = self.grants.iter().find(|grant| grant.ended(at) && grant.left > Nanos::ZERO) {
             return Some(grant_end(grant, None));
         }
-        let funds = if self.pots.debt < Nanos::ZERO { Nanos(-1) } else { self.pots.available };
-        let change = self.subscription.as_ref()?.due(funds, at)?;
-        Some((subscription_legs(&change), Kind::Subscription(change)))
+        let change = self.subscription.as_ref()?.due(self.pots.available, self.free_until, at)?;
+        Some((self.subscription_legs(&change)?, Kind::Subscription(change)))
     }
 
     /// Whether `asked` can be held, and where it comes from. All or nothing, over all limits and sources at once.
     pub fn hold(&self, asked: &Hold, limits: &Limits, at: Timestamp) -> Result<(Legs, Vec<Part>), Refusal> {
-        if self.pots.debt < Nanos::ZERO {
-            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
-        }
+        self.owes_nothing()?;
         let needed = Tally { money: asked.amount, tokens: asked.bound.total_tokens(), requests: 1 };
+        is_holdable(needed.money, needed.tokens)?;
         self.within_quota(asked.key, limits, &needed, true)?;
-        self.within_budgets(&limits.budgets, &needed)?;
-        let split = self.fund(needed.money, needed.tokens, at)?;
-        Ok((split.hold_legs(), split.into_parts()))
+        self.within_budgets(&limits.budgets, None, &needed)?;
+        let split = self.fund(needed.money, needed.tokens, at, &[])?;
+        Ok((self.fitting(split.hold_legs())?, split.into_parts()))
     }
 
     /// Whether an open hold can be made larger by so much.
+    ///
+    /// Its budgets are those of `limits` in the periods that the hold is counted in: those are what it is counted in until
+    /// its end. A budget that is newer than the hold does not limit it.
     pub fn extend(
         &self,
         hold: Seq,
@@ -363,54 +427,81 @@ impl Book {
         limits: &Limits,
         at: Timestamp,
     ) -> Result<Decided, Refusal> {
-        let open = self.holds.get(&hold).ok_or(Refusal::NotOpen)?;
-        if self.pots.debt < Nanos::ZERO {
-            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
-        }
+        let terms = &self.holds.get(&hold).ok_or(Refusal::NotOpen)?.terms;
+        self.owes_nothing()?;
+        is_extendable(terms, amount, tokens)?;
         let needed = Tally { money: amount, tokens, requests: 0 };
-        self.within_quota(open.terms.key, limits, &needed, false)?;
-        self.within_budgets(&limits.budgets, &needed)?;
-        let split = self.fund(amount, tokens, at)?;
-        let legs = split.hold_legs();
-        let extension = Extension { hold, key: open.terms.key, amount, tokens, parts: split.into_parts() };
+        self.within_quota(terms.key, limits, &needed, false)?;
+        self.within_budgets(&limits.budgets, Some(&terms.counted), &needed)?;
+        let split = self.fund(amount, tokens, at, &[])?;
+        let legs = self.fitting(split.hold_legs())?;
+        let extension = Extension { hold, key: terms.key, amount, tokens, parts: split.into_parts() };
         Ok((legs, Kind::Extend(extension)))
     }
 
-    /// `is_new`: an exhausted quota refuses even what costs nothing to hold.
+    fn owes_nothing(&self) -> Result<(), Refusal> {
+        let owed = self.pots.debt.negated();
+        if owed > Nanos::ZERO { Err(Refusal::Debt { owed }) } else { Ok(()) }
+    }
+
+    /// The legs, if every pot can take them.
+    fn fitting(&self, legs: Legs) -> Result<Legs, Refusal> {
+        let fits = |pots: Legs| !pots.amounts().contains(&Nanos(i64::MIN));
+        let sums = self.pots.checked_add(&legs).filter(|pots| fits(*pots));
+        sums.map(|_| legs).ok_or(Refusal::Forbidden("the sums of the account would be too large"))
+    }
+
+    /// `is_new`: a quota that is used up refuses also what needs nothing of it.
     fn within_quota(&self, key: KeyId, limits: &Limits, needed: &Tally, is_new: bool) -> Result<(), Refusal> {
         let totals = self.key(key).unwrap_or_default();
         if let Some(limit) = limits.quota.money {
-            let (used, held, needed) = (totals.used_of_quota(), totals.held, needed.money);
-            let taken = i128::from(used.0) + i128::from(held.0);
-            let exhausted = is_new && taken >= i128::from(limit.0);
-            if exhausted || taken + i128::from(needed.0) > i128::from(limit.0) {
+            let (left, needed) = (totals.money_left(limit), needed.money);
+            if needed > left || (is_new && left == Nanos::ZERO) {
+                let (used, held) = (totals.used_of_quota(), totals.held);
                 return Err(Refusal::KeyMoney { quota: limit, used, held, needed });
             }
         }
         if let Some(limit) = limits.quota.tokens {
-            let (used, held, needed) = (totals.tokens_of_quota(), totals.held_tokens, needed.tokens);
-            if u128::from(used) + u128::from(held) + u128::from(needed) > u128::from(limit) {
+            let (left, needed) = (totals.tokens_left(limit), needed.tokens);
+            if needed > left || (is_new && left == 0) {
+                let (used, held) = (totals.tokens_of_quota(), totals.held_tokens);
                 return Err(Refusal::KeyTokens { quota: limit, used, held, needed });
             }
         }
         Ok(())
     }
 
-    fn within_budgets(&self, budgets: &[BudgetLimit], needed: &Tally) -> Result<(), Refusal> {
+    /// A used-up budget refuses also what needs nothing of it. `held_in`: the counters of the hold that is to be extended.
+    fn within_budgets(
+        &self,
+        budgets: &[BudgetLimit],
+        held_in: Option<&[Counted]>,
+        needed: &Tally,
+    ) -> Result<(), Refusal> {
         for budget in budgets {
-            let counter = self.budget(&budget.counted).unwrap_or_default();
-            let needed = needed.of(budget.metric);
-            let exhausted = budget.limit == 0;
-            if needed > counter.left(budget.metric, budget.limit) || exhausted {
+            let same = |counted: &&Counted| {
+                (counted.budget, &counted.subject) == (budget.counted.budget, &budget.counted.subject)
+            };
+            let counted = match held_in {
+                None => &budget.counted,
+                Some(counters) => match counters.iter().find(same) {
+                    Some(counted) => counted,
+                    None => continue,
+                },
+            };
+            let counter = self.budget(counted).unwrap_or_default();
+            let (needed, left) = (needed.of(budget.metric), counter.left(budget.metric, budget.limit));
+            if needed > left || (held_in.is_none() && left == 0) {
                 let (used, held) = (counter.used.of(budget.metric), counter.held.of(budget.metric));
-                return Err(Refusal::Budget { budget: Box::new(budget.clone()), used, held, needed });
+                let budget = Box::new(BudgetLimit { counted: counted.clone(), ..budget.clone() });
+                return Err(Refusal::Budget { budget, used, held, needed });
             }
         }
         Ok(())
     }
 
-    /// Splits what is needed over the sources, or says which of them is short.
-    fn fund(&self, money: Nanos, tokens: u64, at: Timestamp) -> Result<Split, Refusal> {
+    /// Splits what is needed over the sources, or says which of them is short. `posted`: see [`Book::plan_room`].
+    fn fund(&self, money: Nanos, tokens: u64, at: Timestamp, posted: &[Part]) -> Result<Split, Refusal> {
         let mut split = Split::default();
         let mut left = money.0;
         for grant in self.grants.iter().filter(|grant| !grant.ended(at)) {
@@ -418,10 +509,10 @@ impl Book {
                 break;
             }
             let taken = left.min(grant.left.0);
-            split.add(Source::Grant(grant.id), taken, 0);
+            split.add(&Source::Grant(grant.id), taken, 0);
             left -= taken;
         }
-        if let Some((room, periods)) = self.plan_room(at)
+        if let Some((room, periods)) = self.plan_room(at, posted)
             && (left > 0 || money == Nanos::ZERO)
         {
             let needed = room.tokens.map_or(0, |_| tokens_for(tokens, left, money.0));
@@ -429,7 +520,7 @@ impl Book {
             if !self.wallet_pays() && (taken.money < left || taken.tokens < needed) {
                 return Err(self.short_of_allowance(left, needed, at));
             }
-            split.add(Source::Plan(periods), taken.money, taken.tokens);
+            split.add(&Source::Plan(periods), taken.money, taken.tokens);
             left -= taken.money;
         } else if left > 0 && !self.wallet_pays() {
             return Err(self.short_of_allowance(left, tokens, at));
@@ -439,7 +530,7 @@ impl Book {
             let available = Nanos(rest.saturating_add(self.pots.available.0));
             return Err(Refusal::Wallet { available, needed: money });
         }
-        split.add(Source::Wallet, left, 0);
+        split.add(&Source::Wallet, left, 0);
         Ok(split)
     }
 
@@ -485,11 +576,11 @@ impl Book {
             }
             Resolution::Void { ending } if by_sweeper => (Usage::default(), None, Nanos::ZERO, ending, true),
             Resolution::Void { ending } => {
-                return Ok((release_legs(terms), Kind::Void(Release { hold, key, ending })));
+                return Ok((self.release_legs(terms), Kind::Void(Release { hold, key, ending })));
             }
         };
-        let (paid, debt) = self.pay(terms, cost, usage.total_tokens(), at);
-        let legs = charge_legs(Some(terms), &paid, cost, debt);
+        let (paid, debt) = self.pay(terms, cost, usage.total_tokens(), at, &[]);
+        let legs = self.charge_legs(Some(terms), &paid, cost, debt);
         let charge = Charge {
             hold,
             key,
@@ -513,40 +604,72 @@ impl Book {
         if !self.expired.contains(&(charge.hold, charge.key)) {
             return Err(Unresolved::NotOpen(charge.hold));
         }
-        let (paid, debt) = self.pay_beyond(Split::default(), charge.cost.0, charge.usage.total_tokens(), at);
-        let legs = charge_legs(None, &paid, charge.cost, debt);
+        let (cost, tokens) = (charge.cost.0, charge.usage.total_tokens());
+        let (paid, debt) = self.pay_beyond(Split::default(), cost, tokens, at, &charge.parts);
+        let legs = self.charge_legs(None, &paid, charge.cost, debt);
         charge.parts = paid.into_parts();
         Ok((legs, Kind::LateCharge(charge)))
     }
 
     /// Who pays a charge: the parts of its hold in order, then whoever has something, then nobody: that is owed.
-    fn pay(&self, terms: &Hold, cost: Nanos, tokens: u64, at: Timestamp) -> (Split, i64) {
-        let (paid, beyond) = Split::of(&terms.parts, terms.amount).pay(cost.0, tokens);
+    /// `posted`: see [`Book::plan_room`].
+    fn pay(&self, terms: &Hold, cost: Nanos, tokens: u64, at: Timestamp, posted: &[Part]) -> (Split, i64) {
+        let mut held = Split::of(&terms.parts, terms.amount);
+        // An extension may have taken from a grant that is newer than the hold and expires sooner.
+        held.order_grants(|id| self.grants.iter().position(|grant| grant.id == id).unwrap_or(usize::MAX));
+        let (paid, beyond) = held.pay(cost.0, tokens, terms.bound.total_tokens());
         if beyond.money == 0 {
             return (paid, 0);
         }
-        self.pay_beyond(paid, beyond.money, beyond.tokens, at)
+        self.pay_beyond(paid, beyond.money, beyond.tokens, at, posted)
     }
 
     /// What no hold covers. The wallet pays here also where the fallback is off: the usage has happened.
-    fn pay_beyond(&self, mut paid: Split, money: i64, tokens: u64, at: Timestamp) -> (Split, i64) {
+    fn pay_beyond(&self, mut paid: Split, money: i64, tokens: u64, at: Timestamp, posted: &[Part]) -> (Split, i64) {
         let mut left = money;
         for grant in self.grants.iter().filter(|grant| !grant.ended(at)) {
             let taken = left.min(grant.left.0);
-            paid.add(Source::Grant(grant.id), taken, 0);
+            paid.add(&Source::Grant(grant.id), taken, 0);
             left -= taken;
         }
-        if let Some((room, periods)) = self.plan_room(at)
+        if let Some((room, periods)) = self.plan_room(at, posted)
             && left > 0
         {
             let needed = room.tokens.map_or(0, |_| tokens_for(tokens, left, money));
             let taken = given(room, left, needed);
-            paid.add(Source::Plan(periods), taken.money, taken.tokens);
+            paid.add(&Source::Plan(periods), taken.money, taken.tokens);
             left -= taken.money;
         }
         let from_wallet = left.min(self.pots.available.0);
-        paid.add(Source::Wallet, from_wallet, 0);
+        paid.add(&Source::Wallet, from_wallet, 0);
         (paid, left - from_wallet)
+    }
+
+    /// Everything goes back to where it came from.
+    fn release_legs(&self, terms: &Hold) -> Legs {
+        self.charge_legs(Some(terms), &Split::default(), Nanos::ZERO, 0)
+    }
+
+    /// A charge: what its hold had reserved goes back, what was paid is taken, what nobody paid is owed.
+    fn charge_legs(&self, held: Option<&Hold>, paid: &Split, cost: Nanos, debt: i64) -> Legs {
+        let back = held.map_or_else(Split::default, |terms| Split::of(&terms.parts, terms.amount));
+        self.paying_debt(Legs {
+            available: Nanos(back.wallet() - paid.wallet()),
+            granted: Nanos(back.granted() - paid.granted()),
+            plan: Nanos(-paid.plan()),
+            held: Nanos(-back.wallet() - back.granted()),
+            spent: cost,
+            debt: Nanos(-debt),
+            ..Legs::default()
+        })
+    }
+
+    /// What comes into the wallet pays debt first, wherever it comes from: no account owes money that it has.
+    fn paying_debt(&self, legs: Legs) -> Legs {
+        let owed = self.pots.debt.0.saturating_add(legs.debt.0).saturating_neg();
+        let there = self.pots.available.0.saturating_add(legs.available.0);
+        let repaid = owed.min(there).max(0);
+        Legs { available: Nanos(legs.available.0 - repaid), debt: Nanos(legs.debt.0 + repaid), ..legs }
     }
 
     /// Money put in, or taken out when below zero. Debt is paid first. Taking out more than is available is refused,
@@ -567,14 +690,14 @@ impl Book {
                 return Err(Refusal::Wallet { available: self.pots.available, needed });
             }
             let owed = Nanos(needed.0 - from_wallet.0);
-            let legs =
-                Legs { available: from_wallet.negated(), debt: owed.negated(), funding: needed, ..Legs::default() };
-            return self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"));
+            return self.fitting(Legs {
+                available: from_wallet.negated(),
+                debt: owed.negated(),
+                funding: needed,
+                ..Legs::default()
+            });
         }
-        let repaid = amount.min(self.pots.debt.negated());
-        let legs =
-            Legs { available: Nanos(amount.0 - repaid.0), debt: repaid, funding: amount.negated(), ..Legs::default() };
-        self.pots.checked_add(&legs).map(|_| legs).ok_or(Refusal::Forbidden("the sums would be too large"))
+        self.fitting(self.paying_debt(Legs { available: amount, funding: amount.negated(), ..Legs::default() }))
     }
 
     /// Promotional credit of `amount`.
@@ -589,26 +712,50 @@ impl Book {
             return Err(Refusal::Forbidden("the account has as many grants as it can have"));
         }
         let legs = Legs { granted: amount, promotion: amount.negated(), ..Legs::default() };
-        self.pots.checked_add(&legs).ok_or(Refusal::Forbidden("the sums would be too large"))?;
-        Ok((legs, Kind::Grant(grant)))
+        Ok((self.fitting(legs)?, Kind::Grant(grant)))
     }
 
-    /// Takes back what is left of a grant.
+    /// Takes back what is left of a grant, and what comes back to it from open holds.
     pub fn revoke_grant(&self, grant: Seq, by: Arc<str>) -> Result<Decided, Refusal> {
-        let found = self.grants.iter().find(|kept| kept.id == grant && kept.left > Nanos::ZERO);
+        let found = self.grants.iter().find(|kept| kept.id == grant);
         found.map(|grant| grant_end(grant, Some(by))).ok_or(Refusal::Forbidden("nothing is left of such a grant"))
     }
 
-    /// A step of the subscription that was decided by its own rules; what is paid for it must be there.
-    pub fn subscribe(&self, change: SubscriptionChange) -> Result<Decided, Refusal> {
-        let net = change.fee.checked_sub(change.credit).ok_or(Refusal::Forbidden("the amounts are too large"))?;
-        if net > Nanos::ZERO && self.pots.debt < Nanos::ZERO {
-            return Err(Refusal::Debt { owed: self.pots.debt.negated() });
+    /// A step of the subscription, as its own rules give it at `at` for the book as it is; what is paid for it must be
+    /// there. A step that was decided earlier is refused: what it pays and gives back is no longer right.
+    pub fn subscribe(&self, change: SubscriptionChange, at: Timestamp) -> Result<Decided, Refusal> {
+        if let Some(state) = &change.state {
+            state.terms.check().map_err(|BadTerms(why)| Refusal::Forbidden(why))?;
+        }
+        if self.step_again(&change, at).as_ref() != Some(&change) {
+            return Err(Refusal::Forbidden("the subscription has changed meanwhile: look at it again"));
+        }
+        let legs = self.subscription_legs(&change).ok_or(Refusal::Forbidden("the amounts are too large"))?;
+        let net = Nanos(change.fee.0 - change.credit.0);
+        if net > Nanos::ZERO {
+            self.owes_nothing()?;
         }
         if net > self.pots.available {
             return Err(Refusal::Wallet { available: self.pots.available, needed: net });
         }
-        Ok((subscription_legs(&change), Kind::Subscription(change)))
+        Ok((self.fitting(legs)?, Kind::Subscription(change)))
+    }
+
+    /// The step of that kind, to that plan, as the rules give it now. None leads into a cycle that began in this very
+    /// millisecond and was used already: cycles are told apart by their start.
+    fn step_again(&self, change: &SubscriptionChange, at: Timestamp) -> Option<SubscriptionChange> {
+        let (now, used) = (self.subscription(), self.cycle_counter().taken());
+        let again = Subscription::step_again(now, change, used, self.pots.available, self.free_until, at)?;
+        let start = |state: &Subscription| state.cycle.start;
+        let opened = again.state.as_deref().map(start).filter(|opened| now.map(start) != Some(*opened));
+        let is_fresh = opened.is_none_or(|start| !self.plan.contains_key(&(0, start)));
+        is_fresh.then_some(again)
+    }
+
+    /// `None` if they do not fit 64 bits.
+    fn subscription_legs(&self, change: &SubscriptionChange) -> Option<Legs> {
+        let net = change.fee.checked_sub(change.credit).filter(|net| net.0 != i64::MIN)?;
+        Some(self.paying_debt(Legs { available: net.negated(), fees: net, ..Legs::default() }))
     }
 
     /// Sets used quota back to nothing.
@@ -636,14 +783,15 @@ impl Book {
     /// Takes an entry into the book. Checks that it balances, that the rules give the same movements, and that
     /// no pot leaves its range; on an error the book is unchanged.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), Broken> {
-        let sum = entry.legs.sum();
-        if sum != Nanos::ZERO {
-            return Err(Broken::Unbalanced { seq: entry.seq, sum });
+        let seq = entry.seq;
+        match entry.legs.checked_sum() {
+            Some(Nanos::ZERO) => {}
+            sum => return Err(Broken::Unbalanced { seq, sum: sum.unwrap_or(Nanos::MAX) }),
         }
         let expected = self.expected_legs(entry)?;
         if expected != entry.legs {
             let (found, expected) = (Box::new(entry.legs), Box::new(expected));
-            return Err(Broken::WrongLegs { seq: entry.seq, found, expected });
+            return Err(Broken::WrongLegs { seq, found, expected });
         }
         self.pots = self.moved(entry)?;
         self.take(entry);
@@ -655,37 +803,48 @@ impl Book {
         let wrong = |what| Broken::WrongTerms { seq, what };
         match &entry.kind {
             // The amount is the funding leg; how it splits is the rule.
-            Kind::Fund(fund) => self
-                .fund_legs(fund.origin, entry.legs.funding.negated())
-                .map_err(|_| wrong("more is taken out than is there")),
-            Kind::Hold(terms) => {
-                self.covered(&terms.parts, terms.amount).ok_or(wrong("a source does not cover its part"))
+            Kind::Fund(fund) => {
+                let amount = entry.legs.funding.0.checked_neg().ok_or(wrong("the amount is too large"))?;
+                self.fund_legs(fund.origin, Nanos(amount)).map_err(|_| wrong("more is taken out than is there"))
             }
-            Kind::Extend(extension) => {
-                self.open(extension.hold, extension.key, seq)?;
-                self.covered(&extension.parts, extension.amount).ok_or(wrong("a source does not cover its part"))
+            Kind::Hold(terms) => {
+                is_holdable(terms.amount, terms.bound.total_tokens()).map_err(|_| wrong("such a hold is not made"))?;
+                self.covered(terms.amount, terms.bound.total_tokens(), at, &terms.parts).map_err(wrong)
+            }
+            Kind::Extend(Extension { hold, key, amount, tokens, parts }) => {
+                let terms = &self.open(*hold, *key, seq)?.terms;
+                is_extendable(terms, *amount, *tokens).map_err(|_| wrong("such a hold is not made"))?;
+                self.covered(*amount, *tokens, at, parts).map_err(wrong)
             }
             Kind::Settle(charge) | Kind::Expire(charge) => {
-                let terms = &self.open(charge.hold, charge.key, seq)?.terms;
-                let (paid, debt) = self.pay(terms, charge.cost, charge.usage.total_tokens(), at);
-                let legs = charge_legs(Some(terms), &paid, charge.cost, debt);
-                if paid.into_parts() == charge.parts { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
+                self.charged(&self.open(charge.hold, charge.key, seq)?.terms, charge, at).map_err(wrong)
             }
-            Kind::Void(release) => Ok(release_legs(&self.open(release.hold, release.key, seq)?.terms)),
+            Kind::Void(release) => Ok(self.release_legs(&self.open(release.hold, release.key, seq)?.terms)),
             Kind::LateCharge(charge) => {
                 let (legs, decided) = self
                     .late_charge(charge.clone(), at)
                     .map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
-                if decided == entry.kind { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
+                let is_right = decided == entry.kind && charge.cost >= Nanos::ZERO;
+                if is_right { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
             }
-            Kind::Grant(_) => {
-                Ok(Legs { granted: entry.legs.promotion.negated(), promotion: entry.legs.promotion, ..Legs::default() })
+            Kind::Grant(grant) => {
+                let amount = entry.legs.granted;
+                let given = self.grant(grant.clone(), amount, at);
+                given.map(|(legs, _)| legs).map_err(|_| wrong("such a grant is not given"))
             }
             Kind::GrantEnd(end) => {
                 let grant = self.grants.iter().find(|grant| grant.id == end.grant).ok_or(wrong("no such grant"))?;
-                Ok(grant_end(grant, end.by.clone()).0)
+                let may_end = end.by.is_some() || grant.ended(at);
+                may_end.then(|| grant_end(grant, end.by.clone()).0).ok_or(wrong("the grant has not expired"))
             }
-            Kind::Subscription(change) => Ok(subscription_legs(change)),
+            Kind::Subscription(change) => {
+                let is_sold = change.state.as_ref().is_none_or(|state| state.terms.check().is_ok());
+                let mut again =
+                    self.step_again(change, at).filter(|_| is_sold).ok_or(wrong("no such step is taken"))?;
+                again.keep_calendar_of(change, at);
+                let legs = self.subscription_legs(change).filter(|_| again == *change);
+                legs.ok_or(wrong("the step leads elsewhere"))
+            }
             Kind::Reset(reset) => {
                 let again = self.reset(reset.what.clone(), reset.by.clone(), reset.note.clone());
                 match again {
@@ -700,35 +859,25 @@ impl Book {
         self.holds.get(&hold).filter(|open| open.terms.key == key).ok_or(Broken::NotOpen { seq, hold })
     }
 
-    /// The legs of holding these parts, if they make the amount and each source has its part.
-    fn covered(&self, parts: &[Part], amount: Nanos) -> Option<Legs> {
-        let split = Split::of(parts, amount);
-        let covers = |part: &Part| match &part.source {
-            Source::Grant(id) => self.grants.iter().any(|grant| grant.id == *id && grant.left >= part.amount),
-            // Within the allowance: checked against the counters when the parts have been applied.
-            Source::Plan(_) => self.subscription.is_some() && part.amount >= Nanos::ZERO,
-            Source::Wallet => self.pots.available >= part.amount,
-        };
-        let whole: i128 = split.parts().iter().map(|part| i128::from(part.amount.0)).sum();
-        let sound = whole == i128::from(amount.0) && split.parts().iter().all(covers) && self.within_plan(&split);
-        sound.then(|| split.hold_legs())
+    /// The legs of holding so much, if these are the parts that the rules give.
+    fn covered(&self, amount: Nanos, tokens: u64, at: Timestamp, parts: &[Part]) -> Result<Legs, &'static str> {
+        self.owes_nothing().map_err(|_| "the account owes money")?;
+        let split = self.fund(amount, tokens, at, parts).map_err(|_| "no sources cover it")?;
+        let legs = split.hold_legs();
+        if split.into_parts() == parts { Ok(legs) } else { Err("others cover it than the rules say") }
     }
 
-    /// Each counter of the subscription has room for what the parts take of it.
-    fn within_plan(&self, split: &Split) -> bool {
-        let Some(subscription) = self.subscription.as_deref() else { return split.plan() == 0 };
-        let limits = std::iter::once(subscription.allowance).chain(subscription.terms.windows.iter().map(|w| w.limit));
-        split.parts().iter().all(|part| {
-            let Source::Plan(periods) = &part.source else { return true };
-            periods.first() == Some(&subscription.cycle)
-                && limits.clone().zip(periods).zip(0..).all(|((limit, period), slot)| {
-                    let counter = self.plan.get(&(slot, period.start)).copied().unwrap_or_default();
-                    match limit {
-                        Allowance::Money(limit) => part.amount.0 <= counter.left(Metric::Money, limit.0),
-                        Allowance::Tokens(limit) => signed(part.tokens) <= counter.left(Metric::Tokens, signed(limit)),
-                    }
-                })
-        })
+    /// The legs of charging a hold, if it is priced as the hold was and those pay whom the rules name.
+    fn charged(&self, terms: &Hold, charge: &Charge, at: Timestamp) -> Result<Legs, &'static str> {
+        if charge.cost < Nanos::ZERO {
+            return Err("it costs less than nothing");
+        }
+        if (charge.price, charge.multiplier, &charge.model) != (terms.price, terms.multiplier, &terms.model) {
+            return Err("it is priced otherwise than its hold");
+        }
+        let (paid, debt) = self.pay(terms, charge.cost, charge.usage.total_tokens(), at, &charge.parts);
+        let legs = self.charge_legs(Some(terms), &paid, charge.cost, debt);
+        if paid.into_parts() == charge.parts { Ok(legs) } else { Err("others pay than the rules say") }
     }
 
     fn moved(&self, entry: &Entry) -> Result<Legs, Broken> {
@@ -764,10 +913,9 @@ impl Book {
             }
             Kind::GrantEnd(GrantEnded { grant, by: Some(_) }) => {
                 // What comes back from open holds is taken back as well.
-                self.grants
-                    .iter_mut()
-                    .filter(|kept| kept.id == *grant)
-                    .for_each(|kept| kept.expires_at = Some(entry.at));
+                let kept = self.grants.iter_mut().find(|kept| kept.id == *grant);
+                kept.expect("`expected_legs` found the grant").expires_at = Some(entry.at);
+                self.sort_grants();
             }
             Kind::Subscription(change) => {
                 self.free_until = self.free_until.max(change.free_until());
@@ -792,8 +940,9 @@ impl Book {
         let hold = ended.as_ref().or(enlarged.as_ref());
         entry.effects(hold, &mut |effect| self.take_effect(effect));
         self.grants.retain(|grant| grant.left > Nanos::ZERO || grant.held > Nanos::ZERO);
-        if self.plan.len() + self.budgets.len() > COUNTERS_PRUNED_ABOVE && entry.kind.resolves().is_some() {
+        if self.counters() > self.prune_at.max(COUNTERS_PRUNED_ABOVE) && entry.kind.resolves().is_some() {
             self.prune(entry.at);
+            self.prune_at = 2 * self.counters();
         }
     }
 
@@ -809,6 +958,8 @@ impl Book {
                 totals.forgiven.0 += forgiven.money;
                 totals.forgiven_tokens = totals.forgiven_tokens.saturating_add_signed(forgiven.tokens);
             }
+            // A late charge may be for a period that nobody looks at any more. When somebody does, it is read with this.
+            Effect::Budget { counted, held: Change::NOTHING, .. } if self.budget(counted).is_none() => {}
             Effect::Budget { counted, used, held } => {
                 let fresh = Counter { until: counted.period.end, ..Counter::default() };
                 let counter = self.budgets.entry(BudgetCounter::of(counted)).or_insert(fresh);
@@ -832,6 +983,10 @@ impl Book {
 
     fn sort_grants(&mut self) {
         self.grants.sort_by_key(|grant| (grant.expires_at.unwrap_or(Timestamp(i64::MAX)), grant.id));
+    }
+
+    fn counters(&self) -> usize {
+        self.plan.len() + self.budgets.len()
     }
 
     /// Forgets counters of periods that have ended and of which nothing is held any more.
@@ -897,33 +1052,21 @@ fn slot_of(window: usize) -> u8 {
     u8::try_from(window + 1).expect("a plan has few windows")
 }
 
-/// Everything goes back to where it came from.
-fn release_legs(terms: &Hold) -> Legs {
-    charge_legs(Some(terms), &Split::default(), Nanos::ZERO, 0)
-}
-
-/// A charge: what its hold had reserved goes back, what was paid is taken, what nobody paid is owed.
-fn charge_legs(held: Option<&Hold>, paid: &Split, cost: Nanos, debt: i64) -> Legs {
-    let back = held.map_or_else(Split::default, |terms| Split::of(&terms.parts, terms.amount));
-    Legs {
-        available: Nanos(back.wallet() - paid.wallet()),
-        granted: Nanos(back.granted() - paid.granted()),
-        plan: Nanos(-paid.plan()),
-        held: Nanos(-back.wallet() - back.granted()),
-        spent: cost,
-        debt: Nanos(-debt),
-        ..Legs::default()
-    }
-}
-
 fn grant_end(grant: &Grant, by: Option<Arc<str>>) -> Decided {
     let legs = Legs { granted: grant.left.negated(), promotion: grant.left, ..Legs::default() };
     (legs, Kind::GrantEnd(GrantEnded { grant: grant.id, by }))
 }
 
-fn subscription_legs(change: &SubscriptionChange) -> Legs {
-    let net = Nanos(change.fee.0 - change.credit.0);
-    Legs { available: net.negated(), fees: net, ..Legs::default() }
+/// Nothing negative, and no more than sums of it can hold.
+fn is_holdable(amount: Nanos, tokens: u64) -> Result<(), Refusal> {
+    let is_sound = (Nanos::ZERO..=HOLD_MAX).contains(&amount) && tokens <= HOLD_TOKENS_MAX;
+    if is_sound { Ok(()) } else { Err(Refusal::Forbidden("no request may cost as much")) }
+}
+
+/// The whole hold must be one that can be held; and it only grows.
+fn is_extendable(terms: &Hold, amount: Nanos, tokens: u64) -> Result<(), Refusal> {
+    is_holdable(amount, tokens)?;
+    is_holdable(Nanos(terms.amount.0 + amount.0), terms.bound.total_tokens() + tokens)
 }
 
 /// How an open hold is resolved when its request is gone: from the last progress mark, if there is one.

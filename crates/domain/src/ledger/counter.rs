@@ -60,6 +60,15 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// What was used and what is reserved, together.
+    pub fn taken(&self) -> Tally {
+        Tally {
+            money: Nanos(self.used.money.0.saturating_add(self.held.money.0)),
+            tokens: self.used.tokens.saturating_add(self.held.tokens),
+            requests: self.used.requests.saturating_add(self.held.requests),
+        }
+    }
+
     /// What is left of `limit` in that metric; nothing rather than less.
     pub fn left(&self, metric: Metric, limit: i64) -> i64 {
         let taken = i128::from(self.used.of(metric)) + i128::from(self.held.of(metric));
@@ -95,6 +104,16 @@ impl KeyTotals {
     /// What counts against the quota in tokens.
     pub fn tokens_of_quota(&self) -> u64 {
         self.used_tokens.saturating_sub(self.forgiven_tokens)
+    }
+
+    /// What is left of a quota in money; nothing rather than less.
+    pub fn money_left(&self, quota: Nanos) -> Nanos {
+        Nanos(quota.0.saturating_sub(self.used_of_quota().0).saturating_sub(self.held.0).max(0))
+    }
+
+    /// What is left of a quota in tokens; nothing rather than less.
+    pub fn tokens_left(&self, quota: u64) -> u64 {
+        quota.saturating_sub(self.tokens_of_quota()).saturating_sub(self.held_tokens)
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Change {
 }
 
 impl Change {
-    const NOTHING: Self = Self { money: 0, tokens: 0, requests: 0 };
+    pub(super) const NOTHING: Self = Self { money: 0, tokens: 0, requests: 0 };
 
     /// Adds another change; stays at the ends of 64 bits instead of wrapping.
     pub fn add(&mut self, other: Self) {

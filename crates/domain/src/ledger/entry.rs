@@ -80,6 +80,12 @@ impl Legs {
     pub fn sum(&self) -> Nanos {
         self.amounts().into_iter().sum()
     }
+
+    /// [`Legs::sum`] of legs that may be damaged; `None` beyond 64 bits.
+    pub fn checked_sum(&self) -> Option<Nanos> {
+        let sum: i128 = self.amounts().into_iter().map(|amount| i128::from(amount.0)).sum();
+        i64::try_from(sum).ok().map(Nanos)
+    }
 }
 
 /// Why money moved.
@@ -346,6 +352,21 @@ pub struct SubscriptionChange {
 }
 
 impl SubscriptionChange {
+    /// Takes the cycle that `posted` opens in place of its own, if that could be one: where a cycle ends is a matter of
+    /// the time-zone data of the day on which it was opened, and newer data must not make an old entry wrong (T-15).
+    pub(super) fn keep_calendar_of(&mut self, posted: &Self, at: Timestamp) {
+        let (Some(state), Some(posted)) = (&mut self.state, &posted.state) else { return };
+        let opens = match self.step {
+            SubscriptionStep::Started | SubscriptionStep::Renewed | SubscriptionStep::Unpaid => true,
+            SubscriptionStep::Changed => state.cycle.start == state.since,
+            _ => false,
+        };
+        let begin = state.cycle.start.max(at);
+        if opens && posted.cycle.start == posted.since && posted.cycle.contains(begin) {
+            (state.cycle, state.since) = (posted.cycle, posted.since);
+        }
+    }
+
     /// Until when a plan that costs nothing gives its allowance by this step.
     pub fn free_until(&self) -> Option<Timestamp> {
         let state = self.state.as_ref().filter(|state| state.terms.price == Nanos::ZERO);

@@ -4,12 +4,16 @@
 //! its hold in that order, and what is left of each goes back to where it came from (M-18, M-41).
 
 use super::entry::{Part, Source};
+use crate::ids::Seq;
 use crate::money::Nanos;
 
-/// Parts with sources merged, in the order in which they are used up.
+/// Parts with sources merged, in the order in which they are used up. What comes from the wallet is only a number, so that
+/// the usual case, all of it, costs no allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Split {
-    parts: Vec<Part>,
+    /// From grants, then from the subscription.
+    others: Vec<Part>,
+    wallet: i64,
 }
 
 /// What one kind of source can still give.
@@ -70,44 +74,51 @@ impl Split {
     pub(super) fn of(parts: &[Part], whole: Nanos) -> Self {
         let mut split = Self::default();
         match parts {
-            [] => split.add(Source::Wallet, whole.0, 0),
-            parts => parts.iter().for_each(|part| split.add(part.source.clone(), part.amount.0, part.tokens)),
+            [] => split.wallet = whole.0,
+            parts => parts.iter().for_each(|part| split.add(&part.source, part.amount.0, part.tokens)),
         }
         split
     }
 
     /// Adds to the part from that source. Nothing adds no part.
-    pub(super) fn add(&mut self, source: Source, money: i64, tokens: u64) {
+    pub(super) fn add(&mut self, source: &Source, money: i64, tokens: u64) {
         if money == 0 && tokens == 0 {
             return;
         }
-        match self.parts.iter_mut().find(|part| part.source == source) {
+        if *source == Source::Wallet {
+            self.wallet += money;
+            return;
+        }
+        match self.others.iter_mut().find(|part| part.source == *source) {
             Some(part) => {
                 part.amount.0 += money;
                 part.tokens += tokens;
             }
             None => {
-                self.parts.push(Part { source, amount: Nanos(money), tokens });
-                // Grants stand in the order in which they were taken, which is that of their expiry.
-                self.parts.sort_by_key(|part| rank(&part.source));
+                self.others.push(Part { source: source.clone(), amount: Nanos(money), tokens });
+                // Grants stand in the order in which they were taken.
+                self.others.sort_by_key(|part| matches!(part.source, Source::Plan(_)));
             }
         }
     }
 
     /// Adds every part of another split.
     pub(super) fn add_all(&mut self, other: &Self) {
-        for part in &other.parts {
-            self.add(part.source.clone(), part.amount.0, part.tokens);
-        }
+        self.wallet += other.wallet;
+        other.others.iter().for_each(|part| self.add(&part.source, part.amount.0, part.tokens));
     }
 
-    pub(super) fn parts(&self) -> &[Part] {
-        &self.parts
+    /// Puts the grants into the order that `place` gives them; the subscription stays behind them.
+    pub(super) fn order_grants(&mut self, place: impl Fn(Seq) -> usize) {
+        self.others.sort_by_key(|part| match &part.source {
+            Source::Grant(id) => place(*id),
+            Source::Plan(_) | Source::Wallet => usize::MAX,
+        });
     }
 
     /// What comes from the wallet.
     pub(super) fn wallet(&self) -> i64 {
-        self.sum(|source| *source == Source::Wallet)
+        self.wallet
     }
 
     /// What comes from grants.
@@ -121,44 +132,54 @@ impl Split {
     }
 
     fn sum(&self, wanted: impl Fn(&Source) -> bool) -> i64 {
-        self.parts.iter().filter(|part| wanted(&part.source)).map(|part| part.amount.0).sum()
+        self.others.iter().filter(|part| wanted(&part.source)).map(|part| part.amount.0).sum()
     }
 
     /// As an entry has them: nothing is written where all comes from the wallet, which is the usual case.
     pub(super) fn into_parts(self) -> Vec<Part> {
-        match self.parts.as_slice() {
-            [] => Vec::new(),
-            [only] if only.source == Source::Wallet => Vec::new(),
-            _ => self.parts,
+        let mut parts = self.others;
+        if !parts.is_empty() && self.wallet != 0 {
+            parts.push(Part { source: Source::Wallet, amount: Nanos(self.wallet), tokens: 0 });
         }
+        parts
     }
 
     /// Splits a charge over the parts of its hold: each source in order gives what it held. What is beyond the hold is
-    /// the second answer, in money and tokens.
-    pub(super) fn pay(&self, cost: i64, tokens: u64) -> (Self, Given) {
+    /// the second answer, in money and tokens. `bound` is how many tokens the hold was for.
+    pub(super) fn pay(&self, cost: i64, tokens: u64, bound: u64) -> (Self, Given) {
         let mut paid = Self::default();
-        let mut left = cost;
-        let mut left_tokens = tokens;
-        for part in &self.parts {
+        let mut left = Given { money: cost, tokens };
+        for part in &self.others {
             // Only the subscription counts tokens. Those that belong to money which grants have paid are not its.
-            let counts_tokens = part.tokens > 0;
-            let room = Room { money: part.amount.0, tokens: counts_tokens.then_some(part.tokens) };
-            let needed = if counts_tokens { tokens_for(tokens, left, cost).min(left_tokens) } else { 0 };
-            let given = given(room, left, needed);
-            paid.add(part.source.clone(), given.money, given.tokens);
-            left -= given.money;
-            left_tokens -= given.tokens;
+            let room = Room { money: part.amount.0, tokens: (part.tokens > 0).then_some(part.tokens) };
+            let needed = room.tokens.map_or(0, |_| tokens_for(tokens, left.money, cost).min(left.tokens));
+            let given = given(room, left.money, needed);
+            paid.take(&part.source, given, &mut left);
         }
-        let beyond =
-            Given { money: left, tokens: if left > 0 { tokens_for(tokens, left, cost).min(left_tokens) } else { 0 } };
-        (paid, beyond)
+        paid.take(&Source::Wallet, Given { money: left.money.min(self.wallet), tokens: 0 }, &mut left);
+        if left.money > 0 && tokens <= bound {
+            self.pay_regardless_of_shares(&mut paid, &mut left);
+        }
+        left.tokens = tokens_for(tokens, left.money, cost).min(left.tokens);
+        (paid, left)
     }
-}
 
-fn rank(source: &Source) -> u8 {
-    match source {
-        Source::Grant(_) => 0,
-        Source::Plan(_) => 1,
-        Source::Wallet => 2,
+    /// A hold that was extended can have parts of which the tokens cost more than those of others. The shares of the whole
+    /// are not the shares of its parts then, and what is within the hold may stay unpaid: whoever held money for it pays,
+    /// however many of its tokens that takes.
+    fn pay_regardless_of_shares(&self, paid: &mut Self, left: &mut Given) {
+        for part in &self.others {
+            let before = paid.others.iter().find(|given| given.source == part.source);
+            let (money, tokens) = before.map_or((0, 0), |given| (given.amount.0, given.tokens));
+            let money = left.money.min(part.amount.0 - money);
+            let tokens = if money > 0 { left.tokens.min(part.tokens - tokens) } else { 0 };
+            paid.take(&part.source, Given { money, tokens }, left);
+        }
+    }
+
+    fn take(&mut self, source: &Source, given: Given, left: &mut Given) {
+        self.add(source, given.money, given.tokens);
+        left.money -= given.money;
+        left.tokens -= given.tokens;
     }
 }

@@ -21,8 +21,10 @@ pub struct Subscription {
     pub zone: Zone,
     /// What its cycles are counted from.
     pub anchor: Timestamp,
+    /// When the whole cycle began: what is paid and given for the rest of a cycle is a share of the whole.
+    pub since: Timestamp,
     /// The cycle that is open. It keeps its end whatever happens to time zones meanwhile. After a change within the
-    /// cycle it begins with the change.
+    /// cycle it begins with the change, and with the payment if it was paid late.
     pub cycle: Period,
     /// What this cycle pays for.
     pub allowance: Allowance,
@@ -71,12 +73,12 @@ impl Subscription {
         at: Timestamp,
     ) -> Step {
         let cycle = terms.cycle.period(at, &zone, at);
-        let given_before = terms.price == Nanos::ZERO && free_until.is_some_and(|until| at < until);
         let state = Self {
             zone,
             anchor: at,
+            since: cycle.start,
             cycle,
-            allowance: if given_before { terms.allowance.with_amount(0) } else { terms.allowance },
+            allowance: of_whole_cycle(&terms, free_until, at),
             paid: terms.price,
             fallback: fallback.unwrap_or(terms.fallback),
             ends: false,
@@ -94,19 +96,18 @@ impl Subscription {
             return Err(SubscriptionRefusal::Unpaid);
         }
         let credit = self.refundable(used, at);
-        let same_cadence = terms.cycle == self.terms.cycle;
         // One millisecond on, where two steps fall into one: the counters of two cycles are told apart by their start.
         let begin = Timestamp(at.0.max(self.cycle.start.0 + 1));
-        let (anchor, cycle) = if same_cadence && begin < self.cycle.end {
-            (self.anchor, Period { start: begin, end: self.cycle.end })
-        } else {
-            (begin, terms.cycle.period(begin, &self.zone, begin))
+        let goes_on = terms.cycle == self.terms.cycle && begin < self.cycle.end;
+        let (anchor, whole) = match goes_on {
+            true => (self.anchor, Period { start: self.since, end: self.cycle.end }),
+            false => (begin, terms.cycle.period(begin, &self.zone, begin)),
         };
-        let whole = terms.cycle.period(anchor, &self.zone, cycle.start);
-        let entrance = for_the_rest(&terms, whole, cycle.start);
+        let entrance = for_the_rest(&terms, whole, begin);
         let state = Self {
             anchor,
-            cycle,
+            since: whole.start,
+            cycle: Period { start: begin, end: whole.end },
             allowance: terms.allowance.with_amount(entrance.allowance),
             paid: entrance.fee,
             ends: false,
@@ -136,7 +137,7 @@ impl Subscription {
     /// Ends now; what is left of it is given back.
     pub fn end(&self, used: Tally, by: Arc<str>, at: Timestamp) -> Step {
         let credit = if self.unpaid { Nanos::ZERO } else { self.refundable(used, at) };
-        Ok(SubscriptionChange { step: SubscriptionStep::Ended, by, fee: Nanos::ZERO, credit, state: None })
+        Ok(ended(by, credit))
     }
 
     /// Goes on after all.
@@ -155,41 +156,97 @@ impl Subscription {
     }
 
     /// What the calendar asks for at `at`: the next cycle, the end, or the payment of what could not be paid before.
-    /// Cycles that passed without the gateway are not charged: nobody could use them (T-13).
-    pub fn due(&self, funds: Nanos, at: Timestamp) -> Option<SubscriptionChange> {
+    /// Cycles that passed without the gateway are not charged: nobody could use them (T-13). `funds` is what is in the
+    /// wallet; `free_until` as for [`Subscription::start`].
+    pub fn due(&self, funds: Nanos, free_until: Option<Timestamp>, at: Timestamp) -> Option<SubscriptionChange> {
         let by: Arc<str> = Arc::from("calendar");
-        if at >= self.cycle.end {
-            if self.ends || self.unpaid {
-                let (fee, credit) = (Nanos::ZERO, Nanos::ZERO);
-                return Some(SubscriptionChange { step: SubscriptionStep::Ended, by, fee, credit, state: None });
-            }
-            let terms = self.next.clone().unwrap_or_else(|| self.terms.clone());
-            let anchor = if terms.cycle == self.terms.cycle { self.anchor } else { self.cycle.end };
-            let unpaid = terms.price > funds.max(Nanos::ZERO);
-            let paid = if unpaid { Nanos::ZERO } else { terms.price };
-            // A fallback that the subscriber chose stays.
-            let cycle = terms.cycle.period(anchor, &self.zone, at);
-            let allowance = terms.allowance;
-            let state = Self { terms, anchor, cycle, allowance, paid, next: None, unpaid, ..self.clone() };
-            let step = if unpaid { SubscriptionStep::Unpaid } else { SubscriptionStep::Renewed };
-            return Some(state.stepped(step, by, paid, Nanos::ZERO));
+        match at < self.cycle.end {
+            true if self.unpaid => self.pay_late(funds, by, at),
+            true => None,
+            false if self.ends || self.unpaid => Some(ended(by, Nanos::ZERO)),
+            false => Some(self.renew(funds, free_until, by, at)),
         }
-        if self.unpaid {
-            let whole = self.terms.cycle.period(self.anchor, &self.zone, at);
-            let entrance = for_the_rest(&self.terms, whole, at.max(self.cycle.start));
-            if entrance.fee > funds {
-                return None;
-            }
-            let allowance = self.terms.allowance.with_amount(entrance.allowance);
-            let state = Self { allowance, paid: entrance.fee, unpaid: false, ..self.clone() };
-            return Some(state.stepped(SubscriptionStep::Paid, by, entrance.fee, Nanos::ZERO));
+    }
+
+    /// The next cycle: paid, or unpaid if the wallet does not cover it. A fallback that the subscriber chose stays.
+    fn renew(&self, funds: Nanos, free_until: Option<Timestamp>, by: Arc<str>, at: Timestamp) -> SubscriptionChange {
+        let terms = self.next.clone().unwrap_or_else(|| self.terms.clone());
+        let anchor = if terms.cycle == self.terms.cycle { self.anchor } else { self.cycle.end };
+        let cycle = self.next_cycle(&terms, anchor, at);
+        let unpaid = terms.price > funds;
+        let paid = if unpaid { Nanos::ZERO } else { terms.price };
+        let allowance = of_whole_cycle(&terms, free_until, at);
+        let state =
+            Self { terms, anchor, since: cycle.start, cycle, allowance, paid, next: None, unpaid, ..self.clone() };
+        let step = if unpaid { SubscriptionStep::Unpaid } else { SubscriptionStep::Renewed };
+        state.stepped(step, by, paid, Nanos::ZERO)
+    }
+
+    /// The cycle that `at` lies in. If the time zone was changed under the cycle that has ended, the one that follows
+    /// begins with its end all the same (T-15): one that would be shorter than half is taken together with the next, so
+    /// that no cycle is paid for a stump.
+    fn next_cycle(&self, terms: &PlanTerms, anchor: Timestamp, at: Timestamp) -> Period {
+        let found = terms.cycle.period(anchor, &self.zone, at);
+        if found.start >= self.cycle.end {
+            return found;
         }
-        None
+        let is_stump = found.remaining_ms(self.cycle.end) < found.length_ms() / 2;
+        let last = if is_stump { terms.cycle.period(anchor, &self.zone, found.end) } else { found };
+        Period { start: self.cycle.end, end: last.end }
+    }
+
+    /// The rest of a cycle that was not paid at its beginning, once the wallet covers it.
+    fn pay_late(&self, funds: Nanos, by: Arc<str>, at: Timestamp) -> Option<SubscriptionChange> {
+        let whole = Period { start: self.since, end: self.cycle.end };
+        let begin = at.max(self.cycle.start);
+        let entrance = for_the_rest(&self.terms, whole, begin);
+        if entrance.fee > funds {
+            return None;
+        }
+        let allowance = self.terms.allowance.with_amount(entrance.allowance);
+        let cycle = Period { start: begin, end: whole.end };
+        let state = Self { cycle, allowance, paid: entrance.fee, unpaid: false, ..self.clone() };
+        Some(state.stepped(SubscriptionStep::Paid, by, entrance.fee, Nanos::ZERO))
+    }
+
+    /// The step of the same kind as `change` and to the same plan, from `now` on: what a step must be to be right. `None`
+    /// where there is no such step.
+    pub(super) fn step_again(
+        now: Option<&Self>,
+        change: &SubscriptionChange,
+        used: Tally,
+        funds: Nanos,
+        free_until: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Option<SubscriptionChange> {
+        use SubscriptionStep as Steps;
+        let by = change.by.clone();
+        let Some(now) = now else {
+            let first = change.state.as_deref().filter(|_| change.step == Steps::Started)?;
+            return Self::start(first.terms.clone(), first.zone.clone(), Some(first.fallback), by, free_until, at).ok();
+        };
+        // What the calendar asks for comes first.
+        let is_over = at >= now.cycle.end;
+        let of_calendar = matches!(change.step, Steps::Renewed | Steps::Unpaid | Steps::Paid);
+        if is_over || of_calendar {
+            return now.due(funds, free_until, at);
+        }
+        let Some(state) = change.state.as_deref() else { return now.end(used, by, at).ok() };
+        let step = match change.step {
+            Steps::Changed => now.change(state.terms.clone(), used, by, at),
+            Steps::ChangeScheduled => now.change_later(state.next.clone().unwrap_or_else(|| now.terms.clone()), by),
+            Steps::Cancelled => now.cancel(by),
+            Steps::Resumed => now.resume(by),
+            Steps::FallbackSet => now.set_fallback(state.fallback, by),
+            Steps::Started | Steps::Renewed | Steps::Unpaid | Steps::Paid | Steps::Ended => return None,
+        };
+        step.ok()
     }
 
     /// Something can be drawn from it at `at`.
     pub fn is_usable(&self, at: Timestamp) -> bool {
-        !self.unpaid && self.cycle.contains(at)
+        // Not before its start either, but then `at` lies in the millisecond of two steps.
+        !self.unpaid && !self.cycle.ended(at)
     }
 
     /// What its subscriber pays of list prices.
@@ -212,6 +269,16 @@ impl Subscription {
     fn stepped(&self, step: SubscriptionStep, by: Arc<str>, fee: Nanos, credit: Nanos) -> SubscriptionChange {
         SubscriptionChange { step, by, fee, credit, state: Some(Box::new(self.clone())) }
     }
+}
+
+fn ended(by: Arc<str>, credit: Nanos) -> SubscriptionChange {
+    SubscriptionChange { step: SubscriptionStep::Ended, by, fee: Nanos::ZERO, credit, state: None }
+}
+
+/// What a whole cycle that begins at `at` gives: of a plan that costs nothing, nothing until `free_until`.
+fn of_whole_cycle(terms: &PlanTerms, free_until: Option<Timestamp>, at: Timestamp) -> Allowance {
+    let given_before = terms.price == Nanos::ZERO && free_until.is_some_and(|until| at < until);
+    if given_before { terms.allowance.with_amount(0) } else { terms.allowance }
 }
 
 /// What the rest of a cycle costs and gives.

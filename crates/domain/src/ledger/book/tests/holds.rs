@@ -1,0 +1,186 @@
+//! Holds and what ends them, with a wallet and quotas.
+
+use super::*;
+
+#[test]
+fn m_10_a_charge_takes_from_its_hold_then_from_the_wallet_then_is_owed() {
+    let check = |cost: i64, available: i64, debt: i64| {
+        let mut journal = Journal::with(30);
+        let hold = journal.hold(20, &unlimited()).unwrap();
+        assert_eq!(journal.book.totals().held, Nanos(20));
+        journal.settle(hold, cost, 1).unwrap();
+        assert_eq!(journal.pots(), [available, 0, 0, cost, 0, debt, -30, 0, 0], "{cost}");
+    };
+    check(0, 30, 0);
+    check(15, 15, 0);
+    check(20, 10, 0);
+    check(25, 5, 0);
+    check(30, 0, 0);
+    check(34, 0, -4);
+}
+
+#[test]
+fn m_01_exactly_as_many_holds_as_the_wallet_covers() {
+    let mut journal = Journal::with(64 * 10 - 1);
+    let held = (0..64).filter(|_| journal.hold(10, &unlimited()).is_ok()).count();
+    assert_eq!(held, 63);
+    assert_eq!(journal.hold(10, &unlimited()), Err(Refusal::Wallet { available: Nanos(9), needed: Nanos(10) }));
+}
+
+#[test]
+fn debt_blocks_and_the_next_money_pays_it_first() {
+    let mut journal = Journal::with(30);
+    let hold = journal.hold(30, &unlimited()).unwrap();
+    journal.settle(hold, 34, 1).unwrap();
+    assert_eq!(journal.hold(0, &unlimited()), Err(Refusal::Debt { owed: Nanos(4) }));
+    assert_eq!(journal.book.headroom(KEY, &unlimited(), journal.now).money, Nanos::ZERO);
+    journal.fund(Origin::TopUp, 3).unwrap();
+    assert_eq!((journal.book.totals().available, journal.book.totals().debt), (Nanos(0), Nanos(-1)));
+    journal.fund(Origin::TopUp, 7).unwrap();
+    assert_eq!((journal.book.totals().available, journal.book.totals().debt), (Nanos(6), Nanos(0)));
+}
+
+#[test]
+fn what_a_hold_gives_back_pays_debt_first() {
+    let check = |end: &dyn Fn(&mut Journal, Seq), available: i64, debt: i64| {
+        let mut journal = Journal::with(30);
+        let large = journal.hold(20, &unlimited()).unwrap();
+        let small = journal.hold(10, &unlimited()).unwrap();
+        journal.settle(small, 15, 1).unwrap();
+        assert_eq!(journal.book.totals().debt, Nanos(-5));
+        assert_eq!(journal.extend(large, 0, 0, &unlimited()), Err(Refusal::Debt { owed: Nanos(5) }));
+        end(&mut journal, large);
+        assert_eq!((journal.book.totals().available.0, journal.book.totals().debt.0), (available, debt));
+    };
+    check(&|journal, hold| journal.void(hold).map(|_| ()).unwrap(), 15, 0);
+    check(&|journal, hold| journal.settle(hold, 3, 1).map(|_| ()).unwrap(), 12, 0);
+    check(&|journal, hold| journal.settle(hold, 18, 1).map(|_| ()).unwrap(), 0, -3);
+    check(&|journal, hold| journal.settle(hold, 22, 1).map(|_| ()).unwrap(), 0, -7);
+}
+
+#[test]
+fn m_07_settling_twice_charges_once() {
+    let mut journal = Journal::with(100);
+    let hold = journal.hold(20, &unlimited()).unwrap();
+    journal.settle(hold, 5, 1).unwrap();
+    assert_eq!(journal.settle(hold, 5, 1), Err(Unresolved::NotOpen(hold)));
+    assert_eq!(journal.book.totals().spent, Nanos(5));
+}
+
+#[test]
+fn m_08_settle_and_void_cannot_both_happen() {
+    let mut journal = Journal::with(100);
+    let hold = journal.hold(20, &unlimited()).unwrap();
+    journal.void(hold).unwrap();
+    assert_eq!(journal.settle(hold, 5, 1), Err(Unresolved::NotOpen(hold)));
+    assert_eq!(journal.book.totals().spent, Nanos::ZERO);
+    assert_eq!(journal.extend(hold, 1, 1, &unlimited()), Err(Refusal::NotOpen));
+    assert_eq!(journal.late_charge(hold, 1, 1), Err(Unresolved::NotOpen(hold)));
+}
+
+#[test]
+fn m_09_usage_after_expiry_is_a_late_charge_and_only_once() {
+    let mut journal = Journal::with(100);
+    let hold = journal.hold(20, &unlimited()).unwrap();
+    journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
+    assert_eq!(journal.book.key(KEY).unwrap().requests, 0, "nothing was charged yet");
+    assert_eq!(journal.settle(hold, 5, 1), Err(Unresolved::NotOpen(hold)));
+    journal.late_charge(hold, 5, 1).unwrap();
+    assert_eq!(journal.book.totals().spent, Nanos(5));
+    assert_eq!(journal.late_charge(hold, 5, 1), Err(Unresolved::NotOpen(hold)));
+}
+
+#[test]
+fn m_09_late_charges_are_accepted_for_the_last_expired_holds() {
+    let mut journal = Journal::with(1_000);
+    let holds: Vec<Seq> = (0..=EXPIRED_KEPT).map(|_| journal.hold(1, &unlimited()).unwrap()).collect();
+    for hold in &holds {
+        journal.resolve(*hold, settle(1, 1), true).unwrap();
+    }
+    assert_eq!(journal.late_charge(holds[0], 1, 1), Err(Unresolved::NotOpen(holds[0])));
+    journal.late_charge(holds[1], 1, 1).unwrap();
+    assert_eq!(journal.book.totals().spent.0, EXPIRED_KEPT as i64 + 2);
+}
+
+#[test]
+fn m_03_a_refusal_by_any_limit_leaves_no_residue() {
+    let mut journal = Journal::with(100);
+    let mut refused = |amount, limits| journal.hold_for(KEY, amount, 60, &limits).expect_err("must be refused");
+    assert_eq!(refused(101, unlimited()), Refusal::Wallet { available: Nanos(100), needed: Nanos(101) });
+    let (used, held) = (Nanos::ZERO, Nanos::ZERO);
+    let expected = Refusal::KeyMoney { quota: Nanos(49), used, held, needed: Nanos(50) };
+    assert_eq!(refused(50, quota(Some(49), None)), expected);
+    assert_eq!(refused(50, quota(None, Some(59))), Refusal::KeyTokens { quota: 59, used: 0, held: 0, needed: 60 });
+    journal.hold_for(KEY, 50, 60, &quota(Some(50), Some(60))).unwrap();
+    let refused = journal.hold_for(KEY, 1, 0, &quota(Some(50), None));
+    assert_eq!(refused, Err(Refusal::KeyMoney { quota: Nanos(50), used, held: Nanos(50), needed: Nanos(1) }));
+}
+
+#[test]
+fn an_exhausted_quota_refuses_what_costs_nothing() {
+    let mut journal = Journal::with(100);
+    assert!(matches!(journal.hold(0, &quota(Some(0), None)), Err(Refusal::KeyMoney { .. })));
+    let hold = journal.hold(10, &quota(Some(10), None)).unwrap();
+    assert!(matches!(journal.hold(0, &quota(Some(10), None)), Err(Refusal::KeyMoney { .. })));
+    // What is under way goes on as far as it was held.
+    journal.extend(hold, 0, 5, &quota(Some(10), None)).unwrap();
+    assert!(matches!(journal.extend(hold, 1, 0, &quota(Some(10), None)), Err(Refusal::KeyMoney { .. })));
+}
+
+#[test]
+fn an_extension_makes_the_hold_larger_and_both_end_together() {
+    let mut journal = Journal::with(100);
+    let hold = journal.hold_for(KEY, 20, 10, &unlimited()).unwrap();
+    journal.extend(hold, 30, 5, &unlimited()).unwrap();
+    let open = journal.book.open_hold(hold).unwrap();
+    assert_eq!((open.terms.amount, open.terms.bound.total_tokens()), (Nanos(50), 15));
+    assert_eq!(
+        journal.extend(hold, 51, 0, &unlimited()),
+        Err(Refusal::Wallet { available: Nanos(50), needed: Nanos(51) })
+    );
+    journal.settle(hold, 45, 12).unwrap();
+    assert_eq!(journal.pots(), [55, 0, 0, 45, 0, 0, -100, 0, 0]);
+}
+
+#[test]
+fn a_key_that_is_set_back_has_its_whole_quota_again() {
+    let mut journal = Journal::with(100);
+    let hold = journal.hold_for(KEY, 30, 10, &unlimited()).unwrap();
+    journal.settle(hold, 30, 10).unwrap();
+    let limits = quota(Some(30), Some(10));
+    assert_eq!(journal.book.headroom(KEY, &limits, journal.now), Headroom { money: Nanos(0), tokens: Some(0) });
+    journal.decide(|book, _| book.reset(ResetOf::Key(KEY), "ann".into(), "".into())).unwrap();
+    assert_eq!(journal.book.headroom(KEY, &limits, journal.now), Headroom { money: Nanos(30), tokens: Some(10) });
+    assert_eq!(journal.book.key(KEY).unwrap().used, Nanos(30), "I-17: what was spent stays spent");
+    let again = journal.decide(|book, _| book.reset(ResetOf::Key(KEY), "ann".into(), "".into()));
+    assert_eq!(again, Err(Refusal::Forbidden("nothing is used of it")));
+    journal.hold_for(KEY, 30, 10, &limits).unwrap();
+    assert!(journal.hold(1, &limits).is_err());
+}
+
+#[test]
+fn m_28_m_29_amounts_beyond_reason_are_refused() {
+    let mut journal = Journal::with(i64::MAX);
+    let forbidden =
+        |refused: Result<Seq, Refusal>| assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{refused:?}");
+    forbidden(journal.hold(-1, &unlimited()));
+    forbidden(journal.hold(i64::MIN, &unlimited()));
+    forbidden(journal.hold(HOLD_MAX.0 + 1, &unlimited()));
+    forbidden(journal.hold_for(KEY, 1, HOLD_TOKENS_MAX + 1, &unlimited()));
+    let hold = journal.hold_for(KEY, HOLD_MAX.0, HOLD_TOKENS_MAX, &unlimited()).unwrap();
+    forbidden(journal.extend(hold, 1, 0, &unlimited()));
+    forbidden(journal.extend(hold, 0, 1, &unlimited()));
+    forbidden(journal.extend(hold, -1, 0, &unlimited()));
+    forbidden(journal.extend(hold, 0, u64::MAX, &unlimited()));
+    assert_eq!(journal.book.headroom(KEY, &unlimited(), journal.now), Headroom { money: HOLD_MAX, tokens: None });
+}
+
+#[test]
+fn an_abandoned_hold_is_charged_by_what_was_marked() {
+    let (usage, ending) = (Usage::tokens(1, 2), Ending::Crashed);
+    let void = Resolution::Void { ending };
+    assert_eq!(resolve_abandoned(None, ending), void);
+    assert_eq!(resolve_abandoned(Some((Usage::default(), None, Nanos(0), true)), ending), void);
+    let marked = Resolution::Settle { usage, service_tier: None, cost: Nanos(3), ending, estimated: true };
+    assert_eq!(resolve_abandoned(Some((usage, None, Nanos(3), true)), ending), marked);
+}
