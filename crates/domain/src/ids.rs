@@ -43,6 +43,10 @@ id! {
     ProjectId
 }
 id! {
+    /// A person who signs in.
+    UserId
+}
+id! {
     /// The place of an entry in the journal, counted from 1. A hold is named by the entry that opened it.
     Seq
 }

@@ -1,4 +1,6 @@
-//! The operator's API below `/api/v1`: accounts, keys, prices, usage, the ledger's audit.
+//! The operator's API below `/api/v1`: accounts, projects, keys, users, prices, usage, the ledger's audit.
+//!
+//! The members' API ([`crate::account`]) is mounted beside it on the public port and described in the same document.
 //!
 //! One list of routes serves three doors: the public port (with an operator's key), the socket in the data
 //! directory, and the command line's own process (both as operator `local`: whoever can open the directory owns
@@ -7,29 +9,41 @@
 //! Each handler reads its input into a type that knows every field it takes, changes rows and notes the deed in
 //! one transaction, and answers with what is then stored. Balances are moved by the ledger alone.
 
-mod accounts;
-mod error;
-mod extract;
+pub mod accounts;
+mod audit;
+pub mod error;
+pub mod extract;
 mod gateway;
-mod keys;
+pub mod keys;
 mod ledger;
-mod operator;
-mod page;
+pub mod members;
+pub mod operator;
+mod operators;
+pub mod page;
 mod prices;
+pub mod projects;
 #[cfg(test)]
-mod tests;
-mod usage;
+pub mod tests;
+pub mod usage;
+pub mod users;
 mod values;
 
 pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TopUp};
+pub use audit::DeedObject;
 pub use error::ErrorObject;
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
+pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
 pub use operator::BEARER;
+pub use operators::{CreateOperator, NewOperator, OperatorObject};
 pub use page::Page;
 pub use prices::{PriceObject, SetPrice};
+pub use projects::{ChangeProject, CreateProject, ProjectObject};
 pub use usage::Usage;
+pub use users::{ChangeUser, CreateUser, UserObject, UserWithToken};
+pub use values::rfc3339;
 
+use crate::account;
 use crate::app::App;
 use crate::router::json;
 use axum::Router;
@@ -44,12 +58,12 @@ use utoipa::openapi::{Components, Content, Info, OpenApi, Ref, ResponseBuilder, 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The API for the public port. Everything but its description needs an operator's key.
+/// The API for the public port. Everything but its description needs an operator's key, or is the members'.
 pub fn router(app: Arc<App>) -> Router {
     let authenticate = axum::middleware::from_fn_with_state(app.clone(), operator::authenticate);
     // The description is outside: it holds nothing that the repository does not show.
     let described = Router::new().route("/api/v1/openapi.json", get(description));
-    finished(below_v1().layer(authenticate).merge(described), app)
+    finished(below_v1().layer(authenticate).merge(account::router(app.clone())).merge(described), app)
 }
 
 /// The API for whoever has the data directory: no key, the operator is called `local`.
@@ -63,17 +77,20 @@ pub fn local_router(app: Arc<App>) -> Router {
 
 /// The description of the API, as `crates/server/openapi.json` has it.
 pub fn openapi_json() -> String {
-    let (_, description) = described_routes().split_for_parts();
+    let (_, mut description) = described_routes().split_for_parts();
+    let (_, members) = account::described_routes().split_for_parts();
+    description.merge(members);
     let mut text = description.to_pretty_json().expect("a description is always JSON");
     text.push('\n');
     text
 }
 
 fn described_routes() -> OpenApiRouter<Arc<App>> {
-    let mut info = Info::new("Tollgate operator API", env!("CARGO_PKG_VERSION"));
+    let mut info = Info::new("Tollgate API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "Accounts, keys, prices, usage and the ledger's audit. Money is a decimal string in USD, time is RFC 3339 in \
-         UTC, ids are integers. Unknown fields are refused."
+        "The operator's API, and with the tag `account` that of an account's members: accounts, projects, keys, users, \
+         prices, usage and the audits. Money is a decimal string in USD, time is RFC 3339 in UTC, ids are integers. \
+         Unknown fields are refused."
             .to_owned(),
     );
     let mut openapi = OpenApi::new(info, utoipa::openapi::Paths::new());
@@ -85,18 +102,27 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(accounts::create, accounts::list))
         .routes(routes!(accounts::show, accounts::change))
         .routes(routes!(accounts::top_up))
+        .routes(routes!(members::operator_add, members::operator_list))
+        .routes(routes!(members::operator_change, members::operator_remove))
+        .routes(routes!(members::operator_invite, members::operator_invitations))
+        .routes(routes!(members::operator_withdraw))
+        .routes(routes!(projects::create, projects::list))
+        .routes(routes!(projects::show, projects::change))
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::show, keys::change, keys::delete))
         .routes(routes!(keys::rotate))
+        .routes(routes!(users::create, users::list))
+        .routes(routes!(users::show, users::change))
+        .routes(routes!(users::password_token))
+        .routes(routes!(operators::create, operators::list))
+        .routes(routes!(operators::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(prices::list, prices::set, prices::remove))
         .routes(routes!(usage::report))
         .routes(routes!(ledger::verify))
         .routes(routes!(gateway::health));
     // What authentication answers is said once here, not at every handler.
-    let refused = ResponseBuilder::new()
-        .description("No operator's key, or an unknown one")
-        .content("application/json", Content::new(Some(Ref::from_schema_name("ErrorObject"))))
-        .build();
+    let refused = refusal("No operator's key, or an unknown one");
     for item in router.get_openapi_mut().paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
@@ -104,6 +130,14 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         }
     }
     router
+}
+
+/// How the description tells a refusal.
+pub fn refusal(why: &str) -> utoipa::openapi::Response {
+    ResponseBuilder::new()
+        .description(why)
+        .content("application/json", Content::new(Some(Ref::from_schema_name("ErrorObject"))))
+        .build()
 }
 
 /// The described routes, and an answer in our own shape for every other path and method.
@@ -129,10 +163,12 @@ async fn description() -> Response {
     json(StatusCode::OK, openapi_json())
 }
 
-async fn unknown_path() -> Problem {
+/// Nothing is there.
+pub async fn unknown_path() -> Problem {
     Problem::not_found("There is no such endpoint. GET /api/v1/openapi.json describes those that there are.")
 }
 
-async fn unknown_method() -> Problem {
+/// Something is there, but not for that method.
+pub async fn unknown_method() -> Problem {
     Problem::method_not_allowed()
 }

@@ -1,5 +1,6 @@
 //! The running gateway as the HTTP surfaces see it.
 
+use crate::account::Attempts;
 use crate::config::Config;
 use anyhow::Context;
 use domain::Timestamp;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use store::database::{Database, Options};
 use store::keys::Callers;
 use store::ledger::Ledger;
+use store::passwords::Passwords;
 use store::prices::{PriceBook, Versions};
 use store::secrets::Secrets;
 use store::{StoreError, recovery};
@@ -35,6 +37,10 @@ pub struct App {
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    /// Makes and checks the digests of members' passwords.
+    pub passwords: Passwords,
+    /// Attempts to sign in.
+    pub attempts: Attempts,
     /// When it was started.
     pub started: Timestamp,
     upstreams: Vec<Arc<Upstream>>,
@@ -61,8 +67,20 @@ impl App {
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
         let versions = Arc::new(Versions::new(database.clone()));
         let started = gateway.clock().now();
-        let app =
-            Self { database, ledger, gateway, authenticator, config, versions, metrics, started, upstreams, routes };
+        let app = Self {
+            database,
+            ledger,
+            gateway,
+            authenticator,
+            config,
+            versions,
+            metrics,
+            passwords: Passwords::default(),
+            attempts: Attempts::default(),
+            started,
+            upstreams,
+            routes,
+        };
         app.reload_prices().await?;
         Ok(Arc::new(app))
     }

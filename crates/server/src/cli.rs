@@ -5,13 +5,18 @@
 //! here. The commands cannot tell which it was.
 
 mod account;
+mod audit;
 mod bench;
 mod client;
 mod key;
 mod ledger;
+mod member;
+mod operator;
 mod output;
 mod price;
+mod project;
 mod usage;
+mod user;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -54,14 +59,28 @@ enum Command {
     /// Accounts: who pays.
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Projects: groups of an account's keys.
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
     /// Keys: what callers present.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Users: the people who sign in.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Members: which user is what in an account.
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Operators: who runs the gateway.
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
     /// Prices: what models cost.
     #[command(subcommand)]
     Price(price::PriceCommand),
     /// What was used, by day and model.
     Usage(usage::UsageArgs),
+    /// Who did what, beside money; newest first.
+    Audit(audit::AuditArgs),
     /// The ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -105,7 +124,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn operate(command: Command, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     match command {
         Command::Account(command) => account::run(command, client, format).await?,
+        Command::Project(command) => project::run(command, client, format).await?,
         Command::Key(command) => key::run(command, client, format).await?,
+        Command::User(command) => user::run(command, client, format).await?,
+        Command::Member(command) => member::run(command, client, format).await?,
+        Command::Operator(command) => operator::run(command, client, format).await?,
+        Command::Audit(args) => audit::run(args, client, format).await?,
         Command::Price(command) => price::run(command, client, format).await?,
         Command::Usage(args) => usage::run(args, client, format).await?,
         Command::Ledger(command) => return ledger::run(command, client, format).await,
@@ -163,6 +187,23 @@ mod tests {
             "tollgate key edit 7 --no-quota --address 10.0.0.0/8 --no-expiry",
             "tollgate key rotate 7 --grace-seconds 3600",
             "tollgate --data-dir d key block 7",
+            "tollgate key create --account acme --name ci --project 3 --role viewer",
+            "tollgate key edit 7 --no-project --no-role",
+            "tollgate account edit acme --time-zone Europe/Berlin",
+            "tollgate project create --account acme production",
+            "tollgate project list --account acme --json",
+            "tollgate project archive 3",
+            "tollgate user create ann@example.com --name Ann",
+            "tollgate user block ann@example.com",
+            "tollgate user password-token 7",
+            "tollgate member add --account acme ann@example.com --role owner",
+            "tollgate member invite --account acme bob@example.com --role viewer --json",
+            "tollgate member set-role --account acme 7 admin",
+            "tollgate member uninvite --account acme 3",
+            "tollgate operator create ops --json",
+            "tollgate operator revoke 2",
+            "tollgate audit --operator default --from 2026-11-01T00:00:00Z --limit 500",
+            "tollgate usage --project 3",
             "tollgate price list --model gpt-4o",
             "tollgate price set m --input 1.00 --output 2.00",
             "tollgate price set m --model-rate 15 --completion-multiplier 2",
@@ -195,6 +236,9 @@ mod tests {
             "tollgate price set m",
             "tollgate usage",
             "tollgate usage --account a --key 7",
+            "tollgate usage --project 3 --key 7",
+            "tollgate member add --account a ann@example.com --role king",
+            "tollgate key edit 7 --role admin --no-role",
             "tollgate bench ledger --workers 0",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line} was understood"));

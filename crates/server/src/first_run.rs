@@ -8,6 +8,7 @@ use gateway::simulator;
 use store::accounts::{self, Account};
 use store::database::Database;
 use store::keys::{self, NewKey};
+use store::operators;
 use store::prices::{self, PriceSource};
 use store::secrets::{SecretKind, hint};
 
@@ -59,7 +60,7 @@ fn simulator_sheet(input: &str, output: &str) -> PriceSheet {
 
 /// Creates what a new data directory lacks. `None` when it was not new.
 pub async fn create_first(app: &App) -> anyhow::Result<Option<Welcome>> {
-    if app.database.read(accounts::has_operator).await? {
+    if app.database.read(operators::exist).await? {
         return Ok(None);
     }
     let now = app.now();
@@ -78,7 +79,7 @@ pub async fn create_first(app: &App) -> anyhow::Result<Option<Welcome>> {
             };
             let new = NewKey { name: FIRST_NAME.to_owned(), ..NewKey::default() };
             keys::create(transaction, account.id, &new, &key_hint, &key_digest, now)?;
-            accounts::create_operator(transaction, FIRST_NAME, &operator_digest, now)?;
+            operators::create(transaction, FIRST_NAME, &operator_digest, now)?;
             Ok(account)
         })
         .await?;

@@ -1,5 +1,6 @@
 //! Is it alive, can it serve, what has it counted.
 
+use crate::admin;
 use crate::app::App;
 use crate::router::{Peer, json};
 use axum::Extension;
@@ -7,8 +8,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::Arc;
-use store::accounts;
-use store::secrets::SecretKind;
 
 /// `GET /healthz`: the process answers.
 pub async fn alive() -> Response {
@@ -32,22 +31,10 @@ pub async fn metrics(
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if !peer.to_canonical().is_loopback() && !is_operator(&app, &headers).await {
+    if !peer.to_canonical().is_loopback() && admin::operator::identify(&app, &headers).await.is_err() {
         let message = r#"{"error":{"message":"Metrics are for this machine, or for an operator's key as bearer token.","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#;
         return json(StatusCode::UNAUTHORIZED, message);
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, app.metrics.render()).into_response()
-}
-
-async fn is_operator(app: &App, headers: &HeaderMap) -> bool {
-    let presented = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let digest = presented.and_then(|key| app.authenticator.secrets().digest(SecretKind::Operator, key.trim()));
-    match digest {
-        Some(digest) => {
-            let found = app.database.read(move |connection| accounts::operator(connection, &digest)).await;
-            matches!(found, Ok(Some(_)))
-        }
-        None => false,
-    }
 }

@@ -1,5 +1,6 @@
 //! Tollgate: an LLM API gateway with exact, durable billing. One executable: the gateway and its command line.
 
+mod account;
 mod admin;
 mod app;
 mod billing;

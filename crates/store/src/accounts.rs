@@ -1,8 +1,7 @@
-//! Accounts and operators.
+//! Accounts: who pays.
 
 use crate::database::StoreError;
-use crate::secrets::Digest;
-use crate::sql::{Connection, Error, OptionalExtension, Row};
+use crate::sql::{Connection, Error, Row};
 use domain::{AccountId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +21,8 @@ pub struct Account {
     pub error_profile: Option<String>,
     /// Its callers may see which upstream served them.
     pub shows_upstream: bool,
+    /// In which its days and months begin and end: a name of the IANA database.
+    pub time_zone: String,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -45,7 +46,7 @@ impl AccountStatus {
         }
     }
 
-    fn from_name(name: &str) -> Result<Self, StoreError> {
+    pub(crate) fn from_name(name: &str) -> Result<Self, StoreError> {
         match name {
             "active" => Ok(Self::Active),
             "suspended" => Ok(Self::Suspended),
@@ -65,9 +66,11 @@ pub struct AccountChange {
     pub error_profile: Option<Option<String>>,
     /// Whether callers may see the upstream.
     pub shows_upstream: Option<bool>,
+    /// Another time zone, by its checked name.
+    pub time_zone: Option<String>,
 }
 
-const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at";
+const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at, time_zone";
 
 fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
@@ -77,6 +80,7 @@ fn read(row: Row<'_>) -> Result<Account, StoreError> {
         error_profile: row.get(3)?,
         shows_upstream: row.get(4)?,
         created_at: Timestamp(row.get(5)?),
+        time_zone: row.get(6)?,
     })
 }
 
@@ -142,7 +146,8 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
     let error_profile = change.error_profile.clone().unwrap_or(account.error_profile);
     connection
         .prepare_cached(
-            "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5 where id = ?1",
+            "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5, time_zone = ?6
+             where id = ?1",
         )?
         .execute((
             id.0,
@@ -150,34 +155,12 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
             change.status.unwrap_or(account.status).name(),
             error_profile,
             change.shows_upstream.unwrap_or(account.shows_upstream),
+            change.time_zone.as_ref().unwrap_or(&account.time_zone),
         ))?;
     by_id(connection, id)
 }
 
-/// Creates an operator by the digest of its key.
-pub fn create_operator(connection: &Connection, name: &str, digest: &Digest, now: Timestamp) -> Result<(), StoreError> {
-    connection.prepare_cached("insert into operators (name, digest, created_at) values (?1, ?2, ?3)")?.execute((
-        checked_name(name)?,
-        digest.as_slice(),
-        now.0,
-    ))?;
-    Ok(())
-}
-
-/// The name of the operator whose key has that digest.
-pub fn operator(connection: &Connection, digest: &Digest) -> Result<Option<String>, StoreError> {
-    Ok(connection
-        .prepare_cached("select name from operators where digest = ?1")?
-        .query_row([digest.as_slice()], |row| row.get(0))
-        .optional()?)
-}
-
-/// Whether anybody can operate this gateway yet: false before the first start is complete.
-pub fn has_operator(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(connection.query_row("select exists (select 1 from operators)", [], |row| row.get(0))?)
-}
-
-/// Notes what an operator did. In the same transaction as the deed.
+/// Notes what an operator or a member did. In the same transaction as the deed.
 pub fn audit(
     connection: &Connection,
     now: Timestamp,
@@ -215,10 +198,12 @@ mod tests {
                 status: Some(AccountStatus::Suspended),
                 error_profile: Some(Some("plain".to_owned())),
                 shows_upstream: Some(true),
+                time_zone: Some("Europe/Berlin".to_owned()),
                 name: None,
             };
             let changed = database.write(move |tx| change(tx, id, &wanted)).await.unwrap().unwrap();
             assert_eq!((changed.status, changed.shows_upstream), (AccountStatus::Suspended, true));
+            assert_eq!((&*created.time_zone, &*changed.time_zone), ("UTC", "Europe/Berlin"));
             let to_taken = AccountChange { name: Some("second".to_owned()), ..AccountChange::default() };
             assert!(database.write(move |tx| change(tx, id, &to_taken)).await.is_err());
             let read = database.read(move |connection| {
@@ -227,21 +212,6 @@ mod tests {
                 list(connection, id, 10)
             });
             assert_eq!(read.await.unwrap(), [second]);
-        }
-    }
-
-    #[tokio::test]
-    async fn operators_are_known_by_their_digest_alone() {
-        for scratch in databases() {
-            let database = &scratch.database;
-            let (mine, other): (Digest, Digest) = ([7; 32], [8; 32]);
-            assert!(!database.read_now(has_operator).unwrap());
-            database.write(move |tx| create_operator(tx, "ops", &mine, Timestamp(1))).await.unwrap();
-            assert!(database.write(move |tx| create_operator(tx, "twin", &mine, Timestamp(1))).await.is_err());
-            let detail = serde_json::json!({"a": 1});
-            database.write(move |tx| audit(tx, Timestamp(2), "ops", "look", "all", &detail)).await.unwrap();
-            let found = database.read_now(|c| Ok((has_operator(c)?, operator(c, &mine)?, operator(c, &other)?)));
-            assert_eq!(found.unwrap(), (true, Some("ops".to_owned()), None));
         }
     }
 }

@@ -44,7 +44,8 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [Migration; 2] = [migration!("0001_spine.sql"), migration!("0002_money.sql")];
+const MIGRATIONS: [Migration; 3] =
+    [migration!("0001_spine.sql"), migration!("0002_money.sql"), migration!("0003_members.sql")];
 
 /// What can go wrong below the rules.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,9 @@ pub enum StoreError {
     /// A rule of the data refuses the change.
     #[error("{0}")]
     Refused(String),
+    /// What else is stored stands against the change.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 impl From<sql::Error> for StoreError {

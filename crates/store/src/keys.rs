@@ -2,10 +2,11 @@
 
 use crate::accounts::{self, Account, checked_name};
 use crate::database::{Database, StoreError};
+use crate::projects;
 use crate::secrets::Digest;
 use crate::sql::{Connection, Row};
 use domain::ledger::Quota;
-use domain::{AccountId, KeyId, Nanos, Timestamp};
+use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -39,6 +40,12 @@ pub struct Key {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it, if not as for its account.
     pub error_profile: Option<String>,
+    /// The project that it is in.
+    pub project: Option<ProjectId>,
+    /// What it may do in the members' API; `None` is nothing but to look at itself.
+    pub role: Option<Role>,
+    /// The user who made it or gave it its role, whose own role bounds the key's; `None` is an operator.
+    pub made_by: Option<UserId>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -90,6 +97,12 @@ pub struct NewKey {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it.
     pub error_profile: Option<String>,
+    /// The project that it is to be in.
+    pub project: Option<ProjectId>,
+    /// What it may do in the members' API; not an owner's.
+    pub role: Option<Role>,
+    /// The user who makes it.
+    pub made_by: Option<UserId>,
 }
 
 /// What an operator may change of a key. An inner `None` removes the restriction.
@@ -111,6 +124,12 @@ pub struct KeyChange {
     pub addresses: Option<Option<Vec<String>>>,
     /// Another error profile.
     pub error_profile: Option<Option<String>>,
+    /// Another project, or none.
+    pub project: Option<Option<ProjectId>>,
+    /// Another role, or none.
+    pub role: Option<Option<Role>>,
+    /// The user who gives it that role.
+    pub made_by: Option<Option<UserId>>,
 }
 
 /// Whoever presented a key, with everything that a decision about the request needs.
@@ -125,7 +144,7 @@ pub struct Caller {
 }
 
 const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
-                       error_profile, created_at";
+                       error_profile, created_at, project, role, made_by";
 
 fn read(row: Row<'_>) -> Result<Key, StoreError> {
     let id = KeyId(row.get(0)?);
@@ -147,7 +166,22 @@ fn read(row: Row<'_>) -> Result<Key, StoreError> {
         addresses: list(9)?,
         error_profile: row.get(10)?,
         created_at: Timestamp(row.get(11)?),
+        project: row.get::<_, Option<i64>>(12)?.map(ProjectId),
+        role: row.get::<_, Option<String>>(13)?.map(|name| read_role(id, &name)).transpose()?,
+        made_by: row.get::<_, Option<i64>>(14)?.map(UserId),
     })
+}
+
+fn read_role(id: KeyId, name: &str) -> Result<Role, StoreError> {
+    Role::from_name(name).ok_or_else(|| StoreError::Damaged(format!("key {id}: role {name:?}")))
+}
+
+/// A key has less than an owner's role: what it does must be undone by somebody.
+fn role_name(role: Option<Role>) -> Result<Option<&'static str>, StoreError> {
+    match role {
+        Some(Role::Owner) => Err(StoreError::Refused("a key is viewer, member or admin, never owner".to_owned())),
+        role => Ok(role.map(Role::name)),
+    }
 }
 
 fn list_text(list: Option<&Vec<String>>) -> Result<Option<String>, StoreError> {
@@ -180,11 +214,15 @@ pub fn create(
     let name = checked_name(&new.name)?;
     let (money, tokens) = checked_quota(new.quota)?;
     let (models, addresses) = (list_text(new.models.as_ref())?, list_text(new.addresses.as_ref())?);
+    if let Some(project) = new.project {
+        projects::check_takes_keys(connection, project, account)?;
+    }
     let id = connection
         .prepare_cached(
             "insert into keys (account, name, hint, expires_at, quota_nanos, quota_tokens, models, addresses,
-                               error_profile, created_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) returning id",
+                               error_profile, created_at, project, role, made_by)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             returning id",
         )?
         .query_row(
             (
@@ -198,6 +236,9 @@ pub fn create(
                 addresses,
                 &new.error_profile,
                 now.0,
+                new.project.map(|project| project.0),
+                role_name(new.role)?,
+                new.made_by.map(|user| user.0),
             ),
             |row| row.get(0).map(KeyId),
         )?;
@@ -234,6 +275,12 @@ pub fn list(
     Ok(keys)
 }
 
+/// How many keys an account has, deleted ones not counted.
+pub fn count(connection: &Connection, account: AccountId) -> Result<i64, StoreError> {
+    let sql = "select count(*) from keys where account = ?1 and status <> 'deleted'";
+    Ok(connection.prepare_cached(sql)?.query_row([account.0], |row| row.get(0))?)
+}
+
 /// Changes what is given and returns the key as it is then; `None` if there is none.
 pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<Option<Key>, StoreError> {
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
@@ -247,11 +294,17 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
     };
     let (money, tokens) = checked_quota(quota)?;
     let models = change.models.clone().unwrap_or(key.models);
+    if let Some(Some(project)) = change.project
+        && key.project != Some(project)
+    {
+        projects::check_takes_keys(connection, project, key.account)?;
+    }
     let addresses = change.addresses.clone().unwrap_or(key.addresses);
     connection
         .prepare_cached(
             "update keys set name = ?2, status = ?3, expires_at = ?4, quota_nanos = ?5, quota_tokens = ?6,
-                             models = ?7, addresses = ?8, error_profile = ?9
+                             models = ?7, addresses = ?8, error_profile = ?9, project = ?10, role = ?11,
+                             made_by = ?12
              where id = ?1",
         )?
         .execute((
@@ -264,6 +317,9 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
             list_text(models.as_ref())?,
             list_text(addresses.as_ref())?,
             change.error_profile.clone().unwrap_or(key.error_profile),
+            change.project.unwrap_or(key.project).map(|project| project.0),
+            role_name(change.role.unwrap_or(key.role))?,
+            change.made_by.unwrap_or(key.made_by).map(|user| user.0),
         ))?;
     by_id(connection, id)
 }

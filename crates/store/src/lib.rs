@@ -2,13 +2,14 @@
 //!
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
-//! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), money on its way in
-//! ([`credits`], [`codes`]), the sums that reports read ([`usage`], [`statement`]), and the checks ([`verify`],
-//! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
+//! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), the people ([`users`],
+//! [`members`], [`sessions`], [`operators`]), money on its way in ([`credits`], [`codes`]), the sums that reports read
+//! ([`usage`], [`statement`]), and the checks ([`verify`], [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
 //!
 //! This crate knows nothing of HTTP, of wire formats, or of rate limits.
 
 pub mod accounts;
+pub mod audit;
 pub mod budgets;
 pub mod codes;
 pub mod credits;
@@ -16,17 +17,23 @@ pub mod database;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
+pub mod members;
+pub mod operators;
+pub mod passwords;
 pub mod plans;
 pub mod prices;
 pub mod progress;
+pub mod projects;
 pub mod recovery;
 pub mod secrets;
+pub mod sessions;
 pub mod sql;
 pub mod statement;
 #[cfg(test)]
 mod testing;
 pub mod throughput;
 pub mod usage;
+pub mod users;
 pub mod verify;
 
 pub use database::{Database, StoreError};

@@ -1,4 +1,4 @@
-//! The secrets that callers and operators present, and their digests.
+//! The secrets that callers, operators and members present, and their digests.
 //!
 //! A secret is a prefix, 32 random bytes in base62 and a checksum, so that scanners recognise a leaked one and
 //! a mistyped one is refused without a look-up. Only a digest keyed with the data directory's own pepper is
@@ -24,6 +24,12 @@ pub enum SecretKind {
     Key,
     /// An operator's key.
     Operator,
+    /// A user who is signed in.
+    Session,
+    /// An invitation to an account.
+    Invitation,
+    /// Leave to set a user's password, once.
+    Password,
 }
 
 impl SecretKind {
@@ -31,6 +37,9 @@ impl SecretKind {
         match self {
             Self::Key => "sk-tg",
             Self::Operator => "op-tg",
+            Self::Session => "se-tg",
+            Self::Invitation => "in-tg",
+            Self::Password => "pw-tg",
         }
     }
 }
@@ -83,6 +92,13 @@ impl Secrets {
         let body = base62(&random_bytes(&self.random));
         let check = checksum(kind, &body);
         format!("{}{body}{check}", kind.prefix())
+    }
+
+    /// A new secret with its digest.
+    pub fn issue(&self, kind: SecretKind) -> (String, Digest) {
+        let secret = self.generate(kind);
+        let digest = self.digest(kind, &secret).expect("a generated secret has the form of one");
+        (secret, digest)
     }
 
     /// The digest of something that has the form of a secret; `None` for everything else.

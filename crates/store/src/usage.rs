@@ -2,7 +2,7 @@
 
 use crate::database::StoreError;
 use crate::sql::Connection;
-use domain::{AccountId, KeyId, Nanos};
+use domain::{AccountId, KeyId, Nanos, ProjectId};
 
 /// Sums over one key, day and model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct DayOfModel {
 pub enum Scope {
     /// One key's.
     Key(KeyId),
+    /// That of the keys that are in a project now.
+    Project(ProjectId),
     /// All of an account's.
     Account(AccountId),
 }
@@ -36,6 +38,7 @@ impl Scope {
     fn condition(self) -> (&'static str, i64) {
         match self {
             Self::Key(key) => ("key = ?1", key.0),
+            Self::Project(project) => ("key in (select id from keys where project = ?1)", project.0),
             Self::Account(account) => ("account = ?1", account.0),
         }
     }

@@ -4,7 +4,7 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
-use super::values::{checked_funding, checked_note, present, profile_name, rfc3339};
+use super::values::{checked_funding, checked_note, checked_time_zone, present, profile_name, rfc3339};
 use crate::app::App;
 use crate::error::ErrorProfile;
 use axum::Json;
@@ -46,6 +46,9 @@ pub struct AccountObject {
     pub error_profile: Option<String>,
     /// Its callers may see which upstream served them.
     pub shows_upstream: bool,
+    /// In which its days and months begin and end.
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: String,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
@@ -68,6 +71,10 @@ pub struct CreateAccount {
     /// Its callers may see which upstream served them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shows_upstream: Option<bool>,
+    /// In which its days and months begin and end: a name of the IANA database. Default `UTC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: Option<String>,
 }
 
 /// What to change of an account. What is absent stays. Money is moved by top-ups only.
@@ -88,6 +95,10 @@ pub struct ChangeAccount {
     /// Whether its callers may see which upstream served them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shows_upstream: Option<bool>,
+    /// In which its days and months begin and end: a name of the IANA database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: Option<String>,
 }
 
 /// Money put in, or taken out when below zero.
@@ -148,6 +159,7 @@ async fn object(app: &App, account: Account) -> Result<AccountObject, StoreError
         spent: pots.spent,
         error_profile: account.error_profile,
         shows_upstream: account.shows_upstream,
+        time_zone: account.time_zone,
         created_at: rfc3339(account.created_at),
     })
 }
@@ -168,6 +180,7 @@ pub async fn create(
     }
     checked_funding(Nanos::ZERO, balance)?;
     let note = checked_note(&operator.0, "opening balance")?;
+    let time_zone = new.time_zone.as_deref().map(checked_time_zone).transpose()?;
     let now = app.now();
     let created = app.database.write(move |transaction| {
         let name = checked_name(&new.name)?;
@@ -178,6 +191,7 @@ pub async fn create(
         let change = AccountChange {
             error_profile: Some(new.error_profile.map(profile_name)),
             shows_upstream: new.shows_upstream,
+            time_zone,
             ..AccountChange::default()
         };
         let account = accounts::change(transaction, account.id, &change)?;
@@ -242,6 +256,7 @@ pub async fn change(
     Body(asked): Body<ChangeAccount>,
 ) -> Result<Json<AccountObject>, Problem> {
     let id = find(&app, AccountRef::Id(id)).await?.id;
+    let time_zone = asked.time_zone.as_deref().map(checked_time_zone).transpose()?;
     let now = app.now();
     let changed = app.database.write(move |transaction| {
         if let Some(name) = &asked.name
@@ -254,6 +269,7 @@ pub async fn change(
             status: asked.status,
             error_profile: asked.error_profile.map(|profile| profile.map(profile_name)),
             shows_upstream: asked.shows_upstream,
+            time_zone,
         };
         accounts::audit(transaction, now, &operator.0, "account.change", &format!("account {id}"), &json!(asked))?;
         accounts::change(transaction, id, &change)

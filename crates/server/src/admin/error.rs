@@ -1,4 +1,4 @@
-//! Why the operator's API refuses, and how it says so: always in OpenAI's error shape.
+//! Why the operator's and the members' API refuse, and how it says so: always in OpenAI's error shape.
 
 use crate::router::json;
 use axum::response::{IntoResponse, Response};
@@ -6,6 +6,7 @@ use domain::ledger::Refusal;
 use http::{HeaderValue, StatusCode, header};
 use protocol::openai::ErrorBody;
 use serde::{Deserialize, Serialize};
+use store::passwords::Busy;
 use store::{HoldError, StoreError};
 use utoipa::ToSchema;
 
@@ -20,6 +21,8 @@ pub struct Problem {
     code: &'static str,
     message: String,
     param: Option<&'static str>,
+    /// Seconds after which to come again.
+    retry_after: Option<u64>,
 }
 
 /// The body of every refusal.
@@ -46,13 +49,37 @@ pub struct ErrorDetail {
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code, message: message.into(), param: None }
+        Self { status, kind, code, message: message.into(), param: None, retry_after: None }
     }
 
     /// No operator's key, or one that is not known. All look alike.
     pub fn unauthorized() -> Self {
         let message = "This needs an operator's key: send it as \"Authorization: Bearer op-tg…\".";
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
+    }
+
+    /// No session and no key, or ones that are not known or over. All look alike.
+    pub fn not_signed_in() -> Self {
+        let message = "This needs a session or a key: send it as \"Authorization: Bearer se-tg…\" or \"Bearer sk-tg…\". \
+                       POST /api/v1/session opens a session.";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
+    }
+
+    /// No such user, a wrong password, no password, or a blocked user. All look alike (S-52).
+    pub fn wrong_password() -> Self {
+        let message = "The e-mail address or the password is wrong.";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_credentials", message)
+    }
+
+    /// Whoever asks is known and may not do that.
+    pub fn forbidden(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", code, message)
+    }
+
+    /// Too often. Comes with the time after which it is worth trying again.
+    pub fn too_many(message: impl Into<String>, seconds: u64) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
+        Self { retry_after: Some(seconds), ..problem }
     }
 
     /// Something is not there.
@@ -118,11 +145,20 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(message) => Self::bad_request(sentence(&message)),
+            StoreError::Conflict(message) => {
+                Self::new(StatusCode::CONFLICT, "invalid_request_error", "conflict", sentence(&message))
+            }
             error => {
-                tracing::error!(%error, "the operator's API cannot reach the store");
+                tracing::error!(%error, "the API cannot reach the store");
                 Self::unavailable("The store cannot do that now. Try again in a moment; the gateway's log says more.")
             }
         }
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::too_many("Too many people are signing in at this moment. Try again in a few seconds.", 5)
     }
 }
 
@@ -153,6 +189,9 @@ impl IntoResponse for Problem {
         let message = one_line(&self.message);
         let body = ErrorBody { message: &message, kind: self.kind, param: self.param, code: Some(self.code) };
         let mut response = json(self.status, body.json());
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

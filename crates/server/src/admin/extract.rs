@@ -71,6 +71,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
+/// The `{id}` and the id behind it of a path.
+pub struct Ids(pub i64, pub i64);
+
 /// Whatever is no integer is no id: the same answer as for one that nobody has.
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
@@ -78,6 +81,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::<i64>::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(Problem::not_found("There is nothing of that id. Ids are integers.")),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Ids {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<(i64, i64)>::from_request_parts(parts, state).await {
+            Ok(Path((id, inner))) => Ok(Self(id, inner)),
             Err(_) => Err(Problem::not_found("There is nothing of that id. Ids are integers.")),
         }
     }

@@ -11,7 +11,7 @@ use crate::error::ErrorProfile;
 use axum::Json;
 use axum::extract::State;
 use domain::ledger::Quota;
-use domain::{AccountId, KeyId, Nanos, Timestamp};
+use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,13 +19,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use store::StoreError;
-use store::accounts::{self, checked_name};
+use store::accounts::{self, Account, checked_name};
 use store::keys::{self, Key, KeyChange, KeyStatus, NewKey};
 use store::secrets::{Digest, SecretKind, hint};
 use utoipa::{IntoParams, ToSchema};
 
 /// Longest time that a rotated secret goes on working: 30 days.
 const GRACE_SECONDS_MAX: u32 = 30 * 24 * 3600;
+/// Keys that an account's members can make it have. Operators are not bounded.
+const MEMBERS_KEYS_MAX: i64 = 10_000;
 
 /// A key, without its secret.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -73,6 +75,12 @@ pub struct KeyObject {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it; null is as for its account.
     pub error_profile: Option<String>,
+    /// The project that it is in, by id.
+    #[schema(value_type = Option<i64>)]
+    pub project: Option<ProjectId>,
+    /// What it may do in the members' API: `viewer`, `member` or `admin`; null is nothing but to look at itself.
+    #[schema(value_type = Option<String>)]
+    pub role: Option<Role>,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
@@ -94,7 +102,7 @@ pub struct KeyAccount {
 pub enum KeyStatusShown {
     /// It does.
     Active,
-    /// An operator blocked it.
+    /// It was blocked.
     Blocked,
     /// Its time is over.
     Expired,
@@ -141,6 +149,14 @@ pub struct CreateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub error_profile: Option<ErrorProfile>,
+    /// The project that it is in, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub project: Option<ProjectId>,
+    /// What it may do in the members' API: `viewer`, `member` or `admin`. Without one it can look at itself only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub role: Option<Role>,
 }
 
 /// What to change of a key. What is absent stays; null removes a restriction.
@@ -177,9 +193,17 @@ pub struct ChangeKey {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub error_profile: Option<Option<ErrorProfile>>,
+    /// Another project, by id; null for none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<i64>)]
+    pub project: Option<Option<ProjectId>>,
+    /// `viewer`, `member` or `admin`; null for none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>)]
+    pub role: Option<Option<Role>>,
 }
 
-/// What an operator can make of a key; to be rid of it there is DELETE.
+/// What can be made of a key; to be rid of it there is DELETE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatusChange {
@@ -211,7 +235,7 @@ pub struct ListParams {
 }
 
 impl CreateKey {
-    fn checked(&self) -> Result<NewKey, Problem> {
+    pub fn checked(&self) -> Result<NewKey, Problem> {
         check_restrictions(self.quota, self.models.as_deref(), self.addresses.as_deref())?;
         Ok(NewKey {
             name: checked_name(&self.name)?.to_owned(),
@@ -220,6 +244,9 @@ impl CreateKey {
             models: self.models.clone(),
             addresses: self.addresses.clone(),
             error_profile: self.error_profile.map(profile_name),
+            project: self.project,
+            role: self.role,
+            made_by: None,
         })
     }
 }
@@ -241,6 +268,9 @@ impl ChangeKey {
             models: self.models.clone(),
             addresses: self.addresses.clone(),
             error_profile: self.error_profile.map(|profile| profile.map(profile_name)),
+            project: self.project,
+            role: self.role,
+            made_by: None,
         })
     }
 }
@@ -257,7 +287,8 @@ fn check_restrictions(
     addresses.map_or(Ok(()), checked_addresses)
 }
 
-async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObject, StoreError> {
+/// A key as it is shown.
+pub async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObject, StoreError> {
     let totals = app.ledger.key_totals(key.account, key.id).await?;
     let Quota { money, tokens } = key.quota;
     let left = |quota: Nanos| Nanos(quota.0.saturating_sub(totals.used.0).saturating_sub(totals.held.0).max(0));
@@ -280,6 +311,8 @@ async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObject, 
         models: key.models,
         addresses: key.addresses,
         error_profile: key.error_profile,
+        project: key.project,
+        role: key.role,
         created_at: rfc3339(key.created_at),
     })
 }
@@ -300,14 +333,13 @@ async fn object_alone(app: &App, key: Key) -> Result<KeyObject, Problem> {
 
 /// A new secret with what is stored of it.
 fn generate(app: &App) -> (String, String, Digest) {
-    let secrets = app.authenticator.secrets();
-    let secret = secrets.generate(SecretKind::Key);
-    let digest = secrets.digest(SecretKind::Key, &secret).expect("a generated secret has the form of one");
+    let (secret, digest) = app.authenticator.secrets().issue(SecretKind::Key);
     let hint = hint(&secret);
     (secret, hint, digest)
 }
 
-fn no_such_key() -> Problem {
+/// A key that is not there, or not theirs who ask.
+pub fn no_such_key() -> Problem {
     Problem::not_found("There is no key of that id.")
 }
 
@@ -315,45 +347,97 @@ fn subject(id: KeyId) -> String {
     format!("key {id}")
 }
 
-/// Create a key. The answer holds its secret, this once.
-#[utoipa::path(post, path = "/api/v1/keys", operation_id = "create_key", tag = "keys", request_body = CreateKey,
-    responses((status = 201, body = NewSecret), (status = 400, body = ErrorObject),
-              (status = 404, description = "There is no such account", body = ErrorObject)))]
-pub async fn create(
-    State(app): State<Arc<App>>,
-    operator: Operator,
-    Body(asked): Body<CreateKey>,
-) -> Result<(StatusCode, Json<NewSecret>), Problem> {
-    let new = asked.checked()?;
-    let account = api_accounts::find(&app, asked.account.clone()).await?;
-    let (secret, hint, digest) = generate(&app);
+/// Whoever changes keys, and how far they may go.
+#[derive(Clone)]
+pub struct Keeper {
+    /// How the audit log calls them.
+    pub by: Arc<str>,
+    /// What bounds them; nothing bounds an operator.
+    pub bounds: Option<Bounds>,
+}
+
+/// How far a member may go with keys.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Only keys of this account; another's are as good as none (S-01).
+    pub account: AccountId,
+    /// Only what this role may (S-06).
+    pub role: Role,
+    /// The user whose role it is, to whom the keys that they make are bound.
+    pub user: Option<UserId>,
+}
+
+impl From<Operator> for Keeper {
+    fn from(operator: Operator) -> Self {
+        Self { by: operator.0, bounds: None }
+    }
+}
+
+impl Keeper {
+    /// The user to whom the keys are bound that they make or give a role.
+    fn user(&self) -> Option<UserId> {
+        self.bounds.and_then(|bounds| bounds.user)
+    }
+
+    /// The key that was looked for, if it is theirs to change.
+    fn permitted(&self, found: Option<Key>) -> Result<Key, Problem> {
+        let key = found.filter(|key| self.bounds.is_none_or(|bounds| bounds.account == key.account));
+        let key = key.ok_or_else(no_such_key)?;
+        self.check(key.role, key.project)?;
+        Ok(key)
+    }
+
+    /// Whether they may have to do with a key of that role in that project.
+    fn check(&self, role: Option<Role>, project: Option<ProjectId>) -> Result<(), Problem> {
+        match self.bounds {
+            Some(Bounds { role: own, .. }) if !own.may_manage_key(role, project.is_some()) => {
+                let message = format!(
+                    "As {} you manage keys with at most your own role, and unless you are admin only those in a project.",
+                    own.name()
+                );
+                Err(Problem::forbidden("role_insufficient", message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes a key of an account.
+pub async fn make(
+    app: &App,
+    keeper: Keeper,
+    account: Account,
+    new: NewKey,
+    detail: serde_json::Value,
+) -> Result<NewSecret, Problem> {
+    keeper.check(new.role, new.project)?;
+    let new = NewKey { made_by: keeper.user(), ..new };
+    let (secret, hint, digest) = generate(app);
     let (id, now) = (account.id, app.now());
     let created = app.database.write(move |transaction| {
+        if keeper.bounds.is_some() && keys::count(transaction, id)? >= MEMBERS_KEYS_MAX {
+            let message = format!("an account's members make at most {MEMBERS_KEYS_MAX} keys: delete some first");
+            return Err(StoreError::Refused(message));
+        }
         let key = keys::create(transaction, id, &new, &hint, &digest, now)?;
-        accounts::audit(transaction, now, &operator.0, "key.create", &subject(key.id), &json!(asked))?;
+        accounts::audit(transaction, now, &keeper.by, "key.create", &subject(key.id), &detail)?;
         Ok(key)
     });
     let key = created.await?;
     app.forget_callers();
-    let object = object(&app, key, account.name).await?;
-    Ok((StatusCode::CREATED, Json(NewSecret { object, key: secret })))
+    Ok(NewSecret { object: object(app, key, account.name).await?, key: secret })
 }
 
-/// List keys.
-#[utoipa::path(get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys", params(ListParams),
-    responses((status = 200, body = Page<KeyObject>), (status = 400, body = ErrorObject),
-              (status = 404, description = "There is no such account", body = ErrorObject)))]
-pub async fn list(
-    State(app): State<Arc<App>>,
-    Params(params): Params<ListParams>,
-) -> Result<Json<Page<KeyObject>>, Problem> {
-    let limit = checked_limit(params.limit, LIMIT_MAX)?;
-    let account = match params.account {
-        Some(account) => Some(api_accounts::find(&app, AccountRef::Name(account)).await?.id),
-        None => None,
-    };
+/// A page of keys, of one account or of all.
+pub async fn page(
+    app: &App,
+    account: Option<AccountId>,
+    after: Option<i64>,
+    limit: Option<u32>,
+) -> Result<Page<KeyObject>, Problem> {
+    let limit = checked_limit(limit, LIMIT_MAX)?;
     let found = app.database.read(move |connection| {
-        let keys = keys::list(connection, account, KeyId(params.after.unwrap_or(0)), limit + 1)?;
+        let keys = keys::list(connection, account, KeyId(after.unwrap_or(0)), limit + 1)?;
         let mut names = HashMap::new();
         for key in &keys {
             if let Entry::Vacant(unknown) = names.entry(key.account) {
@@ -368,9 +452,103 @@ pub async fn list(
     let mut objects = Vec::with_capacity(data.len());
     for key in data {
         let name = names.get(&key.account).cloned().unwrap_or_default();
-        objects.push(object(&app, key, name).await?);
+        objects.push(object(app, key, name).await?);
     }
-    Ok(Json(Page { data: objects, next }))
+    Ok(Page { data: objects, next })
+}
+
+/// One key, of one account or of any.
+pub async fn shown(app: &App, account: Option<AccountId>, id: i64) -> Result<KeyObject, Problem> {
+    let key = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
+    let key = key.filter(|key| account.is_none_or(|account| account == key.account));
+    object_alone(app, key.ok_or_else(no_such_key)?).await
+}
+
+/// Changes a key.
+pub async fn alter(app: &App, keeper: Keeper, id: i64, asked: ChangeKey) -> Result<KeyObject, Problem> {
+    let (id, mut change, now) = (KeyId(id), asked.checked()?, app.now());
+    // A role is good as long as whoever gave it has it.
+    change.made_by = change.role.map(|_| keeper.user());
+    let changed = app.database.write(move |transaction| {
+        let key = match keeper.permitted(keys::by_id(transaction, id)?) {
+            Ok(key) => key,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Err(problem) = keeper.check(change.role.unwrap_or(key.role), change.project.unwrap_or(key.project)) {
+            return Ok(Err(problem));
+        }
+        accounts::audit(transaction, now, &keeper.by, "key.change", &subject(id), &json!(asked))?;
+        Ok(keys::change(transaction, id, &change)?.ok_or_else(no_such_key))
+    });
+    let key = changed.await??;
+    app.forget_callers();
+    object_alone(app, key).await
+}
+
+/// Deletes a key.
+pub async fn remove(app: &App, keeper: Keeper, id: i64) -> Result<(), Problem> {
+    let (id, now) = (KeyId(id), app.now());
+    let deleted = app.database.write(move |transaction| {
+        if let Err(problem) = keeper.permitted(keys::by_id(transaction, id)?) {
+            return Ok(Err(problem));
+        }
+        keys::delete(transaction, id)?;
+        accounts::audit(transaction, now, &keeper.by, "key.delete", &subject(id), &json!({}))?;
+        Ok(Ok(()))
+    });
+    deleted.await??;
+    app.forget_callers();
+    Ok(())
+}
+
+/// Gives a key a new secret.
+pub async fn renew(app: &App, keeper: Keeper, id: i64, asked: RotateKey) -> Result<NewSecret, Problem> {
+    if asked.grace_seconds > GRACE_SECONDS_MAX {
+        let message = format!("grace_seconds is a number from 0 to {GRACE_SECONDS_MAX}, which are 30 days.");
+        return Err(Problem::bad_field("grace_seconds", message));
+    }
+    let (secret, hint, digest) = generate(app);
+    let (id, now) = (KeyId(id), app.now());
+    let old_until = now.plus_ms(i64::from(asked.grace_seconds) * 1000);
+    let rotated = app.database.write(move |transaction| {
+        if let Err(problem) = keeper.permitted(keys::by_id(transaction, id)?) {
+            return Ok(Err(problem));
+        }
+        accounts::audit(transaction, now, &keeper.by, "key.rotate", &subject(id), &json!(asked))?;
+        Ok(keys::rotate(transaction, id, &hint, &digest, old_until, now)?.ok_or_else(no_such_key))
+    });
+    let key = rotated.await??;
+    app.forget_callers();
+    Ok(NewSecret { object: object_alone(app, key).await?, key: secret })
+}
+
+/// Create a key. The answer holds its secret, this once.
+#[utoipa::path(post, path = "/api/v1/keys", operation_id = "create_key", tag = "keys", request_body = CreateKey,
+    responses((status = 201, body = NewSecret), (status = 400, body = ErrorObject),
+              (status = 404, description = "There is no such account", body = ErrorObject)))]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    operator: Operator,
+    Body(asked): Body<CreateKey>,
+) -> Result<(StatusCode, Json<NewSecret>), Problem> {
+    let new = asked.checked()?;
+    let account = api_accounts::find(&app, asked.account.clone()).await?;
+    Ok((StatusCode::CREATED, Json(make(&app, operator.into(), account, new, json!(asked)).await?)))
+}
+
+/// List keys.
+#[utoipa::path(get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys", params(ListParams),
+    responses((status = 200, body = Page<KeyObject>), (status = 400, body = ErrorObject),
+              (status = 404, description = "There is no such account", body = ErrorObject)))]
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Params(params): Params<ListParams>,
+) -> Result<Json<Page<KeyObject>>, Problem> {
+    let account = match params.account {
+        Some(account) => Some(api_accounts::find(&app, AccountRef::Name(account)).await?.id),
+        None => None,
+    };
+    Ok(Json(page(&app, account, params.after, params.limit).await?))
 }
 
 /// Show a key.
@@ -378,8 +556,7 @@ pub async fn list(
     params(("id" = i64, Path)),
     responses((status = 200, body = KeyObject), (status = 404, body = ErrorObject)))]
 pub async fn show(State(app): State<Arc<App>>, Id(id): Id) -> Result<Json<KeyObject>, Problem> {
-    let key = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
-    Ok(Json(object_alone(&app, key.ok_or_else(no_such_key)?).await?))
+    Ok(Json(shown(&app, None, id).await?))
 }
 
 /// Change a key.
@@ -393,35 +570,14 @@ pub async fn change(
     Id(id): Id,
     Body(asked): Body<ChangeKey>,
 ) -> Result<Json<KeyObject>, Problem> {
-    let (id, change, now) = (KeyId(id), asked.checked()?, app.now());
-    let changed = app.database.write(move |transaction| {
-        let key = keys::change(transaction, id, &change)?;
-        if key.is_some() {
-            accounts::audit(transaction, now, &operator.0, "key.change", &subject(id), &json!(asked))?;
-        }
-        Ok(key)
-    });
-    let key = changed.await?.ok_or_else(no_such_key)?;
-    app.forget_callers();
-    Ok(Json(object_alone(&app, key).await?))
+    Ok(Json(alter(&app, operator.into(), id, asked).await?))
 }
 
 /// Delete a key. Its past charges stay.
 #[utoipa::path(delete, path = "/api/v1/keys/{id}", operation_id = "delete_key", tag = "keys",
     params(("id" = i64, Path)), responses((status = 204), (status = 404, body = ErrorObject)))]
 pub async fn delete(State(app): State<Arc<App>>, operator: Operator, Id(id): Id) -> Result<StatusCode, Problem> {
-    let (id, now) = (KeyId(id), app.now());
-    let deleted = app.database.write(move |transaction| {
-        let deleted = keys::delete(transaction, id)?;
-        if deleted {
-            accounts::audit(transaction, now, &operator.0, "key.delete", &subject(id), &json!({}))?;
-        }
-        Ok(deleted)
-    });
-    if !deleted.await? {
-        return Err(no_such_key());
-    }
-    app.forget_callers();
+    remove(&app, operator.into(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -436,21 +592,5 @@ pub async fn rotate(
     Id(id): Id,
     Body(asked): Body<RotateKey>,
 ) -> Result<Json<NewSecret>, Problem> {
-    if asked.grace_seconds > GRACE_SECONDS_MAX {
-        let message = format!("grace_seconds is a number from 0 to {GRACE_SECONDS_MAX}, which are 30 days.");
-        return Err(Problem::bad_field("grace_seconds", message));
-    }
-    let (secret, hint, digest) = generate(&app);
-    let (id, now) = (KeyId(id), app.now());
-    let old_until = now.plus_ms(i64::from(asked.grace_seconds) * 1000);
-    let rotated = app.database.write(move |transaction| {
-        let key = keys::rotate(transaction, id, &hint, &digest, old_until, now)?;
-        if key.is_some() {
-            accounts::audit(transaction, now, &operator.0, "key.rotate", &subject(id), &json!(asked))?;
-        }
-        Ok(key)
-    });
-    let key = rotated.await?.ok_or_else(no_such_key)?;
-    app.forget_callers();
-    Ok(Json(NewSecret { object: object_alone(&app, key).await?, key: secret }))
+    Ok(Json(renew(&app, operator.into(), id, asked).await?))
 }

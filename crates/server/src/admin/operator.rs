@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, header};
 use std::sync::Arc;
-use store::accounts;
+use store::operators;
 use store::secrets::SecretKind;
 
 /// The scheme in front of an operator's key.
@@ -23,7 +23,7 @@ pub struct Operator(pub Arc<str>);
 impl Operator {
     /// Whoever has the data directory.
     pub fn local() -> Self {
-        Self("local".into())
+        Self(operators::LOCAL.into())
     }
 }
 
@@ -38,16 +38,17 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
     }
 }
 
-async fn identify(app: &App, headers: &HeaderMap) -> Result<Operator, Problem> {
+/// The operator whose key a request has.
+pub async fn identify(app: &App, headers: &HeaderMap) -> Result<Operator, Problem> {
     let digest = presented(headers)
         .and_then(|key| app.authenticator.secrets().digest(SecretKind::Operator, key))
         .ok_or_else(Problem::unauthorized)?;
-    let name = app.database.read(move |connection| accounts::operator(connection, &digest)).await?;
+    let name = app.database.read(move |connection| operators::name_of(connection, &digest)).await?;
     name.map(|name| Operator(name.into())).ok_or_else(Problem::unauthorized)
 }
 
-/// The one key of a request. Two headers are none: a proxy could have read the other one (C-12).
-fn presented(headers: &HeaderMap) -> Option<&str> {
+/// The one secret of a request. Two headers are none: a proxy could have read the other one (C-12).
+pub fn presented(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, key) = value.to_str().ok()?.split_at_checked(BEARER.len())?;

@@ -2,7 +2,7 @@
 
 use super::error::Problem;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// Items of one page unless asked otherwise.
 const LIMIT_DEFAULT: u32 = 100;
@@ -16,6 +16,16 @@ pub struct Page<T> {
     pub data: Vec<T>,
     /// Give this as `after` for the next page; null at the end.
     pub next: Option<i64>,
+}
+
+/// Which page of a list that nothing else narrows.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PageParams {
+    /// Only items with greater ids: the `next` of the page before.
+    pub after: Option<i64>,
+    /// Most items, 1 to 200. Default 100.
+    pub limit: Option<u32>,
 }
 
 impl<T> Page<T> {

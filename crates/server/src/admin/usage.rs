@@ -3,16 +3,18 @@
 use super::accounts::{self as api_accounts, AccountRef};
 use super::error::{ErrorObject, Problem};
 use super::extract::Params;
+use super::keys::no_such_key;
 use super::page::checked_limit;
+use super::projects::no_such_project;
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
-use domain::{KeyId, Nanos};
+use domain::{KeyId, Nanos, ProjectId};
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use store::keys;
 use store::usage::{Scope, by_day_and_model, cost_between};
+use store::{keys, projects};
 use utoipa::{IntoParams, ToSchema};
 
 /// Most rows of one report: a year of 27 models.
@@ -63,9 +65,11 @@ pub struct UsageRow {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct UsageParams {
-    /// An account's: its name or id. Either this or `key`.
+    /// An account's: its name or id. One of this, `project` and `key`.
     account: Option<String>,
-    /// A key's: its id. Either this or `account`.
+    /// That of the keys which are in a project now: its id.
+    project: Option<i64>,
+    /// A key's: its id.
     key: Option<i64>,
     /// The first day, in UTC. Default: 29 days before `to`.
     #[param(value_type = Option<String>, format = Date)]
@@ -81,13 +85,24 @@ pub struct UsageParams {
 #[utoipa::path(get, path = "/api/v1/usage", operation_id = "report_usage", tag = "usage", params(UsageParams),
     responses((status = 200, body = Usage), (status = 400, body = ErrorObject), (status = 404, body = ErrorObject)))]
 pub async fn report(State(app): State<Arc<App>>, Params(params): Params<UsageParams>) -> Result<Json<Usage>, Problem> {
-    let limit = checked_limit(params.limit, LIMIT_MAX)?;
-    let last_day = params.to.map_or(app.now().day(), day_number);
-    let first_day = params.from.map_or(last_day - (DAYS_DEFAULT - 1), day_number);
+    let scope = scope(&app, params.account, params.project, params.key).await?;
+    Ok(Json(report_of(&app, scope, params.from, params.to, params.limit).await?))
+}
+
+/// The report of a scope that whoever asks may see.
+pub async fn report_of(
+    app: &App,
+    scope: Scope,
+    from: Option<Date>,
+    to: Option<Date>,
+    limit: Option<u32>,
+) -> Result<Usage, Problem> {
+    let limit = checked_limit(limit, LIMIT_MAX)?;
+    let last_day = to.map_or(app.now().day(), day_number);
+    let first_day = from.map_or(last_day - (DAYS_DEFAULT - 1), day_number);
     if first_day > last_day {
         return Err(Problem::bad_field("from", "from is after to."));
     }
-    let scope = scope(&app, params.account, params.key).await?;
     app.ledger.flush().await?;
     let read = app.database.read(move |connection| {
         let rows = by_day_and_model(connection, scope, first_day, last_day, limit + 1)?;
@@ -105,18 +120,22 @@ pub async fn report(State(app): State<Arc<App>>, Params(params): Params<UsagePar
         output_tokens: row.output_tokens,
         cost: row.cost,
     });
-    Ok(Json(Usage { from: day_date(first_day), to: day_date(last_day), cost, data: data.collect(), more }))
+    Ok(Usage { from: day_date(first_day), to: day_date(last_day), cost, data: data.collect(), more })
 }
 
 /// Deleted keys have a past too, but nobody can name them any more; their account's report holds it.
-async fn scope(app: &App, account: Option<String>, key: Option<i64>) -> Result<Scope, Problem> {
-    match (account, key) {
-        (Some(account), None) => Ok(Scope::Account(api_accounts::find(app, AccountRef::Name(account)).await?.id)),
-        (None, Some(id)) => {
-            let key = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
-            key.map(|key| Scope::Key(key.id)).ok_or_else(|| Problem::not_found("There is no key of that id."))
+async fn scope(app: &App, account: Option<String>, project: Option<i64>, key: Option<i64>) -> Result<Scope, Problem> {
+    match (account, project, key) {
+        (Some(account), None, None) => Ok(Scope::Account(api_accounts::find(app, AccountRef::Name(account)).await?.id)),
+        (None, Some(id), None) => {
+            let project = app.database.read(move |connection| projects::by_id(connection, ProjectId(id))).await?;
+            project.map(|project| Scope::Project(project.id)).ok_or_else(no_such_project)
         }
-        _ => Err(Problem::bad_request("Say whose usage: either account=NAME or key=ID.")),
+        (None, None, Some(id)) => {
+            let key = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
+            key.map(|key| Scope::Key(key.id)).ok_or_else(no_such_key)
+        }
+        _ => Err(Problem::bad_request("Say whose usage: one of account=NAME, project=ID and key=ID.")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::Problem;
 use crate::error::ErrorProfile;
-use domain::{Nanos, Timestamp};
+use domain::{Nanos, Timestamp, Zone};
 use serde::{Deserialize, Deserializer};
 use std::net::IpAddr;
 
@@ -26,6 +26,15 @@ pub fn stored(at: jiff::Timestamp) -> Timestamp {
 /// Tells a field that is null (`Some(None)`) from one that is absent (`None`).
 pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// A time zone by its name, as the IANA database writes it.
+pub fn checked_time_zone(name: &str) -> Result<String, Problem> {
+    let zone = name.parse::<Zone>().map_err(|_| {
+        let message = "A time zone is named as in the IANA database, such as \"Europe/Berlin\" or \"UTC\".";
+        Problem::bad_field("time_zone", message)
+    })?;
+    Ok(zone.name().to_owned())
 }
 
 /// The store's name of a profile.
@@ -139,6 +148,15 @@ mod tests {
         }
         for model in ["", " ", "a\nb", " a", "a\u{1b}[0m", &"m".repeat(257)] {
             assert!(checked_model(model).is_err(), "{model}");
+        }
+    }
+
+    #[test]
+    fn time_zones_have_names() {
+        assert_eq!(checked_time_zone("Europe/Berlin").unwrap(), "Europe/Berlin");
+        assert_eq!(checked_time_zone("utc").unwrap(), "UTC");
+        for name in ["", "Mars/Olympus", "../../etc/passwd", "+02:00", "Europe/Berlin\0", "local"] {
+            assert!(checked_time_zone(name).is_err(), "{name}");
         }
     }
 

@@ -10,7 +10,7 @@ use http::Method;
 use store::accounts::AccountStatus;
 
 /// Items of one request for a list.
-const PAGE_SIZE: u32 = 200;
+pub const PAGE_SIZE: u32 = 200;
 
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
@@ -27,6 +27,9 @@ pub enum AccountCommand {
         /// Let its callers see which upstream served them.
         #[arg(long)]
         shows_upstream: bool,
+        /// In which its days and months begin and end, such as Europe/Berlin [default: UTC]
+        #[arg(long, value_name = "ZONE")]
+        time_zone: Option<String>,
     },
     /// List accounts.
     List(ListArgs),
@@ -86,13 +89,16 @@ pub struct EditArgs {
     /// Whether its callers may see which upstream served them.
     #[arg(long, value_name = "true|false")]
     shows_upstream: Option<bool>,
+    /// In which its days and months begin and end, such as Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
 }
 
 pub async fn run(command: AccountCommand, client: &Client, format: Format) -> anyhow::Result<()> {
     match command {
-        AccountCommand::Create { name, balance, error_profile, shows_upstream } => {
+        AccountCommand::Create { name, balance, error_profile, shows_upstream, time_zone } => {
             let shows_upstream = shows_upstream.then_some(true);
-            let new = CreateAccount { name, balance, error_profile, shows_upstream };
+            let new = CreateAccount { name, balance, error_profile, shows_upstream, time_zone };
             format.print(&client.send(Method::POST, "/api/v1/accounts", &new).await?, one)
         }
         AccountCommand::List(ListArgs { after, limit }) => {
@@ -120,6 +126,7 @@ pub async fn run(command: AccountCommand, client: &Client, format: Format) -> an
                 status: None,
                 error_profile: set_or_removed(args.error_profile, args.no_error_profile),
                 shows_upstream: args.shows_upstream,
+                time_zone: args.time_zone,
             };
             edit(&args.account, &change, client, format).await
         }
@@ -152,6 +159,7 @@ fn one(account: &AccountObject) -> String {
         ("spent", usd(account.spent)),
         ("error profile", account.error_profile.clone().unwrap_or("the gateway's".to_owned())),
         ("shows upstream", account.shows_upstream.to_string()),
+        ("time zone", account.time_zone.clone()),
         ("created", account.created_at.to_string()),
     ])
 }

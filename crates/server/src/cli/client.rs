@@ -91,6 +91,11 @@ impl Client {
         self.call(Method::DELETE, path, None).await.map(drop)
     }
 
+    /// Removes something that leaves something to be told.
+    pub async fn remove<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        parsed(&self.call(Method::DELETE, path, None).await?)
+    }
+
     /// Reads a list of at most `limit` items, a page at a time. `path` ends where parameters can be added.
     pub async fn list<T: DeserializeOwned>(
         &self,
@@ -311,6 +316,7 @@ mod tests {
             balance: Some("5.00".parse().unwrap()),
             error_profile: None,
             shows_upstream: None,
+            time_zone: None,
         };
         let created: AccountObject = within.send(Method::POST, "/api/v1/accounts", &new).await.unwrap();
         let Door::Within { router, .. } = &within.door else { panic!("the directory was not opened here") };

@@ -2,13 +2,14 @@
 
 use super::account::{ListArgs, error_profile, set_or_removed};
 use super::client::{Client, encoded};
+use super::member::role;
 use super::output::{Column, Format, or_all, or_dash, properties, table, tell_more, usd};
 use crate::admin::{
     AccountRef, ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, Page, RotateKey,
 };
 use crate::error::ErrorProfile;
 use clap::{Args, Subcommand};
-use domain::Nanos;
+use domain::{Nanos, ProjectId, Role};
 use http::Method;
 use serde_json::json;
 
@@ -85,6 +86,12 @@ pub struct CreateArgs {
     /// How errors are dressed for it: tollgate, openai or relay [default: the account's]
     #[arg(long, value_name = "PROFILE", value_parser = error_profile)]
     error_profile: Option<ErrorProfile>,
+    /// The project that it is in, by id [default: none]
+    #[arg(long, value_name = "ID")]
+    project: Option<i64>,
+    /// What it may do in the members' API: viewer, member or admin [default: look at itself]
+    #[arg(long, value_parser = role)]
+    role: Option<Role>,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +137,18 @@ pub struct EditArgs {
     /// Dress errors as for its account.
     #[arg(long, conflicts_with = "error_profile")]
     no_error_profile: bool,
+    /// The project that it is in, by id.
+    #[arg(long, value_name = "ID")]
+    project: Option<i64>,
+    /// In no project.
+    #[arg(long, conflicts_with = "project")]
+    no_project: bool,
+    /// What it may do in the members' API: viewer, member or admin.
+    #[arg(long, value_parser = role)]
+    role: Option<Role>,
+    /// It can look at itself in the members' API and nothing else.
+    #[arg(long, conflicts_with = "role")]
+    no_role: bool,
 }
 
 pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -144,6 +163,8 @@ pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow
                 models: some_of(args.models),
                 addresses: some_of(args.addresses),
                 error_profile: args.error_profile,
+                project: args.project.map(ProjectId),
+                role: args.role,
             };
             format.print(&client.send(Method::POST, "/api/v1/keys", &new).await?, with_secret)
         }
@@ -186,6 +207,8 @@ impl EditArgs {
             models: set_or_removed(some_of(self.models.clone()), self.all_models),
             addresses: set_or_removed(some_of(self.addresses.clone()), self.all_addresses),
             error_profile: set_or_removed(self.error_profile, self.no_error_profile),
+            project: set_or_removed(self.project.map(ProjectId), self.no_project),
+            role: set_or_removed(self.role, self.no_role),
         }
     }
 }
@@ -236,6 +259,8 @@ fn one(key: &KeyObject) -> String {
         ("models", or_all(key.models.as_ref())),
         ("addresses", or_all(key.addresses.as_ref())),
         ("error profile", key.error_profile.clone().unwrap_or("the account's".to_owned())),
+        ("project", or_dash(key.project)),
+        ("role", or_dash(key.role.map(Role::name))),
         ("created", key.created_at.to_string()),
     ])
 }

@@ -11,11 +11,14 @@ const ROWS_MAX: u32 = 10_000;
 
 /// Whose usage, and of when.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("scope").required(true).args(["account", "key"]))]
+#[command(group = ArgGroup::new("scope").required(true).args(["account", "project", "key"]))]
 pub struct UsageArgs {
     /// An account's: its name or id.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
+    /// That of the keys which are in a project now: its id.
+    #[arg(long, value_name = "ID")]
+    project: Option<i64>,
     /// A key's: its id.
     #[arg(long, value_name = "ID")]
     key: Option<i64>,
@@ -41,6 +44,7 @@ impl UsageArgs {
         let mut path = format!("/api/v1/usage?limit={ROWS_MAX}");
         let parameters = [
             ("account", self.account.clone()),
+            ("project", self.project.map(|id| id.to_string())),
             ("key", self.key.map(|id| id.to_string())),
             ("from", self.from.map(|day| day.to_string())),
             ("to", self.to.map(|day| day.to_string())),

@@ -6,5 +6,6 @@ mod crash;
 mod harness;
 mod http;
 mod lifecycle;
+mod members;
 mod quota;
 mod streams;

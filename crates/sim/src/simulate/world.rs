@@ -252,6 +252,9 @@ fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
             models: None,
             addresses: None,
             error_profile: None,
+            project: None,
+            role: None,
+            made_by: None,
             created_at: BEGINNING,
         },
         account: Account {
@@ -260,6 +263,7 @@ fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
             status: AccountStatus::Active,
             error_profile: None,
             shows_upstream: false,
+            time_zone: "UTC".to_owned(),
             created_at: BEGINNING,
         },
         secret_valid_until: None,
