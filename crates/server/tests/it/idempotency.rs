@@ -403,6 +403,15 @@ output_per_million = "2.00"
 [[routes]]
 model = "unpriced"
 upstreams = ["mock"]
+
+[[routes]]
+model = "dear"
+upstreams = ["mock"]
+
+[[prices]]
+model = "dear"
+input_per_million = "1000000.00"
+output_per_million = "1000000.00"
 "#
     );
     let mut gateway = Gateway::start_with(&sections).await;
@@ -412,7 +421,7 @@ upstreams = ["mock"]
         (with_model("nobody-knows-it"), 404, "model_not_found"),
         (with_model("unpriced"), 503, "model_not_priced"),
         (with_model("unreachable"), 503, "no_upstream_available"),
-        (chat(json!({"max_tokens": 1_000_000_000})), 402, "quota_exceeded"),
+        (with_model("dear"), 402, "quota_exceeded"),
     ] {
         let refused = once(&gateway.caller, "k", &body).await;
         assert_eq!(refusal(&refused), (status, code.to_owned()));
