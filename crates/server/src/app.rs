@@ -53,9 +53,19 @@ pub struct App {
 impl App {
     /// Opens a data directory, resolves what an earlier process left open, and makes the gateway ready to serve.
     pub async fn open(directory: &Path, config: Config, metrics: PrometheusHandle) -> anyhow::Result<Arc<Self>> {
+        Self::open_at(directory, config, metrics, Clock::system()).await
+    }
+
+    /// [`App::open`] by another clock than the machine's.
+    pub async fn open_at(
+        directory: &Path,
+        config: Config,
+        metrics: PrometheusHandle,
+        clock: Clock,
+    ) -> anyhow::Result<Arc<Self>> {
         let options = Options { group_commit: config.group_commit(), ..Options::default() };
         let database = Database::open(directory, options).context("cannot open the data directory")?;
-        let clock = Arc::new(Clock::system());
+        let clock = Arc::new(clock);
         let secrets = Secrets::open(directory)?;
         let (ledger, marks) = Ledger::open(database.clone(), config.limits.open_requests)?;
         let ledger = Arc::new(ledger);
