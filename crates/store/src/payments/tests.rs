@@ -33,6 +33,7 @@ fn memory() -> Connection {
     for migration in [
         include_str!("../../migrations/sqlite/0001_spine.sql"),
         include_str!("../../migrations/sqlite/0002_money.sql"),
+        include_str!("../../migrations/sqlite/0003_members.sql"),
         include_str!("../../migrations/sqlite/0005_payments.sql"),
     ] {
         connection.execute_batch(migration).unwrap();
