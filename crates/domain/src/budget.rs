@@ -190,4 +190,37 @@ mod tests {
         let each = [Dimension::EndUser, Dimension::Model];
         assert_ne!(subject(&each, &sly), subject(&each, &plain));
     }
+
+    #[test]
+    fn a_limit_is_for_the_period_of_the_request() {
+        let zone: Zone = "Europe/Berlin".parse().unwrap();
+        let daily = Budget { period: Calendar::Day, ..budget(Scope { key: Some(KeyId(7)), ..Scope::default() }, &[]) };
+        // 23:30 UTC on 31 December is 00:30 of the next year in Berlin.
+        let at = Timestamp(1_767_223_800_000);
+        let limit = daily.limit_for(&ASKING, &zone, at).unwrap();
+        assert_eq!((limit.metric, limit.limit, limit.counted.budget), (Metric::Money, 5, BudgetId(1)));
+        assert_eq!(limit.counted.period.start, Timestamp(1_767_222_000_000));
+        assert_eq!(daily.limit_for(&Asking { key: KeyId(8), ..ASKING }, &zone, at), None);
+    }
+
+    #[test]
+    fn who_names_nothing_is_counted_together_and_never_in_anothers_counter() {
+        let zone = Zone::default();
+        let subject = |each: &[Dimension], asking: Asking<'_>| {
+            budget(Scope::default(), each).limit_for(&asking, &zone, Timestamp(0)).unwrap().counted.subject
+        };
+        let nobody = Asking { project: None, end_user: None, ..ASKING };
+        let each = [Dimension::Project, Dimension::EndUser];
+        assert_eq!(&*subject(&each, nobody), "project 0,end_user 0:");
+        // Names made to look like the rest of another subject.
+        let names = ["", "a", "0:", "1:a", "a,model 1:a", "a,model 1:b,", "1:a,model 1:a", "\u{0}", "ä", "a\u{308}"];
+        let each = [Dimension::EndUser, Dimension::Model];
+        let mut seen = std::collections::HashSet::new();
+        for end_user in names {
+            for model in names {
+                let asking = Asking { end_user: Some(end_user), model, ..ASKING };
+                assert!(seen.insert(subject(&each, asking)), "{end_user:?} {model:?}");
+            }
+        }
+    }
 }

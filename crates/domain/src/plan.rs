@@ -162,3 +162,80 @@ impl<'de> Deserialize<'de> for WindowLength {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::DAY_MS;
+
+    const SOLD: &str = r#"{"plan":1,"name":"pro","cycle":"month","price":"20.00","allowance":{"money":"25.00"},
+        "windows":[{"name":"5 hours","limit":{"tokens":1000},"length":"5 hours"},
+                   {"name":"week","limit":{"money":"10"},"length":"week"}],
+        "multiplier":"0.9","fallback":true}"#;
+
+    fn sold() -> PlanTerms {
+        serde_json::from_str(SOLD).unwrap()
+    }
+
+    #[test]
+    fn terms_are_read_and_written_alike() {
+        let terms = sold();
+        assert_eq!(terms.windows[1].length, WindowLength::Week);
+        assert_eq!(terms.check(), Ok(()));
+        assert_eq!(serde_json::from_str::<PlanTerms>(&serde_json::to_string(&terms).unwrap()).unwrap(), terms);
+        assert!(serde_json::from_str::<PlanTerms>(&SOLD.replace("fallback", "fall_back")).is_err());
+        assert!(serde_json::from_str::<PlanTerms>(&SOLD.replace("5 hours\"}", "5 hour\"}")).is_ok());
+        assert!(serde_json::from_str::<PlanTerms>(&SOLD.replace("\"length\":\"week", "\"length\":\"month")).is_err());
+    }
+
+    #[test]
+    fn m_29_terms_that_make_no_sense_are_not_sold() {
+        let check = |change: &dyn Fn(&mut PlanTerms), sold_so: bool| {
+            let mut terms = sold();
+            change(&mut terms);
+            assert_eq!(terms.check().is_ok(), sold_so, "{terms:?}");
+        };
+        check(&|terms| terms.price = Nanos::ZERO, true);
+        check(&|terms| terms.price = Nanos::MAX, true);
+        check(&|terms| terms.price = Nanos(-1), false);
+        let allowances = [
+            (Allowance::Money(Nanos(1)), true),
+            (Allowance::Money(Nanos::MAX), true),
+            (Allowance::Money(Nanos::ZERO), false),
+            (Allowance::Money(Nanos(-1)), false),
+            (Allowance::Tokens(1), true),
+            (Allowance::Tokens(i64::MAX as u64), true),
+            (Allowance::Tokens(0), false),
+            (Allowance::Tokens(i64::MAX as u64 + 1), false),
+        ];
+        for (allowance, sold_so) in allowances {
+            check(&|terms| terms.allowance = allowance, sold_so);
+            check(&|terms| terms.windows[1].limit = allowance, sold_so);
+        }
+        check(&|terms| terms.windows.clear(), true);
+        check(&|terms| terms.windows = vec![terms.windows[0].clone(); WINDOWS_MAX], true);
+        check(&|terms| terms.windows = vec![terms.windows[0].clone(); WINDOWS_MAX + 1], false);
+    }
+
+    #[test]
+    fn windows_are_sessions_or_weeks_of_the_calendar() {
+        let (zone, thursday) = (Zone::default(), Timestamp(0));
+        let week: WindowLength = "week".parse().unwrap();
+        let monday = Period { start: Timestamp(-3 * DAY_MS), end: Timestamp(4 * DAY_MS) };
+        assert_eq!(week.period(Some(Timestamp(-1)), &zone, thursday), monday);
+        let day: WindowLength = "1 day".parse().unwrap();
+        let from = |start: i64| Period { start: Timestamp(start), end: Timestamp(start + DAY_MS) };
+        assert_eq!(day.period(None, &zone, thursday), from(0));
+        assert_eq!(day.period(Some(Timestamp(-1)), &zone, thursday), from(-1));
+        assert_eq!(day.period(Some(Timestamp(-DAY_MS)), &zone, thursday), from(0));
+        assert_eq!((week.to_string(), day.to_string()), ("week".to_owned(), "1 day".to_owned()));
+    }
+
+    #[test]
+    fn an_amount_of_an_allowance_is_never_below_nothing() {
+        assert_eq!(Allowance::Money(Nanos(5)).with_amount(-1), Allowance::Money(Nanos::ZERO));
+        assert_eq!(Allowance::Tokens(5).with_amount(-1), Allowance::Tokens(0));
+        assert_eq!(Allowance::Tokens(5).with_amount(7), Allowance::Tokens(7));
+        assert_eq!((Allowance::Money(Nanos(5)).amount(), Allowance::Tokens(u64::MAX).amount()), (5, i64::MAX));
+    }
+}

@@ -183,3 +183,151 @@ impl Split {
         left.tokens -= given.tokens;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Period;
+    use crate::time::Timestamp;
+    use proptest::prelude::*;
+
+    fn of_plan(start: i64) -> Source {
+        Source::Plan(vec![Period { start: Timestamp(start), end: Timestamp(start + 100) }])
+    }
+
+    #[test]
+    fn a_source_that_counts_tokens_gives_the_same_share_of_both() {
+        let check = |room: (i64, Option<u64>), needed: (i64, u64), expected: (i64, u64)| {
+            let found = given(Room { money: room.0, tokens: room.1 }, needed.0, needed.1);
+            assert_eq!((found.money, found.tokens), expected, "{room:?} {needed:?}");
+        };
+        check((100, None), (60, 0), (60, 0));
+        check((50, None), (60, 0), (50, 0));
+        check((-5, None), (60, 0), (0, 0));
+        check((100, Some(100)), (60, 30), (60, 30));
+        check((100, Some(15)), (60, 30), (30, 15));
+        // A third of 100 is 33, and 33 of 100 are 9.9 tokens of 30.
+        check((100, Some(10)), (100, 30), (33, 10));
+        check((20, Some(100)), (100, 30), (20, 6));
+        check((21, Some(100)), (100, 30), (21, 7));
+        // One nano-USD for many tokens cannot be shared.
+        check((100, Some(999)), (1, 1_000), (0, 0));
+        check((100, Some(0)), (60, 30), (0, 0));
+        // What costs nothing takes tokens, what has no tokens only money.
+        check((0, Some(20)), (0, 30), (0, 20));
+        check((100, Some(0)), (60, 0), (60, 0));
+    }
+
+    #[test]
+    fn parts_are_written_only_where_not_all_is_from_the_wallet() {
+        let part = |source, amount, tokens| Part { source, amount: Nanos(amount), tokens };
+        let mut split = Split::of(&[], Nanos(5));
+        assert_eq!((split.wallet(), split.granted(), split.plan()), (5, 0, 0));
+        assert_eq!(split.clone().into_parts(), []);
+        split.add(&of_plan(0), 2, 7);
+        split.add(&Source::Grant(Seq(3)), 1, 0);
+        split.add(&of_plan(0), 2, 1);
+        split.add(&of_plan(100), 0, 0);
+        assert_eq!((split.wallet(), split.granted(), split.plan()), (5, 1, 4));
+        let parts = split.into_parts();
+        let expected = [part(Source::Grant(Seq(3)), 1, 0), part(of_plan(0), 4, 8), part(Source::Wallet, 5, 0)];
+        assert_eq!(parts, expected);
+        let mut both = Split::of(&parts, Nanos(10));
+        both.add_all(&Split::of(&[part(Source::Grant(Seq(2)), 6, 0), part(Source::Wallet, 1, 0)], Nanos(7)));
+        let grants = [part(Source::Grant(Seq(3)), 1, 0), part(Source::Grant(Seq(2)), 6, 0)];
+        assert_eq!(both.clone().into_parts()[..2], grants, "as they were taken");
+        both.order_grants(|id| id.0 as usize);
+        assert_eq!(both.into_parts()[0], grants[1]);
+    }
+
+    /// What is there when something is held: grants, money and tokens of the subscription.
+    #[derive(Clone, Copy, Debug)]
+    struct There {
+        granted: i64,
+        plan: Room,
+    }
+
+    fn hold(there: There, amount: i64, tokens: u64, period: i64) -> Split {
+        let mut split = Split::default();
+        let granted = there.granted.min(amount);
+        split.add(&Source::Grant(Seq(1)), granted, 0);
+        let left = amount - granted;
+        if left > 0 || amount == 0 {
+            let needed = there.plan.tokens.map_or(0, |_| tokens_for(tokens, left, amount));
+            let given = given(there.plan, left, needed);
+            split.add(&of_plan(period), given.money, given.tokens);
+            split.add(&Source::Wallet, left - given.money, 0);
+        }
+        split
+    }
+
+    fn amount() -> impl Strategy<Value = i64> {
+        prop_oneof![1 => Just(0i64), 4 => 0..20i64, 4 => 0..5_000i64, 1 => 0..1_000_000_000_000_000i64]
+    }
+
+    fn tokens() -> impl Strategy<Value = u64> {
+        prop_oneof![1 => Just(0u64), 4 => 0..20u64, 4 => 0..5_000u64, 1 => 0..1_000_000_000u64]
+    }
+
+    fn there() -> impl Strategy<Value = There> {
+        let granted = prop_oneof![Just(0i64), amount()];
+        let money = prop_oneof![Just(i64::MAX), amount()];
+        (granted, money, prop::option::weighted(0.8, tokens()))
+            .prop_map(|(granted, money, tokens)| There { granted, plan: Room { money, tokens } })
+    }
+
+    /// Often nothing, often everything.
+    fn thousandths() -> impl Strategy<Value = i128> {
+        prop_oneof![1 => Just(0i128), 2 => Just(1_000i128), 4 => 0..1_000i128]
+    }
+
+    proptest! {
+        /// I-07, M-18, M-41: whatever a hold and its extension are made of, a charge within them is paid by their parts, each
+        /// within what it held.
+        #[test]
+        fn m_41_a_charge_within_its_hold_is_paid_by_its_parts_alone(
+            (first, second, extends) in (there(), there(), any::<bool>()),
+            (amounts, counts) in ((amount(), amount()), (tokens(), tokens())),
+            same_period in any::<bool>(),
+            (of_cost, of_tokens) in (thousandths(), thousandths()),
+        ) {
+            let mut held = hold(first, amounts.0, counts.0, 0);
+            let (mut amount, mut bound) = (amounts.0, counts.0);
+            if extends {
+                held.add_all(&hold(second, amounts.1, counts.1, if same_period { 0 } else { 100 }));
+                (amount, bound) = (amount + amounts.1, bound + counts.1);
+            }
+            prop_assert_eq!(held.wallet() + held.granted() + held.plan(), amount);
+            let cost = (i128::from(amount) * of_cost / 1_000) as i64;
+            let tokens = (i128::from(bound) * of_tokens / 1_000) as u64;
+            let (paid, beyond) = held.pay(cost, tokens, bound);
+            prop_assert_eq!(beyond.money, 0);
+            prop_assert_eq!(paid.wallet() + paid.granted() + paid.plan(), cost);
+            prop_assert!(paid.wallet() <= held.wallet());
+            for part in &paid.others {
+                let of = held.others.iter().find(|of| of.source == part.source).unwrap();
+                prop_assert!(Nanos::ZERO <= part.amount && part.amount <= of.amount && part.tokens <= of.tokens);
+            }
+            let counted: u64 = paid.others.iter().map(|part| part.tokens).sum();
+            prop_assert!(counted <= tokens, "no more tokens than there were");
+            // In order: while a grant has something left, nobody else pays.
+            prop_assert!(paid.granted() == held.granted() || paid.plan() + paid.wallet() == 0);
+        }
+
+        /// What a hold does not cover is told, in money and in tokens.
+        #[test]
+        fn m_10_what_is_beyond_a_hold_is_told(
+            there in there(),
+            (amount, bound) in (amount(), tokens()),
+            (cost, tokens) in (amount(), tokens()),
+        ) {
+            let held = hold(there, amount, bound, 0);
+            let (paid, beyond) = held.pay(cost, tokens, bound);
+            prop_assert_eq!(paid.wallet() + paid.granted() + paid.plan() + beyond.money, cost);
+            prop_assert!(beyond.money >= 0 && beyond.tokens <= tokens);
+            if tokens <= bound {
+                prop_assert_eq!(beyond.money, (cost - amount).max(0));
+            }
+        }
+    }
+}
