@@ -239,9 +239,7 @@ impl Ledger {
         // Missing means evicted in the instant after it was loaded: as rare as it is harmless to refuse.
         let kept = shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)?;
         for _ in 0..DUE_MAX {
-            while let Some(due) = kept.book.due(now) {
-                self.post(kept, account, now, false, |_, _| Ok(due.clone()))?;
-            }
+            self.post_due(kept, account, now, false)?;
             match self.post(kept, account, now, true, |book, at| {
                 // The journal's time may be ahead of this clock: then the calendar is asked again.
                 if at > now && book.due(at).is_some() {
@@ -445,11 +443,7 @@ impl Ledger {
         self.load(account, None, &Limits::default()).await?;
         let mut shard = self.shard(account).lock();
         let Some(kept) = shard.get_mut(&account).filter(|kept| !kept.quarantined) else { return Ok(()) };
-        for _ in 0..DUE_MAX {
-            let Some(due) = kept.book.due(now) else { break };
-            self.post(kept, account, now, true, |_, _| Ok(due.clone())).map_err(|_| StoreError::Unavailable)?;
-        }
-        Ok(())
+        self.post_due(kept, account, now, true).map_err(|_| StoreError::Unavailable)
     }
 
     /// Accounts for which the calendar asks something at `now`, at most `limit`.
@@ -574,6 +568,18 @@ impl Ledger {
         let mut shard = self.shard(account).lock();
         let kept = shard.entry(account).or_insert_with(|| Kept::new(book, last));
         stored.put_into(&mut kept.book);
+        Ok(())
+    }
+
+    /// Posts everything that the calendar asks for at `now`, each decided at the journal's own time.
+    fn post_due(&self, kept: &mut Kept, account: AccountId, now: Timestamp, may_refuse: bool) -> Result<(), NotPosted> {
+        for _ in 0..DUE_MAX {
+            if kept.book.due(now).is_none() {
+                return Ok(());
+            }
+            let decide = |book: &Book, at| book.due(at).ok_or(NotPosted::Refused(Refusal::NotOpen));
+            self.post(kept, account, now, may_refuse, decide)?;
+        }
         Ok(())
     }
 
