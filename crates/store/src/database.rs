@@ -108,6 +108,9 @@ pub enum StoreError {
     /// PostgreSQL refused, or could not be asked.
     #[error("PostgreSQL: {0}")]
     Postgres(sql::PostgresError),
+    /// Another process has the lease on the PostgreSQL database.
+    #[error("another process has taken over the database: this one must stop")]
+    TakenOver,
     /// The writer stopped, or cannot write for now.
     #[error("the store cannot write now")]
     Unavailable,
@@ -124,6 +127,7 @@ impl From<sql::Error> for StoreError {
         match error {
             sql::Error::Sqlite(error) => Self::Sqlite(error),
             sql::Error::Postgres(error) => Self::Postgres(error),
+            sql::Error::TakenOver => Self::TakenOver,
             sql::Error::NoRows => Self::Damaged("a row that is always there is missing".to_owned()),
             sql::Error::Column(column) => Self::Damaged(column.to_string()),
             sql::Error::Parameter(why) => Self::Refused(why),
@@ -157,8 +161,7 @@ enum Readers {
 pub struct Options {
     /// The longest that an entry waits for company before it is committed.
     pub group_commit: Duration,
-    /// The PostgreSQL database to use instead of SQLite in the data directory. The journal does not run on it yet:
-    /// an entry would wait forever.
+    /// The PostgreSQL database to use instead of SQLite in the data directory.
     pub postgres: Option<PostgresUrl>,
 }
 

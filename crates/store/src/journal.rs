@@ -7,11 +7,12 @@
 //! If a commit fails, nothing is dropped: the group is kept and tried again, new holds are refused meanwhile,
 //! and the outcome of the failed commit is read back rather than assumed.
 
+mod columns;
 mod folds;
 mod queue;
 mod rows;
 mod writer;
 
-pub use queue::{Full, Queue};
+pub use queue::{Ended, Full, Queue};
 pub(crate) use rows::{HOLD, Row, SELECT};
 pub use writer::Writer;

@@ -21,6 +21,7 @@ use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Seq, Timestamp};
 use parking_lot::Mutex;
 use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const IDLE_COUNTERS_MAX: usize = 10_000;
 const DUE_MAX: usize = 2_000;
 /// How long an answer waits for its hold to become durable before it is given up.
 const DURABLE_WAIT: Duration = Duration::from_secs(5);
+/// The same while commits fail.
+const DURABLE_WAIT_FAILING: Duration = Duration::from_millis(500);
 
 /// See the module's description.
 pub struct Ledger {
@@ -458,7 +461,17 @@ impl Ledger {
             return Ok(());
         }
         // While commits fail, the wait is cut short: the answer is refused, the entries stay and follow.
-        tokio::time::timeout(DURABLE_WAIT, self.queue.durable(seq)).await.map_err(|_| StoreError::Unavailable)
+        let mut durable = pin!(self.queue.durable(seq));
+        let mut left = DURABLE_WAIT;
+        loop {
+            match tokio::time::timeout(DURABLE_WAIT_FAILING, &mut durable).await {
+                Ok(done) => return done.map_err(|_| StoreError::Unavailable),
+                Err(_) => left = left.saturating_sub(DURABLE_WAIT_FAILING),
+            }
+            if left.is_zero() || self.queue.is_failing() {
+                return Err(StoreError::Unavailable);
+            }
+        }
     }
 
     /// Waits until everything that was decided is durable and in the stored sums.

@@ -3,8 +3,9 @@
 //! They only spare a start from reading the whole journal, and reports from adding it up. Losing them loses
 //! nothing: what they lack is added again from the rows after `progress.applied`.
 
+use super::columns::Columns;
 use crate::database::StoreError;
-use crate::sql::{Connection, Transaction};
+use crate::sql::{Connection, Transaction, Value};
 use domain::ledger::{BudgetCounter, Change, Charge, Effect, Entry, Hold, Kind, Legs, Subscription};
 use domain::{AccountId, KeyId, Meter, Nanos, Seq, Timestamp};
 use std::collections::{BTreeSet, HashMap};
@@ -26,6 +27,29 @@ pub(super) struct Folds {
     order: BTreeSet<Seq>,
     /// The last entry in these sums.
     last: Seq,
+    /// The last entry in the stored sums.
+    stored: Seq,
+}
+
+/// Why sums are still only in memory.
+pub(super) enum NotWritten {
+    /// Nothing was written.
+    Kept(StoreError),
+    /// They may have been written; or the stored sums are not those that these continue. These are of no use any more.
+    Unknown(StoreError),
+}
+
+impl From<crate::sql::Error> for NotWritten {
+    fn from(error: crate::sql::Error) -> Self {
+        Self::Kept(error.into())
+    }
+}
+
+impl From<NotWritten> for StoreError {
+    fn from(not_written: NotWritten) -> Self {
+        let (NotWritten::Kept(error) | NotWritten::Unknown(error)) = not_written;
+        error
+    }
 }
 
 #[derive(Default)]
@@ -88,6 +112,7 @@ impl Folds {
             open: HashMap::new(),
             order: BTreeSet::new(),
             last: applied,
+            stored: applied,
         }
     }
 
@@ -226,18 +251,28 @@ impl Folds {
         day.cost += charge.cost.0;
     }
 
-    /// Writes the sums in one transaction and forgets them. On an error they are kept.
-    pub(super) fn write(&mut self, connection: &mut Connection) -> Result<(), StoreError> {
+    /// Writes the sums in one transaction and forgets them.
+    pub(super) fn write(&mut self, connection: &mut Connection) -> Result<(), NotWritten> {
         let transaction = connection.transaction()?;
+        let oldest = self.order.first().copied().unwrap_or(Seq(self.last.0 + 1));
+        // A commit whose answer was lost, or a database that lost what it had confirmed: adding would add wrongly.
+        let fits = transaction
+            .prepare_cached(
+                "update progress set applied = ?1, oldest_open = ?2
+                 where applied = ?3 and (select coalesce(max(seq), 0) from journal) >= ?1",
+            )?
+            .execute([self.last.0, oldest.0, self.stored.0])?;
+        if fits == 0 {
+            let why = format!("the stored sums do not end at row {}, or the journal not at {}", self.stored, self.last);
+            return Err(NotWritten::Unknown(StoreError::Damaged(why)));
+        }
         self.write_sums(&transaction)?;
+        self.write_use(&transaction)?;
         self.write_counters(&transaction)?;
         self.write_grants(&transaction)?;
         self.write_subscriptions(&transaction)?;
-        let oldest = self.order.first().copied().unwrap_or(Seq(self.last.0 + 1));
-        transaction
-            .prepare_cached("update progress set applied = ?1, oldest_open = ?2")?
-            .execute([self.last.0, oldest.0])?;
-        transaction.commit()?;
+        transaction.commit().map_err(|error| NotWritten::Unknown(error.into()))?;
+        self.stored = self.last;
         self.balances.clear();
         self.days.clear();
         self.keys.clear();
@@ -249,36 +284,48 @@ impl Folds {
         Ok(())
     }
 
-    fn write_sums(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    fn write_sums(&self, transaction: &Transaction<'_>) -> Result<(), NotWritten> {
         const POTS: &str = "available = t.available + excluded.available, granted = t.granted + excluded.granted,
             held = t.held + excluded.held, spent = t.spent + excluded.spent, fees = t.fees + excluded.fees,
             debt = t.debt + excluded.debt, funding = t.funding + excluded.funding, plan = t.plan + excluded.plan,
             promotion = t.promotion + excluded.promotion, last_seq = excluded.last_seq";
-        let mut balance = transaction.prepare_cached(&format!(
-            "insert into balances as t (account, available, granted, held, spent, fees, debt, funding, plan, promotion,
-                                        last_seq)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             on conflict (account) do update set {POTS}"
-        ))?;
+        let mut balances = Columns::new(11, &[]);
         for (account, (legs, last)) in &self.balances {
-            let [a, b, c, d, e, f, g, h, i] = legs.amounts().map(|pot| pot.0);
-            balance.execute([account.0, a, b, c, d, e, f, g, h, i, last.0])?;
+            let pots = legs.amounts().map(|pot| pot.0);
+            balances.row([account.0].into_iter().chain(pots).chain([last.0]).map(integer));
         }
-        let mut day = transaction.prepare_cached(&format!(
+        balances.insert(
+            transaction,
+            "insert into balances as t (account, available, granted, held, spent, fees, debt, funding, plan, promotion,
+                                        last_seq)",
+            &format!("on conflict (account) do update set {POTS}"),
+        )?;
+        let mut days = Columns::new(12, &[]);
+        for ((account, day), (legs, last)) in &self.days {
+            let pots = legs.amounts().map(|pot| pot.0);
+            days.row([account.0, *day].into_iter().chain(pots).chain([last.0]).map(integer));
+        }
+        days.insert(
+            transaction,
             "insert into account_daily as t (account, day, available, granted, held, spent, fees, debt, funding, plan,
-                                             promotion, last_seq)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-             on conflict (account, day) do update set {POTS}"
-        ))?;
-        for ((account, of), (legs, last)) in &self.days {
-            let [a, b, c, d, e, f, g, h, i] = legs.amounts().map(|pot| pot.0);
-            day.execute([account.0, *of, a, b, c, d, e, f, g, h, i, last.0])?;
+                                             promotion, last_seq)",
+            &format!("on conflict (account, day) do update set {POTS}"),
+        )?;
+        Ok(())
+    }
+
+    fn write_use(&self, transaction: &Transaction<'_>) -> Result<(), NotWritten> {
+        let mut totals = Columns::new(9, &[]);
+        for (key, KeyDelta { used, held, forgiven, last_used_at }) in &self.keys {
+            let of_key = [key.0, used.money, held.money, used.tokens, held.tokens, used.requests].map(integer);
+            let last = Value::Integer(last_used_at.map(|at| at.0));
+            totals.row(of_key.into_iter().chain([last, integer(forgiven.money), integer(forgiven.tokens)]));
         }
-        let mut total = transaction.prepare_cached(
+        totals.insert(
+            transaction,
             "insert into key_totals as t (key, used, held, used_tokens, held_tokens, requests, last_used_at, forgiven,
-                                          forgiven_tokens)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             on conflict (key) do update set
+                                          forgiven_tokens)",
+            "on conflict (key) do update set
                used = t.used + excluded.used, held = t.held + excluded.held,
                used_tokens = t.used_tokens + excluded.used_tokens, held_tokens = t.held_tokens + excluded.held_tokens,
                requests = t.requests + excluded.requests,
@@ -286,92 +333,108 @@ impl Folds {
                forgiven = t.forgiven + excluded.forgiven,
                forgiven_tokens = t.forgiven_tokens + excluded.forgiven_tokens",
         )?;
-        for (key, KeyDelta { used, held, forgiven, last_used_at }) in &self.keys {
-            let last = last_used_at.map(|at| at.0);
-            let (money, tokens) = (used.money, used.tokens);
-            let forgiven = (forgiven.money, forgiven.tokens);
-            total.execute((
-                key.0,
-                money,
-                held.money,
-                tokens,
-                held.tokens,
-                used.requests,
-                last,
-                forgiven.0,
-                forgiven.1,
-            ))?;
+        let mut daily = Columns::new(9, &[2]);
+        for ((key, day, model), d) in &self.daily {
+            let counts = [d.account.0, d.requests, d.input, d.cached, d.output, d.cost];
+            let of_day = [integer(key.0), integer(*day), Value::Text(Some(model))];
+            daily.row(of_day.into_iter().chain(counts.map(integer)));
         }
-        let mut daily = transaction.prepare_cached(
-            "insert into usage_daily as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             on conflict (key, day, model) do update set
+        daily.insert(
+            transaction,
+            "insert into usage_daily as t (key, day, model, account, requests, input_tokens, cached_tokens,
+                                           output_tokens, cost)",
+            "on conflict (key, day, model) do update set
                requests = t.requests + excluded.requests, input_tokens = t.input_tokens + excluded.input_tokens,
                cached_tokens = t.cached_tokens + excluded.cached_tokens,
                output_tokens = t.output_tokens + excluded.output_tokens, cost = t.cost + excluded.cost",
         )?;
-        for ((key, day, model), d) in &self.daily {
-            daily.execute((key.0, *day, &**model, d.account.0, d.requests, d.input, d.cached, d.output, d.cost))?;
-        }
         Ok(())
     }
 
-    fn write_counters(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    fn write_counters(&self, transaction: &Transaction<'_>) -> Result<(), NotWritten> {
         const SUMS: &str = "used_money = t.used_money + excluded.used_money,
             used_tokens = t.used_tokens + excluded.used_tokens, used_requests = t.used_requests + excluded.used_requests,
             held_money = t.held_money + excluded.held_money, held_tokens = t.held_tokens + excluded.held_tokens,
             held_requests = t.held_requests + excluded.held_requests";
-        let mut budget = transaction.prepare_cached(&format!(
-            "insert into budget_counters as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             on conflict (account, budget, subject, starts_at) do update set {SUMS}"
-        ))?;
+        let mut budgets = Columns::new(11, &[2]);
         for ((account, of), delta) in &self.budgets {
-            let [a, b, c, d, e, f] = delta.values();
-            let (start, until) = (of.start.0, delta.until.0);
-            budget.execute((account.0, of.budget.0, &*of.subject, start, until, a, b, c, d, e, f))?;
+            let which = [integer(account.0), integer(of.budget.0), Value::Text(Some(&of.subject))];
+            let period = [of.start.0, delta.until.0].map(integer);
+            budgets.row(which.into_iter().chain(period).chain(delta.values().map(integer)));
         }
-        let mut plan = transaction.prepare_cached(&format!(
-            "insert into plan_counters as t values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-             on conflict (account, slot, starts_at) do update set {SUMS}"
-        ))?;
+        budgets.insert(
+            transaction,
+            "insert into budget_counters as t (account, budget, subject, starts_at, ends_at, used_money, used_tokens,
+                                               used_requests, held_money, held_tokens, held_requests)",
+            &format!("on conflict (account, budget, subject, starts_at) do update set {SUMS}"),
+        )?;
+        let mut plan = Columns::new(10, &[]);
         for ((account, slot, start), delta) in &self.plan {
-            let [a, b, c, d, e, f] = delta.values();
-            plan.execute([account.0, i64::from(*slot), start.0, delta.until.0, a, b, c, d, e, f])?;
+            let which = [account.0, i64::from(*slot), start.0, delta.until.0];
+            plan.row(which.into_iter().chain(delta.values()).map(integer));
         }
+        plan.insert(
+            transaction,
+            "insert into plan_counters as t (account, slot, starts_at, ends_at, used_money, used_tokens, used_requests,
+                                             held_money, held_tokens, held_requests)",
+            &format!("on conflict (account, slot, starts_at) do update set {SUMS}"),
+        )?;
         Ok(())
     }
 
-    fn write_grants(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
-        let mut given = transaction.prepare_cached(
-            "insert into grants (id, account, amount, remaining, held, expires_at) values (?1, ?2, ?3, 0, 0, ?4)",
-        )?;
-        let mut changed = transaction.prepare_cached(
-            "update grants set remaining = remaining + ?2, held = held + ?3, expires_at = coalesce(?4, expires_at)
-             where id = ?1",
-        )?;
+    fn write_grants(&self, transaction: &Transaction<'_>) -> Result<(), NotWritten> {
+        let (mut given, mut changed) = (Columns::new(4, &[]), Columns::new(4, &[]));
         for (id, GrantDelta { account, given: gift, ended_at, left, held }) in &self.grants {
             if let (Some(account), Some((amount, expires_at))) = (account, gift) {
-                given.execute((id.0, account.0, amount.0, expires_at.map(|at| at.0)))?;
+                let expiry = Value::Integer(expires_at.map(|at| at.0));
+                given.row([integer(id.0), integer(account.0), integer(amount.0), expiry]);
             }
-            changed.execute((id.0, *left, *held, ended_at.map(|at| at.0)))?;
+            let end = Value::Integer(ended_at.map(|at| at.0));
+            changed.row([integer(id.0), integer(*left), integer(*held), end]);
         }
+        given.run(
+            transaction,
+            "insert into grants (id, account, amount, remaining, held, expires_at) values (?1, ?2, ?3, 0, 0, ?4)",
+            "insert into grants (id, account, amount, remaining, held, expires_at)
+             select id, account, amount, 0, 0, expires_at from unnest(?1, ?2, ?3, ?4) as g (id, account, amount, expires_at)",
+        )?;
+        changed.run(
+            transaction,
+            "update grants set remaining = remaining + ?2, held = held + ?3, expires_at = coalesce(?4, expires_at)
+             where id = ?1",
+            "update grants set remaining = grants.remaining + d.remaining, held = grants.held + d.held,
+                               expires_at = coalesce(d.ended_at, grants.expires_at)
+             from unnest(?1, ?2, ?3, ?4) as d (id, remaining, held, ended_at) where grants.id = d.id",
+        )?;
         Ok(())
     }
 
-    fn write_subscriptions(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
-        let mut kept = transaction.prepare_cached(
-            "insert into subscriptions as t (account, plan, state, cycle_ends_at, free_until)
-             values (?1, ?2, ?3, ?4, ?5)
-             on conflict (account) do update set
-               plan = excluded.plan, state = excluded.state, cycle_ends_at = excluded.cycle_ends_at,
-               free_until = case when t.free_until > excluded.free_until or excluded.free_until is null
-                            then t.free_until else excluded.free_until end",
-        )?;
+    fn write_subscriptions(&self, transaction: &Transaction<'_>) -> Result<(), NotWritten> {
+        let mut kept = Columns::new(5, &[2]);
         for (account, (state, free_until)) in &self.subscriptions {
             let text = state.as_ref().map(|state| serde_json::to_string(state).expect("a subscription is always JSON"));
             let plan = state.as_ref().map(|state| state.terms.plan.0);
             let cycle_end = state.as_ref().map(|state| state.cycle.end.0);
-            kept.execute((account.0, plan, text, cycle_end, free_until.map(|at| at.0)))?;
+            kept.row([
+                integer(account.0),
+                Value::Integer(plan),
+                Value::Text(text.as_deref()),
+                Value::Integer(cycle_end),
+                Value::Integer(free_until.map(|at| at.0)),
+            ]);
         }
+        kept.insert(
+            transaction,
+            "insert into subscriptions as t (account, plan, state, cycle_ends_at, free_until)",
+            "on conflict (account) do update set
+               plan = excluded.plan, state = excluded.state, cycle_ends_at = excluded.cycle_ends_at,
+               free_until = case when t.free_until > excluded.free_until or excluded.free_until is null
+                            then t.free_until else excluded.free_until end",
+        )?;
         Ok(())
     }
+}
+
+fn integer(value: i64) -> Value<'static> {
+    Value::Integer(Some(value))
 }

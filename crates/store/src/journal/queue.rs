@@ -5,9 +5,10 @@ use domain::ledger::Entry;
 use domain::{Seq, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Entries that may wait before new holds are refused. Resolutions of open holds are always taken: their number
 /// is bounded by the holds.
@@ -16,6 +17,10 @@ const WAITING_MAX: usize = 65_536;
 /// Too much waits, the disk fails, or the journal is being closed: nothing more is queued now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+/// The journal has ended: what it had not committed by then, it never will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended;
 
 /// A change that runs on the writer thread between groups.
 pub(super) type Change = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -41,6 +46,8 @@ pub struct Queue {
     folded_seq: AtomicI64,
     failing: AtomicBool,
     waiter_count: AtomicU64,
+    /// Why nothing will be committed any more.
+    ended: watch::Sender<Option<Arc<str>>>,
 }
 
 struct Waiting {
@@ -73,6 +80,7 @@ impl Queue {
             folded_seq: AtomicI64::new(last.0),
             failing: AtomicBool::new(false),
             waiter_count: AtomicU64::new(0),
+            ended: watch::Sender::new(None),
         }
     }
 
@@ -115,26 +123,28 @@ impl Queue {
         Seq(self.folded_seq.load(Ordering::Acquire))
     }
 
-    /// Commits are failing now.
+    /// Commits are failing now, or have ended.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
     /// Waits until an entry is durable, and has its group committed soon.
-    pub async fn durable(&self, seq: Seq) {
+    pub async fn durable(&self, seq: Seq) -> Result<(), Ended> {
         let (durable, waits) = oneshot::channel();
         {
             let mut waiters = self.waiters.lock();
             // Under the lock, so that a commit that ends now is either seen here or sees this waiter.
             if self.committed() >= seq {
-                return;
+                return Ok(());
+            }
+            if self.ended.borrow().is_some() {
+                return Err(Ended);
             }
             let number = self.waiter_count.fetch_add(1, Ordering::Relaxed);
             waiters.insert((seq, number), durable);
         }
         self.urge();
-        // The sender is only dropped with the queue, when nothing can wait any more.
-        let _ = waits.await;
+        waits.await.map_err(|_| Ended)
     }
 
     /// Somebody waits: do not wait for company as long as one could.
@@ -158,7 +168,7 @@ impl Queue {
 
     pub(super) fn submit(&self, change: Change) -> Result<(), Full> {
         let mut waiting = self.waiting.lock();
-        if waiting.group.closing || waiting.group.changes.len() >= WAITING_MAX {
+        if waiting.group.closing || waiting.group.changes.len() >= WAITING_MAX || self.is_failing() {
             return Err(Full);
         }
         waiting.group.changes.push(change);
@@ -233,6 +243,37 @@ impl Queue {
     /// A commit failed; it will be repeated.
     pub fn report_failure(&self) {
         self.failing.store(true, Ordering::Relaxed);
+    }
+
+    /// The database can be written again.
+    pub(super) fn report_recovery(&self) {
+        self.failing.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells all whose changes and flushes wait that they will not be done. They would wait behind a commit that fails.
+    pub(super) fn refuse_changes(&self) {
+        let refused = {
+            let mut waiting = self.waiting.lock();
+            (std::mem::take(&mut waiting.group.changes), std::mem::take(&mut waiting.group.flushes))
+        };
+        drop(refused);
+    }
+
+    /// Nothing will be committed any more: whoever waits is told so, and nothing new is taken.
+    pub(super) fn end(&self, why: Arc<str>) {
+        self.report_failure();
+        self.close();
+        self.refuse_changes();
+        let mut waiters = self.waiters.lock();
+        self.ended.send_replace(Some(why));
+        waiters.clear();
+    }
+
+    /// Waits until the journal cannot go on, and says why. While it can, forever.
+    pub async fn ended(&self) -> Arc<str> {
+        let mut ended = self.ended.subscribe();
+        let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.expect("the sender lives as long as the queue, and there is a reason")
     }
 
     pub(super) fn confirm_folded(&self, seq: Seq) {

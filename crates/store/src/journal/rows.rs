@@ -10,13 +10,14 @@ use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Inserts one row into SQLite.
+/// The beginning of an insert, with the columns as [`Row::write`] counts them.
 pub(super) const INSERT: &str = "
     insert into journal (seq, at, kind, account, previous, available, granted, held, spent, fees, debt, funding, plan,
                          promotion, key, hold, price, multiplier, lease_until, ending, estimated, usage, model,
-                         upstream, request, service_tier, parts, counted, reference, detail)
-    values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
-            ?24, ?25, ?26, ?27, ?28, ?29, ?30)";
+                         upstream, request, service_tier, parts, counted, reference, detail)";
+/// How many columns these are, and which have texts, counted from 0.
+pub(super) const COLUMNS: usize = 30;
+pub(super) const TEXTS: [usize; 9] = [21, 22, 23, 24, 25, 26, 27, 28, 29];
 
 /// Selects the columns that [`Row::read`] expects, in its order. To be completed by a condition.
 pub(crate) const SELECT: &str = "

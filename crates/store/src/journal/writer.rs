@@ -1,15 +1,16 @@
 //! The one thread that writes.
 
-use super::folds::Folds;
+use super::columns::{Columns, parameters};
+use super::folds::{Folds, NotWritten};
 use super::queue::{Change, Group, Queue};
-use super::rows::{EXTEND, INSERT, Row, SELECT};
+use super::rows::{COLUMNS, EXTEND, INSERT, Row, SELECT, TEXTS};
 use crate::database::{StoreError, postgres};
-use crate::sql::{Connection, OptionalExtension, Session, Statement};
+use crate::sql::{Connection, OptionalExtension, Session, Statement, Transaction};
 use domain::ledger::{Entry, Kind};
 use domain::{Seq, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::TransactionBehavior;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const FOLD_ROWS_MAX: usize = 50_000;
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts to commit.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// Committed entries that are kept in memory for a PostgreSQL database that loses them: seconds of them at full load.
+const RECENT_MAX: usize = 20_000;
 
 /// The running writer. Dropping it commits everything that waits, then ends the thread.
 pub struct Writer {
@@ -41,12 +44,15 @@ impl Writer {
         reopen: impl Fn() -> Result<Connection, StoreError> + Send + 'static,
         patience: Duration,
     ) -> Result<Self, StoreError> {
-        let (folds, open) = catch_up(&mut connection)?;
+        let (mut folds, open) = catch_up(&mut connection)?;
+        if folds.is_dirty() {
+            folds.write(&mut connection)?;
+        }
         let last_at: Option<i64> = connection
             .query_row("select at from journal order by seq desc limit 1", [], |row| row.get(0))
             .optional()?;
         let queue = Arc::new(Queue::new(folds.last(), Timestamp(last_at.unwrap_or(0))));
-        let worker = Worker { connection, reopen: Box::new(reopen), queue: queue.clone(), folds, text: String::new() };
+        let worker = Worker::new(connection, Box::new(reopen), queue.clone(), folds);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || worker.run(patience))
@@ -89,20 +95,8 @@ impl Drop for Writer {
 /// Adds the rows that the stored folds lack, and finds the holds that are open.
 fn catch_up(connection: &mut Connection) -> Result<(Folds, Vec<Entry>), StoreError> {
     let reading = connection.transaction()?;
-    let (applied, oldest_open): (i64, i64) =
-        reading.query_row("select applied, oldest_open from progress", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut folds = Folds::new(Seq(applied));
+    let folds = read_folds(&reading)?;
     let mut by_seq = reading.prepare_cached(&format!("{SELECT} where seq = ?1"))?;
-    for seq in open_at(&reading, oldest_open, applied)? {
-        folds.restore_open(&read_one(&mut by_seq, seq)?);
-    }
-    {
-        let mut statement = reading.prepare(&format!("{SELECT} where seq > ?1 order by seq"))?;
-        let mut rows = statement.scan([applied])?;
-        while let Some(row) = rows.next()? {
-            folds.add(&Row::read(row)?);
-        }
-    }
     let mut open = Vec::new();
     for (seq, terms) in folds.open_holds() {
         // As it was opened, with all that it was extended by since.
@@ -110,10 +104,29 @@ fn catch_up(connection: &mut Connection) -> Result<(Folds, Vec<Entry>), StoreErr
     }
     drop(by_seq);
     reading.rollback()?;
-    if folds.is_dirty() {
-        folds.write(connection)?;
-    }
     Ok((folds, open))
+}
+
+/// The stored folds' place, and what they lack.
+fn read_folds(reading: &Connection) -> Result<Folds, StoreError> {
+    let (applied, oldest_open): (i64, i64) =
+        reading.query_row("select applied, oldest_open from progress", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut folds = Folds::new(Seq(applied));
+    let mut by_seq = reading.prepare_cached(&format!("{SELECT} where seq = ?1"))?;
+    for seq in open_at(reading, oldest_open, applied)? {
+        folds.restore_open(&read_one(&mut by_seq, seq)?);
+    }
+    let mut statement = reading.prepare(&format!("{SELECT} where seq > ?1 order by seq"))?;
+    let mut rows = statement.scan([applied])?;
+    while let Some(row) = rows.next()? {
+        folds.add(&Row::read(row)?);
+    }
+    Ok(folds)
+}
+
+/// The journal's last row.
+fn end_of_journal(connection: &Connection) -> Result<Seq, StoreError> {
+    Ok(connection.query_row("select coalesce(max(seq), 0) from journal", [], |row| row.get(0).map(Seq))?)
 }
 
 /// The rows of the holds that were open when the folds were written, each followed by those of its extensions. Only
@@ -150,27 +163,55 @@ struct Worker {
     reopen: Box<dyn Fn() -> Result<Connection, StoreError> + Send>,
     queue: Arc<Queue>,
     folds: Folds,
+    /// The stored folds may not be those that `folds` continue: they are to be read again.
+    folds_are_unknown: bool,
+    /// What the database did may not be what it answered: it is to be looked at before anything else is done with it.
+    is_unknown: bool,
+    /// The last entries that were committed to a PostgreSQL database, which may lose them when it fails over (D-14).
+    recent: VecDeque<Entry>,
+    columns: Columns,
     text: String,
 }
 
 impl Worker {
+    fn new(
+        connection: Connection,
+        reopen: Box<dyn Fn() -> Result<Connection, StoreError> + Send>,
+        queue: Arc<Queue>,
+        folds: Folds,
+    ) -> Self {
+        Self {
+            connection,
+            reopen,
+            queue,
+            folds,
+            folds_are_unknown: false,
+            is_unknown: false,
+            recent: VecDeque::new(),
+            columns: Columns::new(COLUMNS, &TEXTS),
+            text: String::new(),
+        }
+    }
+
     fn run(mut self, patience: Duration) {
         let (mut folded_at, mut renewed_at) = (Instant::now(), Instant::now());
         loop {
             let Group { entries, changes, flushes, closing } =
                 self.queue.take(HURRY.min(patience), patience, FOLD_INTERVAL);
             if !entries.is_empty() {
-                self.commit_until_durable(&entries);
+                if let Err(why) = self.commit_until_durable(entries) {
+                    return self.give_up(&why);
+                }
                 renewed_at = Instant::now();
             }
-            if !changes.is_empty() && !self.connection.is_usable() {
-                self.reopen_database();
+            if !changes.is_empty() {
+                self.find_place_or_warn();
+                renewed_at = Instant::now();
             }
             for change in changes {
                 change(&mut self.connection);
-                renewed_at = Instant::now();
             }
-            if renewed_at.elapsed() >= RENEW_INTERVAL {
+            if renewed_at.elapsed() >= RENEW_INTERVAL || self.queue.is_failing() {
                 self.renew_lease();
                 renewed_at = Instant::now();
             }
@@ -178,6 +219,9 @@ impl Worker {
             if self.folds.is_dirty() && (due || closing || !flushes.is_empty()) {
                 self.write_folds();
                 folded_at = Instant::now();
+            }
+            if self.is_taken_over() {
+                return self.give_up(&StoreError::TakenOver);
             }
             for done in flushes {
                 // Whoever asked may be gone.
@@ -192,36 +236,84 @@ impl Worker {
         }
     }
 
-    /// Commits a group, however long it takes. A failed attempt may still have been committed, so the journal
-    /// is asked before the next one.
-    fn commit_until_durable(&mut self, entries: &[Entry]) {
-        let (first, last) = match entries {
-            [first, .., last] => (first.seq, last.seq),
-            [only] => (only.seq, only.seq),
-            [] => return,
-        };
-        let mut pause = RETRY_PAUSES.0;
-        while let Err(error) = self.commit(entries) {
-            tracing::error!(%error, entries = entries.len(), "cannot commit to the journal; trying again");
-            self.queue.report_failure();
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(RETRY_PAUSES.1);
-            self.reopen_database();
-            if self.is_committed(first) {
-                break;
-            }
-        }
-        for entry in entries {
-            self.folds.add(entry);
-        }
-        self.queue.confirm(last);
+    /// Nothing will be committed here any more. Whoever runs the process is told why.
+    fn give_up(&self, why: &StoreError) {
+        tracing::error!(error = %why, waiting = self.queue.len(), "the journal has ended");
+        self.queue.end(why.to_string().into());
     }
 
-    fn reopen_database(&mut self) {
-        match (self.reopen)() {
-            Ok(connection) => self.connection = connection,
-            Err(error) => tracing::error!(%error, "cannot reopen the database"),
+    fn is_taken_over(&self) -> bool {
+        self.connection.as_postgres().is_some_and(Session::is_taken_over)
+    }
+
+    /// Commits a group, however long it takes. A failed attempt may still have been committed, so the journal
+    /// is asked before the next one. An error means that no attempt can ever succeed.
+    fn commit_until_durable(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
+        let mut pause = RETRY_PAUSES.0;
+        loop {
+            match self.find_place().and_then(|end| if end >= last { Ok(()) } else { self.commit(&entries) }) {
+                Ok(()) => break,
+                Err(error @ (StoreError::TakenOver | StoreError::Damaged(_))) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, entries = entries.len(), "cannot commit to the journal; trying again");
+                    self.is_unknown = true;
+                    self.queue.report_failure();
+                    self.queue.refuse_changes();
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(RETRY_PAUSES.1);
+                }
+            }
         }
+        // Folds that had to be read again have them already.
+        let known = self.folds.last();
+        entries.iter().filter(|entry| entry.seq > known).for_each(|entry| self.folds.add(entry));
+        self.queue.confirm(last);
+        if self.connection.as_postgres().is_some() {
+            self.recent.extend(entries);
+            self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
+        }
+        Ok(())
+    }
+
+    /// After anything that leaves open what the database did: connects again, and looks where the journal ends. What
+    /// had been confirmed and is not there is posted again (D-14). Returns the last row that is known to be there.
+    fn find_place(&mut self) -> Result<Seq, StoreError> {
+        let confirmed = self.queue.committed();
+        if !self.is_unknown && self.connection.is_usable() {
+            return Ok(confirmed);
+        }
+        self.is_unknown = true;
+        self.connection = (self.reopen)()?;
+        // It takes the fence's row, for which it waits until an earlier attempt of ours, that may still be under way, is
+        // over; and once its own commit is confirmed, so is that of everything it has seen (D-13, D-15).
+        let looking = self.connection.transaction()?;
+        let mut end = end_of_journal(&looking)?;
+        if end < confirmed {
+            post_again(&looking, &self.recent, end, confirmed, &mut self.columns, &mut self.text)?;
+            self.folds_are_unknown = true;
+            end = confirmed;
+        }
+        looking.commit()?;
+        if self.folds_are_unknown {
+            self.read_folds_again()?;
+        }
+        self.is_unknown = false;
+        Ok(end)
+    }
+
+    fn find_place_or_warn(&mut self) {
+        if let Err(error) = self.find_place() {
+            tracing::error!(%error, "the database cannot be used");
+        }
+    }
+
+    fn read_folds_again(&mut self) -> Result<(), StoreError> {
+        let reading = self.connection.transaction()?;
+        let folds = read_folds(&reading)?;
+        reading.rollback()?;
+        (self.folds, self.folds_are_unknown) = (folds, false);
+        Ok(())
     }
 
     /// Every transaction prolongs the lease on a PostgreSQL database: while there are none, an empty one.
@@ -229,20 +321,21 @@ impl Worker {
         if self.connection.as_postgres().is_none() {
             return;
         }
-        if !self.connection.is_usable() {
-            self.reopen_database();
-        }
-        if let Err(error) = self.connection.transaction().and_then(|transaction| transaction.commit()) {
-            tracing::error!(%error, "cannot prolong the lease on the database");
+        self.find_place_or_warn();
+        match self.connection.transaction().and_then(|transaction| transaction.commit()) {
+            Ok(()) => self.queue.report_recovery(),
+            Err(error) => {
+                tracing::error!(%error, "cannot prolong the lease on the database");
+                self.queue.report_failure();
+            }
         }
     }
 
     fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        // The journal over PostgreSQL is to come.
-        let connection = self.connection.as_sqlite_mut().ok_or(StoreError::Unavailable)?;
+        let Some(connection) = self.connection.as_sqlite_mut() else { return self.commit_at_once(entries) };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut statement = transaction.prepare_cached(INSERT)?;
+            let mut statement = transaction.prepare_cached(&format!("{INSERT} values ({})", parameters(COLUMNS)))?;
             for entry in entries {
                 Row::insert(&mut statement, entry, &mut self.text)?;
             }
@@ -251,18 +344,82 @@ impl Worker {
         Ok(())
     }
 
-    /// A group is all there or not there at all, so its first entry tells.
-    fn is_committed(&self, first: Seq) -> bool {
-        self.connection
-            .query_row("select 1 from journal where seq = ?1", [first.0], |_| Ok(()))
-            .optional()
-            .is_ok_and(|found| found.is_some())
+    /// All entries in one statement, which inserts them only where the journal ends before the first.
+    fn commit_at_once(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        insert(&transaction, entries, &mut self.columns, &mut self.text)?;
+        transaction.commit()?;
+        Ok(())
     }
 
     fn write_folds(&mut self) {
+        if let Err(error) = self.find_place() {
+            tracing::error!(%error, "cannot write the sums; they are kept");
+            return;
+        }
         match self.folds.write(&mut self.connection) {
             Ok(()) => self.queue.confirm_folded(self.folds.last()),
-            Err(error) => tracing::error!(%error, "cannot write the sums; they are kept"),
+            Err(NotWritten::Kept(error)) => tracing::error!(%error, "cannot write the sums; they are kept"),
+            Err(NotWritten::Unknown(error)) => {
+                tracing::error!(%error, "cannot tell whether the sums were written; they will be read again");
+                (self.folds_are_unknown, self.is_unknown) = (true, true);
+            }
         }
     }
+}
+
+/// Inserts entries where the journal ends before the first of them.
+fn insert<'e>(
+    transaction: &Transaction<'_>,
+    entries: impl IntoIterator<Item = &'e Entry>,
+    columns: &mut Columns,
+    text: &mut String,
+) -> Result<(), StoreError> {
+    columns.clear();
+    let mut first = None;
+    for entry in entries {
+        first.get_or_insert(entry.seq);
+        columns.begin_row();
+        let Ok(()) = Row::write(columns, entry, text);
+    }
+    let Some(first) = first else { return Ok(()) };
+    let (parameters, before) = (parameters(COLUMNS), first.0 - 1);
+    let follows = format!("where (select coalesce(max(seq), 0) from journal) = {before}");
+    let inserted = columns.run(
+        transaction,
+        &format!("{INSERT} select {parameters} {follows}"),
+        &format!("{INSERT} select * from unnest({parameters}) {follows}"),
+    )?;
+    if inserted == 0 {
+        // The connection leads to another server than before. Where that one stands is to be found out.
+        tracing::error!(%first, "the journal does not end before the row that is to follow");
+        return Err(StoreError::Unavailable);
+    }
+    Ok(())
+}
+
+/// Posts again what was confirmed and is gone, if it is still known.
+fn post_again(
+    transaction: &Transaction<'_>,
+    recent: &VecDeque<Entry>,
+    end: Seq,
+    confirmed: Seq,
+    columns: &mut Columns,
+    text: &mut String,
+) -> Result<(), StoreError> {
+    let lost = confirmed.0 - end.0;
+    let known = recent.iter().filter(|entry| entry.seq > end && entry.seq <= confirmed);
+    if known.clone().count() as i64 != lost {
+        return Err(StoreError::Damaged(format!(
+            "the database has lost {lost} rows of the journal that it had confirmed, after row {end}, and this process \
+             does not have all of them any more: restore them from the former primary"
+        )));
+    }
+    tracing::error!(
+        lost,
+        after = %end,
+        "the database has lost rows of the journal that it had confirmed, as after a failover to a standby that lagged; \
+         they are posted again. What operators and callers changed beside money in those moments may be lost"
+    );
+    insert(transaction, known, columns, text)
 }

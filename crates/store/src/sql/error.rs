@@ -11,6 +11,9 @@ pub enum Error {
     /// PostgreSQL refused, or could not be asked.
     #[error("PostgreSQL: {0}")]
     Postgres(PostgresError),
+    /// Another process has the lease: this one must not write any more.
+    #[error("another process has taken over this database: this one must not write any more")]
+    TakenOver,
     /// A row was expected, and there is none.
     #[error("the query returned no rows")]
     NoRows,

@@ -14,8 +14,9 @@ use rusqlite::types::ValueRef;
 use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -23,8 +24,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
+use tokio_postgres::error::Severity;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, SimpleQueryMessage};
 
 /// How long a connection may take to come about, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -116,10 +118,13 @@ pub(crate) struct Fence {
 pub(crate) struct Session {
     client: Client,
     connection: AbortHandle,
+    /// The server has sent a warning.
+    warned: Arc<AtomicBool>,
     fence: Option<Fence>,
     /// A statement was not answered as it should be: nothing is known of the session's state.
     broken: Cell<bool>,
     in_transaction: Cell<bool>,
+    taken_over: Cell<bool>,
     names: Cell<u64>,
 }
 
@@ -140,10 +145,21 @@ impl Session {
         // Several hosts are tried one after the other, each within the timeout.
         let hosts = config.get_hosts().len().max(1) as u32;
         let patience = *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT) * hosts + HANDSHAKE_MARGIN;
+        let warned = Arc::new(AtomicBool::new(false));
+        let warns = warned.clone();
         let connecting = DRIVER.spawn(async move {
-            let (client, connection) = config.connect(NoTls).await?;
+            let (client, mut connection) = config.connect(NoTls).await?;
             // Its end, good or bad, shows in the client.
-            let connection = tokio::spawn(async move { drop(connection.await) });
+            let connection = tokio::spawn(async move {
+                while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                    if let AsyncMessage::Notice(notice) = message
+                        && notice.parsed_severity() == Some(Severity::Warning)
+                    {
+                        tracing::warn!(code = notice.code().code(), "PostgreSQL warns: {}", notice.message());
+                        warns.store(true, Ordering::Release);
+                    }
+                }
+            });
             Ok::<_, tokio_postgres::Error>((client, connection.abort_handle()))
         });
         let aborts = connecting.abort_handle();
@@ -157,9 +173,11 @@ impl Session {
             Some(Ok(Ok((client, connection)))) => Ok(Self {
                 client,
                 connection,
+                warned,
                 fence: None,
                 broken: Cell::new(false),
                 in_transaction: Cell::new(false),
+                taken_over: Cell::new(false),
                 names: Cell::new(0),
             }),
         }
@@ -180,6 +198,11 @@ impl Session {
         self.is_usable() && !self.in_transaction.get()
     }
 
+    /// Another process has the lease: no transaction will ever write here again.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.taken_over.get()
+    }
+
     /// The fence, if transactions write.
     pub(crate) fn fence(&self) -> Option<Fence> {
         self.fence
@@ -190,15 +213,16 @@ impl Session {
         let Some(Fence { epoch, lease }) = self.fence else {
             return self.begin_as("repeatable read read only", "").map(|_| ());
         };
+        // Whatever the server's default is: what was committed is on its disk, and on its synchronous standby's (D-15).
         let prolong = format!(
-            "; update node set lease_until = {DATABASE_NOW} + {} where one = 1 and epoch = {epoch}",
+            "; set local synchronous_commit = on;
+             update node set lease_until = {DATABASE_NOW} + {} where one = 1 and epoch = {epoch}",
             lease.as_millis()
         );
         if self.begin_as("read committed read write", &prolong)? != 1 {
             self.broken.set(true);
-            return Err(Error::Postgres(PostgresError::ended(
-                "another process has taken over this database: this one must not write any more",
-            )));
+            self.taken_over.set(true);
+            return Err(Error::TakenOver);
         }
         Ok(())
     }
@@ -211,12 +235,17 @@ impl Session {
     /// One message. All settings are of the transaction, none of the session (D-21).
     fn begin_as(&self, how: &str, then: &str) -> Result<u64, Error> {
         self.in_transaction.set(true);
-        self.batch(&format!(
+        let begun = self.batch(&format!(
             "begin isolation level {how}; set local statement_timeout = {};
              set local idle_in_transaction_session_timeout = {}{then}",
             STATEMENT_TIMEOUT.as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
-        ))
+        ));
+        if begun.is_err() {
+            // Which of these it refused is not known: nobody is to go on with this session.
+            self.broken.set(true);
+        }
+        begun
     }
 
     /// Ends a transaction.
@@ -224,8 +253,14 @@ impl Session {
         if !self.is_usable() {
             return Err(Error::Postgres(PostgresError::ended("the connection broke inside the transaction")));
         }
+        self.warned.store(false, Ordering::Release);
         self.batch(how)?;
         self.in_transaction.set(false);
+        // "Canceling wait for synchronous replication": committed here, perhaps nowhere else (D-15).
+        if self.fence.is_some() && self.warned.load(Ordering::Acquire) {
+            self.broken.set(true);
+            return Err(Error::Postgres(PostgresError::ended("the server warned while it committed: outcome unknown")));
+        }
         Ok(())
     }
 
