@@ -29,9 +29,9 @@ const READERS_KEPT: usize = 4;
 const POSTGRES_READERS_MAX: usize = 8;
 
 /// A schema change, for each database.
-struct Migration {
-    sqlite: &'static str,
-    postgres: &'static str,
+pub(crate) struct Migration {
+    pub(crate) sqlite: &'static str,
+    pub(crate) postgres: &'static str,
 }
 
 macro_rules! migration {
@@ -44,7 +44,7 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-const MIGRATIONS: [Migration; 5] = [
+pub(crate) const MIGRATIONS: [Migration; 5] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),

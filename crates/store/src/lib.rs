@@ -13,6 +13,8 @@ pub mod accounts;
 pub mod audit;
 pub mod budgets;
 pub mod codes;
+#[cfg(test)]
+mod conformance;
 pub mod credits;
 pub mod database;
 pub mod idempotency;
