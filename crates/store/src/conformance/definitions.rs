@@ -64,7 +64,7 @@ async fn budgets_and_plans_are_kept_listed_changed_and_ended(world: World) {
     assert_eq!(*plan.terms, PlanTerms { plan: plan.terms.plan, ..kept_terms });
     assert!(retired.retired);
     let id = changed.budget.id;
-    world.database().write(move |tx| Ok(assert!(budgets::delete(tx, id)?))).await.unwrap();
+    world.database().write(move |tx| budgets::delete(tx, id)).await.unwrap();
     let (budgets, plans) = world
         .database()
         .read(move |connection| {

@@ -192,7 +192,7 @@ async fn k_04_a_restart_settles_what_was_marked_and_voids_the_rest(mut world: Wo
     let mut charged = 0;
     if world.is_stored() {
         let usage = Usage::tokens(100, 40);
-        world.ledger().mark(&mut marked, &Mark { usage: usage.clone(), estimated: true, service_tier: None });
+        world.ledger().mark(&mut marked, &Mark { usage, estimated: true, service_tier: None });
         let usage = Usage::tokens(10, 100);
         world.ledger().mark(&mut extended, &Mark { usage, estimated: false, service_tier: None });
         charged = cost(100, 40).0 + cost(10, 100).0;
