@@ -152,6 +152,18 @@ impl Usage {
         self.input_tokens() + self.output_tokens()
     }
 
+    /// The same with at most so many answer tokens: what nobody saw goes first.
+    #[must_use]
+    pub fn with_output_at_most(mut self, most: u64) -> Self {
+        let mut beyond = self.output_tokens().saturating_sub(most);
+        for meter in [Meter::Reasoning, Meter::OutputImage, Meter::OutputAudio, Meter::Output] {
+            let taken = beyond.min(self[meter]);
+            self[meter] -= taken;
+            beyond -= taken;
+        }
+        self
+    }
+
     /// Nothing was consumed.
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|&count| count == 0)
@@ -247,6 +259,17 @@ mod tests {
         let json = serde_json::to_string(&usage).unwrap();
         assert_eq!(json, r#"{"input":12,"output":5}"#);
         assert_eq!(serde_json::from_str::<Usage>(&json).unwrap(), usage);
+    }
+
+    #[test]
+    fn of_an_answer_that_is_cut_what_nobody_saw_goes_first() {
+        let mut usage = Usage::tokens(9, 5);
+        usage[Meter::Reasoning] = 3;
+        let parts = |most| {
+            let cut = usage.with_output_at_most(most);
+            (cut.input_tokens(), cut[Meter::Output], cut[Meter::Reasoning])
+        };
+        assert_eq!([8, 9, 6, 4, 0].map(parts), [(9, 5, 3), (9, 5, 3), (9, 5, 1), (9, 4, 0), (9, 0, 0)]);
     }
 
     #[test]
