@@ -129,6 +129,9 @@ pub const COUNT_MAX: u64 = 1_000_000_000;
 pub struct Usage([u64; Meter::COUNT]);
 
 impl Usage {
+    /// Nothing.
+    pub const NOTHING: Self = Self([0; Meter::COUNT]);
+
     /// Prompt and answer tokens, and nothing else.
     pub fn tokens(input: u64, output: u64) -> Self {
         let mut usage = Self::default();
@@ -152,14 +155,24 @@ impl Usage {
         self.input_tokens() + self.output_tokens()
     }
 
-    /// The same with at most so many answer tokens: what nobody saw goes first.
+    /// The same with at most so many tokens of the prompt.
     #[must_use]
-    pub fn with_output_at_most(mut self, most: u64) -> Self {
-        let mut beyond = self.output_tokens().saturating_sub(most);
-        for meter in [Meter::Reasoning, Meter::OutputImage, Meter::OutputAudio, Meter::Output] {
-            let taken = beyond.min(self[meter]);
+    pub fn with_input_at_most(self, most: u64) -> Self {
+        self.without(self.input_tokens().saturating_sub(most), Meter::INPUT_TOKENS)
+    }
+
+    /// The same with at most so many tokens of the answer: those that nobody saw go first.
+    #[must_use]
+    pub fn with_output_at_most(self, most: u64) -> Self {
+        let order = [Meter::Reasoning, Meter::OutputImage, Meter::OutputAudio, Meter::Output];
+        self.without(self.output_tokens().saturating_sub(most), order)
+    }
+
+    fn without(mut self, mut tokens: u64, meters: impl IntoIterator<Item = Meter>) -> Self {
+        for meter in meters {
+            let taken = tokens.min(self[meter]);
             self[meter] -= taken;
-            beyond -= taken;
+            tokens -= taken;
         }
         self
     }
@@ -269,6 +282,7 @@ mod tests {
             let cut = usage.with_output_at_most(most);
             (cut.input_tokens(), cut[Meter::Output], cut[Meter::Reasoning])
         };
+        assert_eq!([9, 10, 3].map(|most| usage.with_input_at_most(most).total_tokens()), [17, 17, 11]);
         assert_eq!([8, 9, 6, 4, 0].map(parts), [(9, 5, 3), (9, 5, 3), (9, 5, 1), (9, 4, 0), (9, 0, 0)]);
     }
 
