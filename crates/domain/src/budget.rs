@@ -80,10 +80,14 @@ pub struct Asking<'a> {
 }
 
 impl Scope {
+    /// Whether any request of a key in that project can be in the scope.
+    pub fn can_match(&self, key: KeyId, project: Option<ProjectId>) -> bool {
+        self.key.is_none_or(|wanted| wanted == key) && self.project.is_none_or(|wanted| Some(wanted) == project)
+    }
+
     /// Whether a request is in the scope.
     pub fn matches(&self, asking: &Asking<'_>) -> bool {
-        self.project.is_none_or(|project| asking.project == Some(project))
-            && self.key.is_none_or(|key| asking.key == key)
+        self.can_match(asking.key, asking.project)
             && self.end_user.as_deref().is_none_or(|user| asking.end_user == Some(user))
             && self.model.as_deref().is_none_or(|model| matches_model(model, asking.model))
             && self.tag.as_deref().is_none_or(|tag| asking.tags.contains(&tag))

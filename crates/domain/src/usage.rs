@@ -129,6 +129,9 @@ pub const COUNT_MAX: u64 = 1_000_000_000;
 pub struct Usage([u64; Meter::COUNT]);
 
 impl Usage {
+    /// Nothing.
+    pub const NOTHING: Self = Self([0; Meter::COUNT]);
+
     /// Prompt and answer tokens, and nothing else.
     pub fn tokens(input: u64, output: u64) -> Self {
         let mut usage = Self::default();
@@ -150,6 +153,28 @@ impl Usage {
     /// All tokens: what a quota in tokens counts.
     pub fn total_tokens(&self) -> u64 {
         self.input_tokens() + self.output_tokens()
+    }
+
+    /// The same with at most so many tokens of the prompt.
+    #[must_use]
+    pub fn with_input_at_most(self, most: u64) -> Self {
+        self.without(self.input_tokens().saturating_sub(most), Meter::INPUT_TOKENS)
+    }
+
+    /// The same with at most so many tokens of the answer: those that nobody saw go first.
+    #[must_use]
+    pub fn with_output_at_most(self, most: u64) -> Self {
+        let order = [Meter::Reasoning, Meter::OutputImage, Meter::OutputAudio, Meter::Output];
+        self.without(self.output_tokens().saturating_sub(most), order)
+    }
+
+    fn without(mut self, mut tokens: u64, meters: impl IntoIterator<Item = Meter>) -> Self {
+        for meter in meters {
+            let taken = tokens.min(self[meter]);
+            self[meter] -= taken;
+            tokens -= taken;
+        }
+        self
     }
 
     /// Nothing was consumed.
@@ -247,6 +272,18 @@ mod tests {
         let json = serde_json::to_string(&usage).unwrap();
         assert_eq!(json, r#"{"input":12,"output":5}"#);
         assert_eq!(serde_json::from_str::<Usage>(&json).unwrap(), usage);
+    }
+
+    #[test]
+    fn of_an_answer_that_is_cut_what_nobody_saw_goes_first() {
+        let mut usage = Usage::tokens(9, 5);
+        usage[Meter::Reasoning] = 3;
+        let parts = |most| {
+            let cut = usage.with_output_at_most(most);
+            (cut.input_tokens(), cut[Meter::Output], cut[Meter::Reasoning])
+        };
+        assert_eq!([9, 10, 3].map(|most| usage.with_input_at_most(most).total_tokens()), [17, 17, 11]);
+        assert_eq!([8, 9, 6, 4, 0].map(parts), [(9, 5, 3), (9, 5, 3), (9, 5, 1), (9, 4, 0), (9, 0, 0)]);
     }
 
     #[test]

@@ -6,18 +6,19 @@
 //! capped to what its hold pays for, which the caller is told.
 
 use crate::catalog::Route;
-use crate::failure::{Case, Failure};
+use crate::failure::{Case, Failure, QuotaScope};
+use crate::growth::Growth;
 use crate::learned::Learned;
 use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
-use domain::ledger::{Headroom, Hold, Limits, Metric, Refusal};
+use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Refusal};
 use domain::price::Bound;
-use domain::{Meter, Multiplier, Nanos, Timestamp, Usage};
+use domain::{Meter, Multiplier, Nanos, Period, Timestamp, Usage};
 use protocol::openai::{ChoiceStates, Endpoint, Request};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use store::keys::Caller;
+use store::keys::{Caller, OnShortFunds};
 use store::ledger::{HoldError, Ledger, OpenedHold};
 use store::prices::Priced;
 
@@ -58,6 +59,8 @@ pub struct Terms {
     pub bound: Bound,
     /// Its greatest price.
     pub amount: Nanos,
+    /// What the account pays of list prices.
+    pub multiplier: Multiplier,
     /// The output cap that the upstream is sent, in place of the caller's or because there is none.
     pub cap_to_set: Option<u64>,
     /// The most answer tokens over all choices, if the hold is to grow while the stream flows.
@@ -73,6 +76,10 @@ pub struct Funds {
     pub money: Nanos,
     /// In tokens, if anything counts them.
     pub tokens: Option<u64>,
+    /// What leaves no more money than that, and no more tokens.
+    pub by: (Binding, Binding),
+    /// What the account pays of list prices: its subscription's multiplier while that gives something, else its own.
+    pub multiplier: Multiplier,
 }
 
 /// What a decision about a request goes by.
@@ -91,8 +98,8 @@ pub struct Asking<'a> {
     pub learned: &'a Learned,
     /// For counting prompts.
     pub tokenizers: &'a Tokenizers,
-    /// The ledger can make a hold larger while a stream flows.
-    pub holds_grow: bool,
+    /// What limits it beside the funds.
+    pub limits: &'a Limits,
 }
 
 /// Holds what a request can cost, or what of it is reasonable.
@@ -103,49 +110,26 @@ pub async fn admit(
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Admitted, Failure> {
-    let Asking { caller, route, priced, .. } = asking;
     let mut prompt = asking.prompt();
     for attempt in 1.. {
-        let funds = funds(ledger, caller, now).await?;
+        let funds = asking.funds(ledger, now).await?;
         let terms = asking.terms(funds, &mut prompt).await?;
-        let hold = Hold {
-            key: caller.key.id,
-            request: request_id.clone(),
-            model: route.model.clone(),
-            upstream: route.upstream.name.clone(),
-            price: priced.id,
-            multiplier: Multiplier::ONE,
-            amount: terms.amount,
-            bound: terms.usage(),
-            lease_until,
-            parts: Vec::new(),
-            counted: Arc::default(),
-        };
-        match ledger.hold(caller.account.id, &hold, &Limits::quota(caller.key.quota), now).await {
+        let hold = asking.hold(&terms, request_id.clone(), lease_until);
+        match ledger.hold(asking.caller.account.id, &hold, asking.limits, now).await {
             Ok(hold) => return Ok(Admitted { hold, terms }),
             // It would have fitted a moment ago: look again at what there is.
             Err(HoldError::Refused(_)) if terms.fits(funds) && attempt < TRIES_MAX => {}
-            Err(HoldError::Refused(refusal)) => return Err(refused(refusal, caller)),
-            Err(error) => return Err(not_held(error)),
+            Err(error) => return Err(asking.not_held(error)),
         }
     }
     unreachable!("the last attempt returns")
 }
 
-/// What the ledger could hold for a caller now.
-pub async fn funds(ledger: &Ledger, caller: &Caller, now: Timestamp) -> Result<Funds, Failure> {
-    let limits = Limits::quota(caller.key.quota);
-    let headroom = ledger.headroom(caller.account.id, caller.key.id, &limits, now).await;
-    let Headroom { money, tokens } = headroom.map_err(|error| store_unavailable(error.to_string()))?;
-    Ok(Funds { money, tokens })
-}
-
 /// Whether terms could be held now. Changes nothing.
-pub async fn verdict(_ledger: &Ledger, asking: &Asking<'_>, terms: &Terms, funds: Funds) -> Result<(), Failure> {
-    if terms.fits(funds) {
-        return Ok(());
-    }
-    Err(refused(Refusal::Wallet { available: funds.money, needed: terms.amount }, asking.caller))
+pub async fn verdict(ledger: &Ledger, asking: &Asking<'_>, terms: &Terms, now: Timestamp) -> Result<(), Failure> {
+    let hold = asking.hold(terms, Arc::default(), now);
+    let verdict = ledger.would_hold(asking.caller.account.id, &hold, asking.limits, now).await;
+    verdict.map_err(|error| asking.not_held(error))
 }
 
 /// The prompt's size as far as it is known.
@@ -158,6 +142,33 @@ pub struct Prompt {
 }
 
 impl Asking<'_> {
+    /// What the ledger could hold for the request now.
+    pub async fn funds(&self, ledger: &Ledger, now: Timestamp) -> Result<Funds, Failure> {
+        let Caller { account, key, .. } = self.caller;
+        let headroom = ledger.headroom(account.id, key.id, self.limits, now).await;
+        let headroom = headroom.map_err(|error| store_unavailable(error.to_string()))?;
+        let Headroom { money, money_by, tokens, tokens_by, multiplier } = headroom;
+        let multiplier = multiplier.unwrap_or(self.caller.multiplier);
+        Ok(Funds { money, tokens, by: (money_by, tokens_by), multiplier })
+    }
+
+    /// The terms, in the ledger's form.
+    fn hold(&self, terms: &Terms, request: Arc<str>, lease_until: Timestamp) -> Hold {
+        Hold {
+            key: self.caller.key.id,
+            request,
+            model: self.route.model.clone(),
+            upstream: self.route.upstream.name.clone(),
+            price: self.priced.id,
+            multiplier: terms.multiplier,
+            amount: terms.amount,
+            bound: terms.usage(),
+            lease_until,
+            parts: Vec::new(),
+            counted: Arc::default(),
+        }
+    }
+
     /// The prompt's bound by its bytes.
     pub fn prompt(&self) -> Prompt {
         Prompt { tokens_max: self.request.input_tokens_bound, counted: None }
@@ -165,22 +176,23 @@ impl Asking<'_> {
 
     /// What to hold where `funds` are there.
     pub async fn terms(&self, funds: Funds, prompt: &mut Prompt) -> Result<Terms, Failure> {
-        let whole = self.whole(*prompt)?;
+        let whole = self.whole(*prompt, funds.multiplier)?;
         if whole.are_ample(funds) {
             return Ok(whole);
         }
         self.count(prompt).await;
-        let whole = self.whole(*prompt)?;
-        if whole.are_ample(funds) || self.request.endpoint == Endpoint::Embeddings {
+        let whole = self.whole(*prompt, funds.multiplier)?;
+        let refuses = self.caller.key.on_short_funds == OnShortFunds::Refuse;
+        if whole.are_ample(funds) || refuses || self.request.endpoint == Endpoint::Embeddings {
             return Ok(whole);
         }
         self.reasonable(funds, *prompt, whole)
     }
 
     /// The most that the request can consume.
-    pub fn whole(&self, prompt: Prompt) -> Result<Terms, Failure> {
+    pub fn whole(&self, prompt: Prompt, multiplier: Multiplier) -> Result<Terms, Failure> {
         let (most, cap_to_set) = self.output_max();
-        self.held_for(most, prompt, cap_to_set)
+        self.held_for(most, prompt, multiplier, cap_to_set)
     }
 
     /// Counts the prompt, because its bytes are a bad measure. The whole body is counted, its syntax in place of the
@@ -233,7 +245,7 @@ impl Asking<'_> {
         let least = CAPPED_OUTPUT_MIN.min(most);
         if payable < least {
             // Nothing worth asking for: what the ledger then says names what is missing.
-            return self.held_for(least, prompt, Some(least));
+            return self.held_for(least, prompt, funds.multiplier, Some(least));
         }
         let share = self.output_payable(self.share_of(funds, prompt), prompt, most);
         let usual = self.learned.usual(self.caller.key.id, &self.route.model).unwrap_or(0);
@@ -242,10 +254,10 @@ impl Asking<'_> {
             return Ok(whole);
         }
         if !self.shows_all_tokens() {
-            return self.held_for(held, prompt, Some(held));
+            return self.held_for(held, prompt, funds.multiplier, Some(held));
         }
         let cap_to_set = if payable < most { Some(payable) } else { whole.cap_to_set };
-        let terms = self.held_for(held, prompt, cap_to_set)?;
+        let terms = self.held_for(held, prompt, funds.multiplier, cap_to_set)?;
         Ok(Terms { extends_to: (held < payable).then(|| payable * self.request.choices), ..terms })
     }
 
@@ -253,55 +265,59 @@ impl Asking<'_> {
     fn share_of(&self, funds: Funds, prompt: Prompt) -> Funds {
         let bound = self.bound(0, prompt);
         let share = Nanos(funds.money.0 / SHARES as i64);
-        let money = self.price(&bound).and_then(|of_prompt| of_prompt.checked_add(share));
+        let money = self.price(&bound, funds.multiplier).and_then(|of_prompt| of_prompt.checked_add(share));
         let tokens = funds.tokens.map(|tokens| (bound.input_tokens + tokens / SHARES).min(tokens));
-        Funds { money: money.unwrap_or(share).min(funds.money), tokens }
+        Funds { money: money.unwrap_or(share).min(funds.money), tokens, ..funds }
     }
 
     /// The most answer tokens of one choice, up to `most`, that funds pay for together with everything else.
     fn output_payable(&self, funds: Funds, prompt: Prompt, most: u64) -> u64 {
-        let pays = |output: u64| {
+        greatest(most, |output| {
             let bound = self.bound(output, prompt);
             let tokens = bound.input_tokens + bound.output_tokens;
             funds.tokens.is_none_or(|left| tokens <= left)
-                && self.price(&bound).is_some_and(|amount| amount <= funds.money)
-        };
-        // The price grows with the output: look for the place where it no longer fits.
-        let (mut fits, mut beyond) = (0, most + 1);
-        while beyond - fits > 1 {
-            let middle = fits + (beyond - fits) / 2;
-            if pays(middle) {
-                fits = middle;
-            } else {
-                beyond = middle;
-            }
-        }
-        fits
+                && self.price(&bound, funds.multiplier).is_some_and(|amount| amount <= funds.money)
+        })
+    }
+
+    /// Of funds that leave different amounts of money and of tokens, what binds this request first.
+    pub fn binding(&self, funds: Funds, prompt: Prompt) -> Binding {
+        let (money_by, tokens_by) = funds.by;
+        let Some(_) = funds.tokens else { return money_by };
+        let (most, _) = self.output_max();
+        let by_money = self.output_payable(Funds { tokens: None, ..funds }, prompt, most);
+        let by_tokens = self.output_payable(Funds { money: Nanos::MAX, ..funds }, prompt, most);
+        if by_tokens < by_money { tokens_by } else { money_by }
     }
 
     /// Whether a stream shows everything that it bills, so that its hold can grow with it.
     fn shows_all_tokens(&self) -> bool {
         let Asking { request, route, learned, .. } = self;
         let name = route.upstream_model.rsplit('/').next().unwrap_or_default();
-        self.holds_grow
-            && request.stream
+        request.stream
             && request.choices <= ChoiceStates::KEPT
             && !(request.audio_out || request.images_out || request.reasons)
             && !HIDING.iter().any(|prefix| name.starts_with(prefix))
             && !learned.is_hiding(&route.model)
     }
 
-    fn held_for(&self, output: u64, prompt: Prompt, cap_to_set: Option<u64>) -> Result<Terms, Failure> {
+    fn held_for(
+        &self,
+        output: u64,
+        prompt: Prompt,
+        multiplier: Multiplier,
+        cap_to_set: Option<u64>,
+    ) -> Result<Terms, Failure> {
         let bound = self.bound(output, prompt);
-        let amount = self.price(&bound).ok_or_else(|| {
+        let amount = self.price(&bound, multiplier).ok_or_else(|| {
             let message = "The most that this request can cost is beyond any account. Lower max_tokens or n.";
             Failure::new(Case::BadRequest, message).param(self.request.cap_field.map(|field| field.name()))
         })?;
-        Ok(Terms { bound, amount, cap_to_set, extends_to: None, prompt_counted: prompt.counted })
+        Ok(Terms { bound, amount, multiplier, cap_to_set, extends_to: None, prompt_counted: prompt.counted })
     }
 
-    fn price(&self, bound: &Bound) -> Option<Nanos> {
-        self.priced.price.bound(bound).ok()
+    fn price(&self, bound: &Bound, multiplier: Multiplier) -> Option<Nanos> {
+        self.priced.price.bound_at(bound, multiplier).ok()
     }
 
     fn bound(&self, output: u64, prompt: Prompt) -> Bound {
@@ -320,7 +336,27 @@ fn has_media(request: &Request<'_>) -> bool {
     request.has_images || request.has_audio || request.has_files
 }
 
+/// The greatest number up to `most` that fits, where whatever is less than one that fits does so as well; 0 if none does.
+pub(crate) fn greatest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
+    let (mut fitting, mut beyond) = (0, most.saturating_add(1));
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    fitting
+}
+
 impl Terms {
+    /// How the hold grows, if it does.
+    pub fn growth(&self, limits: &Limits) -> Option<Growth> {
+        let output_max = self.extends_to?;
+        Some(Growth { bound: self.bound.clone(), output_max, limits: limits.clone() })
+    }
+
     /// The consumption that is held for, in the ledger's form.
     pub fn usage(&self) -> Usage {
         let mut usage = self.bound.calls;
@@ -341,16 +377,6 @@ impl Terms {
     }
 }
 
-fn not_held(error: HoldError) -> Failure {
-    match error {
-        HoldError::TooManyOpen => {
-            Failure::new(Case::TooManyOpen, "Too many requests are open on this gateway. Try again in a moment.")
-                .retry_after(Duration::from_secs(1))
-        }
-        HoldError::Unavailable | HoldError::Refused(_) => store_unavailable("the ledger takes no hold"),
-    }
-}
-
 /// Nothing that costs money is done while the journal cannot be written.
 pub fn store_unavailable(detail: impl Into<String>) -> Failure {
     Failure::new(Case::StoreUnavailable, "The gateway cannot write its ledger now. Try again in a moment.")
@@ -358,81 +384,109 @@ pub fn store_unavailable(detail: impl Into<String>) -> Failure {
         .detail(detail)
 }
 
-/// What binds, how much, and what to do: the message of a 402.
-fn refused(refusal: Refusal, caller: &Caller) -> Failure {
-    let (key, account) = (&caller.key.name, &caller.account.name);
-    let (scope, message) = match refusal {
-        Refusal::Wallet { available, needed } if available == Nanos::ZERO => (
-            "wallet",
-            format!("The account \"{account}\" has no balance left; this request can cost up to ${needed}. Top it up."),
-        ),
-        Refusal::Wallet { available, needed } => (
-            "wallet",
-            format!(
-                "The account \"{account}\" has ${available} left, and this request can cost up to ${needed}. Top it \
-                 up, or lower max_tokens."
-            ),
-        ),
-        Refusal::Debt { owed } => ("debt", format!("The account \"{account}\" owes ${owed}. Top it up to continue.")),
-        Refusal::KeyMoney { quota, used, held, needed } => {
-            let reserved = if held > Nanos::ZERO { format!(" and ${held} is reserved") } else { String::new() };
-            (
-                "key",
-                format!(
-                    "You have exceeded your quota: key \"{key}\" has used ${used} of ${quota}{reserved}; this request \
-                     can cost up to ${needed}. The quota does not reset by itself: ask for a larger one."
-                ),
-            )
+impl Asking<'_> {
+    fn not_held(&self, error: HoldError) -> Failure {
+        match error {
+            HoldError::Refused(refusal) => self.refused(refusal),
+            HoldError::TooManyOpen => {
+                Failure::new(Case::TooManyOpen, "Too many requests are open on this gateway. Try again in a moment.")
+                    .retry_after(Duration::from_secs(1))
+            }
+            HoldError::Unavailable => store_unavailable("the ledger takes no hold"),
         }
-        Refusal::KeyTokens { quota, used, held, needed } => {
-            let reserved = if held > 0 { format!(" and {held} are reserved") } else { String::new() };
-            (
-                "key",
-                format!(
+    }
+
+    /// What binds, how much, when there is more, and what to do.
+    ///
+    /// What is refused is the smallest form of the request that is of any use. If even that is more than all that a
+    /// limit has in a period, no period will ever bring it: that is a fault of the request, not of what is left.
+    fn refused(&self, refusal: Refusal) -> Failure {
+        let never_fits = match &refusal {
+            Refusal::Budget { budget, needed, .. } => {
+                budget.counted.period != Period::ALL_TIME && *needed > budget.limit
+            }
+            Refusal::Allowance { limit, needed, .. } => needed > limit,
+            _ => false,
+        };
+        let (scope, message) = self.explained(refusal);
+        if never_fits {
+            let message = format!("{message} No period has enough for it: make the request smaller.");
+            let failure = Failure::new(Case::ExceedsLimit { scope }, message);
+            return failure.param(self.request.cap_field.map(|field| field.name()));
+        }
+        Failure::new(Case::QuotaExceeded { scope }, message)
+    }
+
+    fn explained(&self, refusal: Refusal) -> (QuotaScope, String) {
+        let (key, account) = (&self.caller.key.name, &self.caller.account.name);
+        match refusal {
+            Refusal::Wallet { available, needed } if available == Nanos::ZERO => {
+                let left = format!("The account \"{account}\" has no balance left");
+                (QuotaScope::Wallet, format!("{left}; this request can cost up to ${needed}. Top it up."))
+            }
+            Refusal::Wallet { available, needed } => {
+                let left = format!("The account \"{account}\" has ${available} left");
+                let message =
+                    format!("{left}, and this request can cost up to ${needed}. Top it up, or lower max_tokens.");
+                (QuotaScope::Wallet, message)
+            }
+            Refusal::Debt { owed } => {
+                (QuotaScope::Debt, format!("The account \"{account}\" owes ${owed}. Top it up to continue."))
+            }
+            Refusal::KeyMoney { quota, used, held, needed } => {
+                let reserved = if held > Nanos::ZERO { format!(" and ${held} is reserved") } else { String::new() };
+                let message = format!(
+                    "You have exceeded your quota: key \"{key}\" has used ${used} of ${quota}{reserved}; this request can \
+                     cost up to ${needed}. The quota does not reset by itself: ask for a larger one."
+                );
+                (QuotaScope::Key, message)
+            }
+            Refusal::KeyTokens { quota, used, held, needed } => {
+                let reserved = if held > 0 { format!(" and {held} are reserved") } else { String::new() };
+                let message = format!(
                     "You have exceeded your quota: key \"{key}\" has used {used} of {quota} tokens{reserved}; this \
                      request can take up to {needed}. The quota does not reset by itself: ask for a larger one."
-                ),
-            )
-        }
-        Refusal::Budget { budget, used, held, needed } => {
-            let amount = |count| amount(budget.metric, count);
-            let name = &budget.name;
-            (
-                "budget",
-                format!(
-                    "The budget \"{name}\" has {} left of {} ({} used, {} reserved); this request can take up to {}.{}",
-                    amount((budget.limit - used - held).max(0)),
+                );
+                (QuotaScope::Key, message)
+            }
+            Refusal::Budget { budget, used, held, needed } => {
+                let amount = |count| amount(budget.metric, count);
+                let message = format!(
+                    "The budget \"{}\" has {} left of {} ({} used, {} reserved); this request can take up to {}. {}",
+                    budget.name,
+                    amount(budget.limit.saturating_sub(used).saturating_sub(held).max(0)),
                     amount(budget.limit),
                     amount(used),
                     amount(held),
                     amount(needed),
                     resets(budget.counted.period.end),
-                ),
-            )
-        }
-        Refusal::Allowance { window, metric, left, needed, resets_at } => {
-            let of = window.map_or("this cycle".to_owned(), |window| format!("its {window}"));
-            (
-                "subscription",
-                format!(
-                    "The subscription of \"{account}\" has {} left of {of}; this request can take up to {}, and the \
-                     fallback to the wallet is off.{}",
+                );
+                (QuotaScope::Budget(budget.name.clone()), message)
+            }
+            Refusal::Allowance { window, metric, limit, left, needed, resets_at } => {
+                let of = window.map_or("in its cycle".to_owned(), |window| format!("in its window \"{window}\""));
+                let message = format!(
+                    "The subscription of \"{account}\" has {} left of {} {of}; this request can take up to {}, and the \
+                     fallback to the wallet is off. {}",
                     amount(metric, left),
+                    amount(metric, limit),
                     amount(metric, needed),
                     resets(resets_at),
-                ),
-            )
+                );
+                (QuotaScope::Subscription, message)
+            }
+            Refusal::Unpaid { price, available } => {
+                let message = format!(
+                    "The subscription of \"{account}\" is not paid: a cycle costs ${price}, and the wallet has \
+                     ${available}. Top it up."
+                );
+                (QuotaScope::Subscription, message)
+            }
+            Refusal::NotOpen | Refusal::Forbidden(_) => {
+                (QuotaScope::Wallet, "The ledger refuses this request.".to_owned())
+            }
         }
-        Refusal::Unpaid { price, available } => (
-            "subscription",
-            format!(
-                "The subscription of \"{account}\" is not paid: a cycle costs ${price}, and the wallet has \
-                 ${available}. Top it up."
-            ),
-        ),
-        Refusal::NotOpen | Refusal::Forbidden(_) => ("wallet", "The ledger refuses this request.".to_owned()),
-    };
-    Failure::new(Case::QuotaExceeded { scope }, message)
+    }
 }
 
 /// An amount in words.
@@ -447,8 +501,8 @@ fn amount(metric: Metric, count: i64) -> String {
 /// When there is more, in words, if ever.
 fn resets(at: Timestamp) -> String {
     match jiff::Timestamp::from_millisecond(at.0) {
-        Ok(at) if at < jiff::Timestamp::MAX => format!(" It resets at {at}."),
-        _ => " It does not reset by itself: ask for a larger one.".to_owned(),
+        Ok(at) if at < jiff::Timestamp::MAX => format!("It resets at {at}."),
+        _ => "It does not reset by itself: ask for a larger one.".to_owned(),
     }
 }
 
@@ -467,7 +521,7 @@ mod tests {
     use crate::simulator::{Behaviour, Simulator};
     use crate::upstream::Upstream;
     use domain::ledger::Quota;
-    use domain::{AccountId, KeyId, PriceId};
+    use domain::{AccountId, KeyId, PriceId, Zone};
     use store::accounts::{Account, AccountStatus};
     use store::keys::{Key, KeyStatus};
     use store::prices::{PriceBook, PriceSource, PriceVersion};
@@ -497,6 +551,7 @@ mod tests {
                 models: None,
                 addresses: None,
                 error_profile: None,
+                on_short_funds: OnShortFunds::Cap,
                 created_at,
                 project: None,
                 role: None,
@@ -527,7 +582,14 @@ mod tests {
                 RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
             let book = PriceBook::from_versions(vec![version]).unwrap();
             Self {
-                caller: Caller { key, account, secret_valid_until: None },
+                caller: Caller {
+                    key,
+                    account,
+                    secret_valid_until: None,
+                    multiplier: Multiplier::ONE,
+                    budgets: Arc::default(),
+                    zone: Zone::UTC,
+                },
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),
@@ -547,14 +609,19 @@ mod tests {
                 priced: route.priced.as_ref().unwrap(),
                 learned: &self.learned,
                 tokenizers: &self.tokenizers,
-                holds_grow: true,
+                limits: &Limits::default(),
             };
-            let funds = Funds { money: Nanos(money), tokens };
+            let funds = funds(money, tokens);
             let terms = asking.terms(funds, &mut asking.prompt()).await.unwrap();
             let price = &asking.priced.price;
             assert_eq!(terms.amount, price.bound(&terms.bound).unwrap());
             terms
         }
+    }
+
+    fn funds(money: i64, tokens: Option<u64>) -> Funds {
+        let by = (Binding::Funds, Binding::KeyQuota);
+        Funds { money: Nanos(money), tokens, by, multiplier: Multiplier::ONE }
     }
 
     fn output(terms: &Terms) -> u64 {
@@ -594,7 +661,7 @@ mod tests {
         assert!((16..256).contains(&output(&terms)) && terms.amount <= Nanos(1_200), "{terms:?}");
         assert!(Nanos(1_200 - terms.amount.0) < Nanos(10), "{terms:?}");
         let terms = desk.terms("gpt-4o", "", 200, None).await;
-        assert!(output(&terms) == 16 && !terms.fits(Funds { money: Nanos(200), tokens: None }));
+        assert!(output(&terms) == 16 && !terms.fits(funds(200, None)));
         let terms = desk.terms("gpt-4o", r#","max_tokens":5"#, 20, None).await;
         assert_eq!(output(&terms), 5);
     }
@@ -629,7 +696,7 @@ mod tests {
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(400)).await;
         assert_eq!(terms.usage().total_tokens(), 400);
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(100)).await;
-        assert!(!terms.fits(Funds { money: Nanos(i64::MAX), tokens: Some(100) }));
+        assert!(!terms.fits(funds(i64::MAX, Some(100))));
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a request was not answered.
@@ -51,8 +53,13 @@ pub enum Case {
     BodyTimeout,
     /// Funds or a quota are used up; the scope that binds.
     QuotaExceeded {
-        /// `key`, `wallet` or `debt`.
-        scope: &'static str,
+        /// What is used up.
+        scope: QuotaScope,
+    },
+    /// The request is larger than all that a limit has in a period: it can never fit.
+    ExceedsLimit {
+        /// The limit.
+        scope: QuotaScope,
     },
     /// No route has that name.
     ModelNotFound,
@@ -81,6 +88,34 @@ pub enum Case {
     Internal,
     /// The request's idempotency key stands for something else, or for something without an answer.
     Idempotency(KeyConflict),
+}
+
+/// What has no room for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuotaScope {
+    /// The quota of its key.
+    Key,
+    /// The money of its account.
+    Wallet,
+    /// The account owes money.
+    Debt,
+    /// The account's subscription, with no wallet behind it.
+    Subscription,
+    /// The budget of that name.
+    Budget(Arc<str>),
+}
+
+/// As callers are told: `wallet`, `budget "eval"`.
+impl fmt::Display for QuotaScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => f.write_str("key"),
+            Self::Wallet => f.write_str("wallet"),
+            Self::Debt => f.write_str("debt"),
+            Self::Subscription => f.write_str("subscription"),
+            Self::Budget(name) => write!(f, "budget \"{name}\""),
+        }
+    }
 }
 
 /// What stands in the way of a request with an idempotency key.
@@ -127,6 +162,7 @@ impl Case {
             Self::UnsupportedMedia => "unsupported_media",
             Self::BodyTimeout => "body_timeout",
             Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::ExceedsLimit { .. } => "exceeds_limit",
             Self::ModelNotFound => "model_not_found",
             Self::ModelNotPriced => "model_not_priced",
             Self::NoUpstream => "no_upstream",

@@ -7,13 +7,14 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::failure::{Case, Failure};
 use crate::learned::Learned;
+use crate::limits::{limits, tag};
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
 use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use domain::ledger::Ending;
+use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos};
 use http::{HeaderMap, StatusCode, header};
@@ -122,6 +123,17 @@ pub enum AnswerBody {
     Stream(Box<Relay>),
 }
 
+/// A request as it came in.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Where it was sent.
+    pub endpoint: Endpoint,
+    /// Its body.
+    pub body: Bytes,
+    /// Tags beside those in the body, as in `red, blue`.
+    pub tags: Option<Box<str>>,
+}
+
 /// What the later phases know of a request.
 pub(crate) struct Exchange {
     pub(crate) endpoint: Endpoint,
@@ -131,7 +143,7 @@ pub(crate) struct Exchange {
     pub(crate) upstream_model: Arc<str>,
     pub(crate) output_cap: Option<u64>,
     pub(crate) asked_for_usage: bool,
-    /// The most that it can consume; what was held covers it.
+    /// The most that it can consume: what is held covers it, or can grow to.
     bound: Usage,
     /// What this upstream is known to add to prompts of this model.
     prompt_added: Arc<AtomicU64>,
@@ -237,30 +249,27 @@ impl Gateway {
     }
 
     /// Serves a request of an authenticated caller.
-    pub async fn serve(
-        self: &Arc<Self>,
-        caller: &Caller,
-        endpoint: Endpoint,
-        body: Bytes,
-        request_id: Arc<str>,
-    ) -> Result<Answer, Failure> {
+    pub async fn serve(self: &Arc<Self>, caller: &Caller, call: Call, request_id: Arc<str>) -> Result<Answer, Failure> {
         if self.is_draining() {
             let message = "The gateway is stopping. Try again in a moment.";
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
-        let request = read(endpoint, &body)?;
+        let Call { endpoint, body, .. } = &call;
+        let (endpoint, request) = (*endpoint, read(&call)?);
         let catalog = self.catalog.load_full();
         let (route, priced) = choose(&catalog, &request, caller)?;
-        let asking = self.asking(caller, &request, &body, route, priced);
+        let now = self.clock.now();
+        let limits = limits(caller, &request, now);
+        let asking = self.asking(caller, &request, body, route, priced, &limits);
 
         // No path to an upstream without a hold: everything below goes through `held`.
-        let now = self.clock.now();
         let lease_until = self.clock.steady().plus_ms(self.lease_ms());
         let Admitted { hold, terms } = admit(&self.ledger, &asking, &request_id, now, lease_until).await?;
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
         let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
+        let held = held.growing(terms.growth(&limits));
 
-        let forward = translate(&request, &body, route, terms.cap_to_set);
+        let forward = translate(&request, body, route, terms.cap_to_set);
         let exchange = Exchange {
             endpoint,
             upstream: route.upstream.clone(),
@@ -276,7 +285,7 @@ impl Gateway {
             choices: request.choices,
             prompt_counted: terms.prompt_counted,
             // A copy, because the original is a piece of the connection's buffer, which would be kept with it.
-            prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(&body)),
+            prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(body)),
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
         };
@@ -298,9 +307,10 @@ impl Gateway {
         body: &'a Bytes,
         route: &'a Route,
         priced: &'a Priced,
+        limits: &'a Limits,
     ) -> Asking<'a> {
         let (learned, tokenizers) = (&self.learned, &self.tokenizers);
-        Asking { caller, request, body, route, priced, learned, tokenizers, holds_grow: false }
+        Asking { caller, request, body, route, priced, learned, tokenizers, limits }
     }
 
     /// Send, wait for the whole answer, settle.
@@ -515,7 +525,8 @@ impl Exchange {
         usage
     }
 
-    fn is_implausible(&self, usage: &Usage) -> bool {
+    /// More than the request can consume.
+    pub(crate) fn is_implausible(&self, usage: &Usage) -> bool {
         usage.input_tokens() > self.input_tokens_plausible() || usage.output_tokens() > self.bound.output_tokens()
     }
 
@@ -548,8 +559,13 @@ fn prompt_tokens_assumed(bytes: usize) -> u64 {
 }
 
 /// Reads a request, or says what is wrong with it.
-pub(crate) fn read(endpoint: Endpoint, body: &Bytes) -> Result<Request<'_>, Failure> {
-    Request::read(endpoint, body).map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))
+pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
+    let mut request = Request::read(call.endpoint, &call.body)
+        .map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))?;
+    if let Some(tags) = &call.tags {
+        tag(&mut request, tags)?;
+    }
+    Ok(request)
 }
 
 /// The route of the model that was asked for, if this key may use it and it has a price.

@@ -1,9 +1,11 @@
 //! A dry run: the decision about a request without the request. Nothing is held, nothing is sent.
 
 use crate::admit::{self, Asking, Terms};
-use crate::failure::{Case, Failure};
-use crate::lifecycle::{Gateway, choose, read};
+use crate::failure::{Case, Failure, QuotaScope};
+use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::limits::limits;
 use bytes::Bytes;
+use domain::ledger::{Binding, Limits};
 use domain::{Nanos, Usage};
 use protocol::openai::{Endpoint, Request};
 use std::sync::Arc;
@@ -36,24 +38,29 @@ pub struct Quote {
     pub output_cap: Option<u64>,
     /// What could be held now.
     pub funds: admit::Funds,
+    /// What would leave the least to the request, whether that is enough or not.
+    pub binds: QuotaScope,
 }
 
 impl Gateway {
     /// Decides about a request as [`Gateway::serve`] would, and does nothing else. What would be refused for want of
     /// funds is a quote, too; what cannot be decided at all is a failure.
-    pub async fn quote(&self, caller: &Caller, endpoint: Endpoint, body: Bytes) -> Result<Quote, Failure> {
-        let request = read(endpoint, &body)?;
+    pub async fn quote(&self, caller: &Caller, call: &Call) -> Result<Quote, Failure> {
+        let (request, body) = (read(call)?, &call.body);
         let catalog = self.catalog();
         let (route, priced) = choose(&catalog, &request, caller)?;
-        let asking = self.asking(caller, &request, &body, route, priced);
+        let now = self.clock.now();
+        let limits = limits(caller, &request, now);
+        let asking = self.asking(caller, &request, body, route, priced, &limits);
         let mut prompt = asking.prompt();
-        let funds = admit::funds(&self.ledger, caller, self.clock.now()).await?;
+        let funds = asking.funds(&self.ledger, now).await?;
         let terms = asking.terms(funds, &mut prompt).await?;
-        let refusal = admit::verdict(&self.ledger, &asking, &terms, funds).await.err();
+        let refusal = admit::verdict(&self.ledger, &asking, &terms, now).await.err();
         asking.count(&mut prompt).await;
-        let whole = asking.whole(prompt)?;
-        let expected_usage = self.expected_usage(&asking, &request, &terms, &body).await;
-        let expected = priced.price.charge(&expected_usage, request.service_tier.as_deref()).map_err(|_| {
+        let whole = asking.whole(prompt, funds.multiplier)?;
+        let expected_usage = self.expected_usage(&asking, &request, &terms, body).await;
+        let tier = request.service_tier.as_deref();
+        let expected = priced.price.charge_at(&expected_usage, tier, funds.multiplier).map_err(|_| {
             Failure::new(Case::BadRequest, "What this request can cost is beyond any account. Lower max_tokens or n.")
         })?;
         Ok(Quote {
@@ -69,6 +76,7 @@ impl Gateway {
             greatest_usage: whole.usage(),
             output_cap: terms.cap_to_set,
             funds,
+            binds: scope(asking.binding(funds, prompt), &limits),
         })
     }
 
@@ -83,5 +91,14 @@ impl Gateway {
             usage[meter] = count;
         }
         usage
+    }
+}
+
+fn scope(binding: Binding, limits: &Limits) -> QuotaScope {
+    match binding {
+        Binding::Funds => QuotaScope::Wallet,
+        Binding::Allowance => QuotaScope::Subscription,
+        Binding::KeyQuota => QuotaScope::Key,
+        Binding::Budget(index) => QuotaScope::Budget(limits.budgets[index].name.clone()),
     }
 }

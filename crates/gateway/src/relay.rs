@@ -4,14 +4,15 @@
 //! who leaves drops the relay, and what is left to do is handed to a task of its own.
 
 use crate::failure::Failure;
+use crate::growth::Grown;
 use crate::lifecycle::{Exchange, Gateway, OnClientLeft, failed_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
 use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
 use domain::ledger::Ending;
-use domain::{AccountId, Nanos, Seq};
-use protocol::openai::{ErrorBody, Seen, StreamObserver, UpstreamError};
+use domain::{AccountId, Nanos, Seq, Usage};
+use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver, UpstreamError};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -55,7 +56,7 @@ pub struct Relay {
 enum State {
     Streaming(Box<Streaming>),
     /// The usage is being counted; then the last bytes follow.
-    Settling(Pin<Box<dyn Future<Output = Settled> + Send>>, Vec<Bytes>),
+    Settling(Pin<Box<dyn Future<Output = (Settled, Vec<Bytes>)> + Send>>),
     /// Settled. The body is read to its end for the sake of the connection.
     Lingering(ReplyBody, Instant),
     Ended,
@@ -112,7 +113,7 @@ impl Relay {
         async move {
             match state {
                 State::Streaming(streaming) => streaming.finish_alone(gateway, reader).await,
-                State::Settling(settling, _) => settling.await.cost,
+                State::Settling(settling) => settling.await.0.cost,
                 State::Lingering(..) | State::Ended => cost,
             }
         }
@@ -194,11 +195,9 @@ impl Relay {
             }
             match &mut self.state {
                 State::Ended => return Poll::Ready(None),
-                State::Settling(settling, last) => {
-                    let Poll::Ready(settled) = settling.as_mut().poll(context) else { return Poll::Pending };
-                    let last = std::mem::take(last);
+                State::Settling(settling) => {
+                    let Poll::Ready((settled, last)) = settling.as_mut().poll(context) else { return Poll::Pending };
                     self.cost = Some(settled.cost);
-                    self.ready.push_back(cost_comment(settled.cost));
                     self.ready.extend(last);
                     self.state = State::Ended;
                 }
@@ -304,6 +303,8 @@ impl Relay {
                         "The upstream sent something that cannot be read; the answer ends here.",
                     );
                 }
+                Next::Exhausted(relayed) => return self.end_by_length(relayed),
+                Next::Unheld => return self.end_unheld(),
             }
         }
         // The usual case: a piece of whole events, nothing removed. Pass it on in one piece, without a copy.
@@ -331,6 +332,8 @@ impl Relay {
                     self.ready.push_back(terminated(event.raw));
                     return self.settle(Ending::UpstreamError, Vec::new());
                 }
+                Next::Exhausted(relayed) => return self.end_by_length(relayed),
+                Next::Unheld => return self.end_unheld(),
             }
         }
         let State::Streaming(streaming) = &self.state else { return };
@@ -354,6 +357,36 @@ impl Relay {
         self.settle(ending, vec![error.event()]);
     }
 
+    /// More of the answer could not be held, because the ledger takes nothing now.
+    fn end_unheld(&mut self) {
+        let message = "The gateway cannot write its ledger now; the answer ends here.";
+        self.fail(Ending::Stopped, "store_unavailable", message);
+    }
+
+    /// No more of the answer can be paid for: stops the upstream and ends the stream as the upstream would have ended it
+    /// at its output cap. `relayed`: the choices as they stand in what was passed on.
+    fn end_by_length(&mut self, relayed: ChoiceStates) {
+        let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
+        let Streaming { exchange, held, body, observer, produced } = *streaming;
+        drop(body);
+        let gateway = self.gateway.clone();
+        self.state = State::Settling(Box::pin(async move {
+            let settled = if produced.is_empty() {
+                held.void(Ending::FundsExhausted);
+                Settled::NOTHING
+            } else {
+                let usage = gateway.counted(&exchange, &observer.usage(), produced).await;
+                let (usage, tier) = (held.within(usage), observer.service_tier().map(Arc::from));
+                held.settle(usage, tier, true, Ending::FundsExhausted)
+            };
+            let told = exchange.asked_for_usage.then_some(&settled.usage);
+            let mut end = observer.length_end(relayed, told);
+            let done = end.pop().expect("a stream ends with its terminator");
+            end.extend([output_comment(settled.usage.output_tokens()), cost_comment(settled.cost), done]);
+            (settled, end)
+        }));
+    }
+
     /// Settles, at once where the usage is known, and queues the stream's last bytes behind the settlement.
     fn settle(&mut self, ending: Ending, last: Vec<Bytes>) {
         let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
@@ -365,6 +398,9 @@ impl Relay {
                 self.gateway.learn(&exchange, &usage, false, Some(produced.estimate()));
             }
             let settled = held.settle(usage, tier, false, ending);
+            if settled.was_cut {
+                self.gateway.learned.hides(&exchange.model);
+            }
             self.cost = Some(settled.cost);
             self.ready.push_back(cost_comment(settled.cost));
             self.ready.extend(last);
@@ -386,9 +422,10 @@ impl Relay {
                 if ending == Ending::Complete {
                     gateway.learn(&exchange, &usage, true, None);
                 }
-                held.settle(usage, tier, true, ending)
+                let settled = held.settle(usage, tier, true, ending);
+                (settled, std::iter::once(cost_comment(settled.cost)).chain(last).collect())
             };
-            self.state = State::Settling(Box::pin(settling), last);
+            self.state = State::Settling(Box::pin(settling));
         }
     }
 }
@@ -400,19 +437,51 @@ enum Next {
     Complete,
     Failed,
     Unreadable,
+    /// The hold does not pay for it, and no more can be had. The choices as they stood before.
+    Exhausted(ChoiceStates),
+    /// The hold does not pay for it, and the ledger takes nothing now.
+    Unheld,
 }
 
 impl Streaming {
     fn see(&mut self, event: &Event, gateway: &Gateway) -> Next {
         let Some(data) = event.data() else { return Next::Pass };
+        let before = self.held.output_paid().map(|_| (self.observer.choices(), self.produced.earlier(event.raw.len())));
         let (produced, model) = (&mut self.produced, &self.exchange.upstream_model);
-        match self.observer.observe(&data, &mut |text| produced.push(text, &gateway.tokenizers, model)) {
+        let next = match self.observer.observe(&data, &mut |text| produced.push(text, &gateway.tokenizers, model)) {
             Seen::Usage { choices_empty: true } if !self.exchange.asked_for_usage => Next::Drop,
             Seen::Delta | Seen::Usage { .. } => Next::Pass,
             Seen::Done => Next::Complete,
             Seen::Error => Next::Failed,
             Seen::Unreadable => Next::Unreadable,
+        };
+        let (Next::Pass | Next::Drop, Some((choices, earlier))) = (&next, before) else { return next };
+        let unpaid = match self.pay(gateway) {
+            Grown::Larger => return next,
+            Grown::Exhausted => Next::Exhausted(choices),
+            Grown::Unavailable => Next::Unheld,
+        };
+        self.produced.go_back(earlier);
+        unpaid
+    }
+
+    /// Makes the hold pay for everything that was produced: before it is passed on, or goes on to cost something.
+    fn pay(&mut self, gateway: &Gateway) -> Grown {
+        while let Some(paid) = self.held.output_paid() {
+            let is_open = self.observer.choices().open().next().is_some();
+            // What is reported behind the end of the answer cannot be stopped any more: the settlement sees to it.
+            let reported = self.observer.usage();
+            let reported = reported.usage().filter(|usage| is_open && !self.exchange.is_implausible(usage));
+            let reported = reported.map_or(0, Usage::output_tokens);
+            if reported <= paid && !self.produced.exceeds(paid, &gateway.tokenizers, &self.exchange.upstream_model) {
+                break;
+            }
+            match self.held.grow() {
+                Grown::Larger => {}
+                stuck => return stuck,
+            }
         }
+        Grown::Larger
     }
 
     /// Notes how far the answer has come, for a restart after a crash.
@@ -422,6 +491,7 @@ impl Streaming {
             return;
         }
         let (usage, estimated) = self.exchange.so_far(&reported, self.produced.estimate());
+        let usage = self.held.output_paid().map_or(usage, |paid| usage.with_output_at_most(paid));
         self.held.progress(Mark { usage, estimated, service_tier: self.observer.service_tier().map(Arc::from) });
     }
 
@@ -436,7 +506,11 @@ impl Streaming {
         drop(body);
         let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
-            held.settle(usage, tier, false, Ending::ClientLeft).cost
+            let settled = held.settle(usage, tier, false, Ending::ClientLeft);
+            if settled.was_cut {
+                gateway.learned.hides(&exchange.model);
+            }
+            settled.cost
         } else if observer.produced_anything() {
             let usage = gateway.counted(&exchange, &reported, produced).await;
             held.settle(usage, tier, true, Ending::ClientLeft).cost
@@ -450,7 +524,7 @@ impl Streaming {
         while let Ok(Some(Ok(chunk))) = tokio::time::timeout(gateway.settings.idle_timeout, self.body.data()).await {
             reader.push(chunk);
             while let Ok(Some(event)) = reader.next_event() {
-                if matches!(self.see(&event, gateway), Next::Complete | Next::Failed | Next::Unreadable) {
+                if !matches!(self.see(&event, gateway), Next::Pass | Next::Drop) {
                     return;
                 }
             }
@@ -472,6 +546,11 @@ impl Drop for Relay {
 /// The price of a stream, as a comment: event readers skip it, people see it.
 fn cost_comment(cost: Nanos) -> Bytes {
     Bytes::from(format!(": x-tollgate-cost: {cost}\n\n"))
+}
+
+/// How many answer tokens the funds paid for, where that ended a stream: it is told what was changed.
+fn output_comment(output_tokens: u64) -> Bytes {
+    Bytes::from(format!(": x-tollgate-output-cap: {output_tokens}\n\n"))
 }
 
 /// An event that was cut off by the end of the body, with the blank line that ends it.

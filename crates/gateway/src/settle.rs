@@ -2,8 +2,9 @@
 
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::growth::{Grown, Growth};
 use domain::ledger::{Ending, Resolution};
-use domain::{Nanos, Timestamp, Usage};
+use domain::{Meter, Nanos, Timestamp, Usage};
 use protocol::openai::Endpoint;
 use std::sync::Arc;
 use store::ledger::{Ledger, OpenedHold};
@@ -21,6 +22,8 @@ pub struct Held {
     tier_asked: Option<Box<str>>,
     /// `None` once resolved.
     hold: Option<OpenedHold>,
+    /// How it grows, if it does.
+    growth: Option<Growth>,
     mark: Option<Mark>,
 }
 
@@ -29,6 +32,15 @@ pub struct Held {
 pub struct Settled {
     /// The charge.
     pub cost: Nanos,
+    /// What was charged for.
+    pub usage: Usage,
+    /// More was consumed than could be held: the rest is not charged.
+    pub was_cut: bool,
+}
+
+impl Settled {
+    /// No charge.
+    pub(crate) const NOTHING: Self = Self { cost: Nanos::ZERO, usage: Usage::NOTHING, was_cut: false };
 }
 
 impl Held {
@@ -44,7 +56,14 @@ impl Held {
     ) -> Self {
         counters.opened();
         let tier_asked = tier_asked.map(Box::from);
-        Self { ledger, clock, counters, endpoint, priced, tier_asked, hold: Some(hold), mark: None }
+        Self { ledger, clock, counters, endpoint, priced, tier_asked, hold: Some(hold), growth: None, mark: None }
+    }
+
+    /// Lets the hold grow while its stream flows.
+    #[must_use]
+    pub fn growing(mut self, growth: Option<Growth>) -> Self {
+        self.growth = growth;
+        self
     }
 
     /// The hold, while it is open.
@@ -57,9 +76,30 @@ impl Held {
         self.hold.as_ref().map(|hold| hold.terms.model.clone()).unwrap_or_default()
     }
 
-    /// The most that the request was held for, in tokens.
+    /// The most that the request can consume, in tokens: what it is held for, or what its hold can grow to.
     pub fn bound(&self) -> Usage {
-        self.hold.as_ref().map(|hold| hold.terms.bound).unwrap_or_default()
+        let mut bound = self.hold.as_ref().map(|hold| hold.terms.bound).unwrap_or_default();
+        if let Some(growth) = &self.growth {
+            bound[Meter::Output] = growth.output_max;
+        }
+        bound
+    }
+
+    /// The answer tokens that the hold pays for, as long as it can grow; `None` when they are all that there can be.
+    pub fn output_paid(&self) -> Option<u64> {
+        self.growth.as_ref()?.output_paid(self.hold.as_ref()?)
+    }
+
+    /// What of a usage the hold pays for as it is: priced within its bound, it is never more than what is held.
+    pub fn within(&self, usage: Usage) -> Usage {
+        let held = self.hold.as_ref().map(|hold| hold.terms.bound).unwrap_or_default();
+        usage.with_input_at_most(held.input_tokens()).with_output_at_most(held.output_tokens())
+    }
+
+    /// Makes the hold larger for more of the answer.
+    pub fn grow(&mut self) -> Grown {
+        let (Some(growth), Some(hold)) = (&self.growth, &mut self.hold) else { return Grown::Exhausted };
+        growth.grow(&self.ledger, hold, &self.priced.price, self.clock.now())
     }
 
     /// Waits until the hold is durable: before the first byte of an answer leaves.
@@ -91,13 +131,30 @@ impl Held {
     /// process may die, and then the mark says what to charge.
     pub fn settle(mut self, usage: Usage, service_tier: Option<Arc<str>>, estimated: bool, ending: Ending) -> Settled {
         let named = service_tier.clone();
-        self.progress(Mark { usage, estimated, service_tier });
+        let covered = self.covered(usage, service_tier.as_deref());
+        let was_cut = covered != usage;
+        self.progress(Mark { usage: covered, estimated: estimated || was_cut, service_tier });
         if let (Some(tier), Some(Mark { service_tier: None, .. })) = (named, &self.mark) {
             let model = self.model();
             tracing::warn!(%model, %tier, "an upstream names a dearer tier than was asked for; it costs the standard price");
         }
+        if was_cut {
+            let (model, output, charged) = (self.model(), usage.output_tokens(), covered.output_tokens());
+            tracing::warn!(%model, output, charged, "more was produced than could be held; the rest is not charged");
+        }
         let now = self.clock.now();
-        self.resolve(ending, now)
+        Settled { was_cut, ..self.resolve(ending, now) }
+    }
+
+    /// What of a usage is charged, where the hold was less than the request could consume.
+    fn covered(&mut self, usage: Usage, service_tier: Option<&str>) -> Usage {
+        let (Some(growth), Some(hold)) = (&self.growth, &mut self.hold) else { return usage };
+        let (price, multiplier) = (&self.priced.price, hold.terms.multiplier);
+        let cost = |usage: &Usage| {
+            let tier = price.tier_charged(usage, service_tier, self.tier_asked.as_deref());
+            price.charge_at(usage, tier, multiplier).ok()
+        };
+        growth.cover(&self.ledger, hold, usage, cost, self.clock.now())
     }
 
     /// Gives everything back.
@@ -108,25 +165,25 @@ impl Held {
     }
 
     fn resolve(&mut self, ending: Ending, now: Timestamp) -> Settled {
-        let Some(hold) = self.hold.take() else { return Settled { cost: Nanos::ZERO } };
+        let Some(hold) = self.hold.take() else { return Settled::NOTHING };
         self.counters.ended(self.endpoint, ending);
         let Some(Mark { usage, estimated, service_tier }) = self.mark.take().filter(|mark| !mark.usage.is_zero())
         else {
             self.ledger.resolve(hold, Resolution::Void { ending }, now);
-            return Settled { cost: Nanos::ZERO };
+            return Settled::NOTHING;
         };
-        let cost = match self.priced.price.charge(&usage, service_tier.as_deref()) {
+        let cost = match self.priced.price.charge_at(&usage, service_tier.as_deref(), hold.terms.multiplier) {
             Ok(cost) => cost,
             // Beyond 64 bits of nano-USD no report of usage is to be believed.
             Err(error) => {
                 tracing::error!(%error, seq = %hold.seq, "a usage cannot be priced; nothing is charged");
                 self.ledger.resolve(hold, Resolution::Void { ending: Ending::GatewayFault }, now);
-                return Settled { cost: Nanos::ZERO };
+                return Settled::NOTHING;
             }
         };
         self.counters.charged(&usage, cost, estimated);
         self.ledger.resolve(hold, Resolution::Settle { usage, service_tier, cost, ending, estimated }, now);
-        Settled { cost }
+        Settled { cost, usage, was_cut: false }
     }
 }
 

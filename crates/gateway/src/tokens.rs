@@ -128,7 +128,7 @@ fn block_end(text: &str) -> usize {
 }
 
 /// The running count of one stream's text.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RunningCount {
     /// Tokens of whole blocks.
     counted: u64,
@@ -141,7 +141,36 @@ pub struct RunningCount {
     peak: u64,
 }
 
+/// How a running count stood, to go back to.
+#[derive(Debug)]
+pub enum Earlier {
+    /// Nothing is counted in blocks since: the tail was so long, and so much of it was looked at.
+    Tail(usize, (usize, u64)),
+    /// All of it.
+    Whole(Box<RunningCount>),
+}
+
 impl RunningCount {
+    /// How it stands, before at most so many bytes more are taken.
+    pub fn earlier(&self, bytes: usize) -> Earlier {
+        if self.tail.len() + bytes <= BLOCK_BYTES {
+            Earlier::Tail(self.tail.len(), self.looked)
+        } else {
+            Earlier::Whole(Box::new(self.clone()))
+        }
+    }
+
+    /// Takes back what came since.
+    pub fn go_back(&mut self, earlier: Earlier) {
+        match earlier {
+            Earlier::Tail(length, looked) => {
+                self.tail.truncate(length);
+                self.looked = looked;
+            }
+            Earlier::Whole(whole) => *self = *whole,
+        }
+    }
+
     /// Takes a piece of text.
     pub fn push(&mut self, text: &str, tokenizers: &Tokenizers, model: &str) {
         self.tail.push_str(text);

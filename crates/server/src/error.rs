@@ -54,6 +54,7 @@ pub fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &
         (Case::QuotaExceeded { .. }, ErrorProfile::Tollgate) => {
             (S::PAYMENT_REQUIRED, "billing_error", "quota_exceeded")
         }
+        (Case::ExceedsLimit { .. }, _) => (S::BAD_REQUEST, "invalid_request_error", "exceeds_limit"),
         (Case::MissingKey | Case::InvalidKey, _) => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
         (Case::KeyDisabled, _) => (S::FORBIDDEN, "permission_error", "key_disabled"),
         (Case::KeyExpired, _) => (S::FORBIDDEN, "permission_error", "key_expired"),
@@ -107,12 +108,26 @@ pub fn response(failure: &Failure, profile: ErrorProfile, request_id: &str) -> R
         number("retry-after", u128::from(wait.as_secs().max(1)));
         number("retry-after-ms", wait.as_millis());
     }
-    if let Case::QuotaExceeded { scope } = failure.case {
-        headers.insert("x-tollgate-quota-scope", HeaderValue::from_static(scope));
+    if let Case::QuotaExceeded { scope } | Case::ExceedsLimit { scope } = &failure.case {
+        headers.insert("x-tollgate-quota-scope", header_text(&scope.to_string()));
+    }
+    if let Case::QuotaExceeded { .. } = &failure.case {
         // OpenAI's SDKs repeat a 429 unless told otherwise, and no repetition fills a quota.
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     response
+}
+
+/// A text as a header's value: what is no visible ASCII is written as in URLs.
+fn header_text(text: &str) -> HeaderValue {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => value.push(char::from(byte)),
+            _ => value.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(value).expect("visible ASCII is a header value")
 }
 
 fn log(failure: &Failure, status: StatusCode, request_id: &str) {
@@ -138,10 +153,11 @@ fn shortened(detail: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gateway::failure::QuotaScope;
 
     #[test]
     fn used_up_quota_is_dressed_by_profile() {
-        let case = Case::QuotaExceeded { scope: "key" };
+        let case = Case::QuotaExceeded { scope: QuotaScope::Key };
         for (profile, status, code) in [
             (ErrorProfile::Tollgate, 402, "quota_exceeded"),
             (ErrorProfile::OpenAi, 429, "insufficient_quota"),

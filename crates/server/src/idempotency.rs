@@ -19,10 +19,10 @@ use bytes::Bytes;
 use gateway::admit::store_unavailable;
 use gateway::authenticate::allows_model;
 use gateway::failure::KeyConflict;
-use gateway::{Answer, Case, Failure};
+use gateway::{Answer, Call, Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
 use http_body_util::BodyExt;
-use protocol::openai::{self, Endpoint};
+use protocol::openai;
 use std::sync::Arc;
 use std::time::Duration;
 use store::StoreError;
@@ -57,12 +57,10 @@ pub struct SafeToRepeat;
 
 /// A request to a paid endpoint.
 pub struct Asked {
-    /// Where.
-    pub endpoint: Endpoint,
+    /// What.
+    pub call: Call,
     /// By whom.
     pub caller: Arc<Caller>,
-    /// What.
-    pub body: Bytes,
     /// Its id.
     pub request_id: Arc<str>,
     /// How errors are dressed for the caller.
@@ -99,7 +97,7 @@ pub fn key_of(headers: &HeaderMap) -> Result<String, Failure> {
 /// Serves a request to a paid endpoint, or gives again what the first one with its key was given.
 pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Response<Body>, Failure> {
     let tenant = Tenant::account(asked.caller.account.id);
-    let content = [b"POST", asked.endpoint.path().as_bytes(), &asked.body];
+    let content = [b"POST", asked.call.endpoint.path().as_bytes(), &asked.call.body];
     // Whatever hold it gets comes after this row.
     let after = Some(app.ledger.queue().decided());
     let claim =
@@ -114,7 +112,7 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
     // A stream that is to stop when its caller leaves is served here, where that is noticed. Everything else goes on by
     // itself, so that its outcome is there for the caller who comes again.
     let stops = matches!(app.config.streams.on_client_left, ClientLeft::Stop);
-    let is_stream = || openai::Request::read(asked.endpoint, &asked.body).is_ok_and(|request| request.stream);
+    let is_stream = || openai::Request::read(asked.call.endpoint, &asked.call.body).is_ok_and(|request| request.stream);
     let goes_on = !(stops && is_stream());
     let serving = relay_first(app.clone(), claim, asked);
     if !goes_on {
@@ -125,8 +123,8 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
 
 /// The first request with its key.
 async fn relay_first(app: Arc<App>, claim: Claim, asked: Asked) -> Result<Response<Body>, Failure> {
-    let Asked { endpoint, caller, body, request_id, profile } = asked;
-    let (answer, cost) = match app.gateway.serve(&caller, endpoint, body, request_id.clone()).await {
+    let Asked { call, caller, request_id, profile } = asked;
+    let (answer, cost) = match app.gateway.serve(&caller, call, request_id.clone()).await {
         Ok(answer @ Answer { cost, .. }) => (answered(answer, &caller), cost),
         Err(failure) if failure.attempted => (kept_failure(failure, profile, &request_id), None),
         Err(failure) => {

@@ -3,10 +3,9 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, dress, response};
-use crate::relay::{identified, read_body};
-use bytes::Bytes;
+use crate::relay::{identified, read_body, tags_of};
 use domain::{Nanos, Usage};
-use gateway::{Case, Failure, Quote};
+use gateway::{Call, Case, Failure, Quote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::openai::Endpoint;
@@ -71,8 +70,8 @@ async fn quoted(
                 .param(Some("endpoint"))
         })?,
     };
-    let request = body.slice_ref(request.get().as_bytes());
-    answer(app, &caller, endpoint, request, *profile).await
+    let body = body.slice_ref(request.get().as_bytes());
+    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)? }, *profile).await
 }
 
 fn named(endpoint: &str) -> Option<Endpoint> {
@@ -80,14 +79,8 @@ fn named(endpoint: &str) -> Option<Endpoint> {
 }
 
 /// Decides about a request and answers with the decision.
-pub async fn answer(
-    app: &App,
-    caller: &Caller,
-    endpoint: Endpoint,
-    body: Bytes,
-    profile: ErrorProfile,
-) -> Result<Response<Body>, Failure> {
-    let quote = app.gateway.quote(caller, endpoint, body).await?;
+pub async fn answer(app: &App, caller: &Caller, call: &Call, profile: ErrorProfile) -> Result<Response<Body>, Failure> {
+    let quote = app.gateway.quote(caller, call).await?;
     let object = serde_json::to_vec(&QuoteObject::of(&quote, caller, profile)).expect("a quote can be written as JSON");
     let mut response = Response::new(Body::whole(object));
     let headers = response.headers_mut();
@@ -118,6 +111,9 @@ struct QuoteObject<'a> {
     extends: bool,
     /// The output cap that the gateway would set.
     output_cap: Option<u64>,
+    /// What would leave the least to the request, whether that is enough or not: `wallet`, `subscription`, `key`, or
+    /// `budget` with its name.
+    binds: String,
     /// What could be held now.
     left: Left,
 }
@@ -129,7 +125,7 @@ struct RefusalObject<'a> {
     code: &'static str,
     message: &'a str,
     /// Which limit or budget binds.
-    scope: Option<&'static str>,
+    scope: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -148,8 +144,8 @@ impl<'a> QuoteObject<'a> {
     fn of(quote: &'a Quote, caller: &Caller, profile: ErrorProfile) -> Self {
         let refusal = quote.refusal.as_ref().map(|failure| {
             let (status, kind, code) = dress(&failure.case, profile);
-            let scope = match failure.case {
-                Case::QuotaExceeded { scope } => Some(scope),
+            let scope = match &failure.case {
+                Case::QuotaExceeded { scope } | Case::ExceedsLimit { scope } => Some(scope.to_string()),
                 _ => None,
             };
             RefusalObject { status: status.as_u16(), r#type: kind, code, message: &failure.message, scope }
@@ -165,6 +161,7 @@ impl<'a> QuoteObject<'a> {
             greatest: Part { cost: quote.greatest, usage: &quote.greatest_usage },
             extends: quote.extends,
             output_cap: quote.output_cap,
+            binds: quote.binds.to_string(),
             left: Left { money: quote.funds.money, tokens: quote.funds.tokens },
         }
     }

@@ -10,7 +10,7 @@ use crate::idempotency::{self, IDEMPOTENCY_KEY};
 use crate::quote;
 use bytes::Bytes;
 use gateway::authenticate::permit;
-use gateway::{Answer, AnswerBody, Case, Failure};
+use gateway::{Answer, AnswerBody, Call, Case, Failure};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body as _;
@@ -28,6 +28,7 @@ pub const COST_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cost");
 pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-tollgate-model");
 const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-tollgate-upstream");
 const CACHE_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cache");
+const TAGS_HEADER: HeaderName = HeaderName::from_static("x-tollgate-tags");
 const OUTPUT_CAP_HEADER: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
 
 /// Serves a request to one of the endpoints.
@@ -56,16 +57,18 @@ async fn exchange(
     let (head, body) = request.into_parts();
     let caller = identified(app, &head, peer, profile).await?;
     let dry_run = quote::is_dry_run(&head.headers)?;
+    let tags = tags_of(&head.headers)?;
     let body = read_body(app, &head.headers, body).await?;
+    let call = Call { endpoint, body, tags };
     if dry_run {
-        return quote::answer(app, &caller, endpoint, body, *profile).await;
+        return quote::answer(app, &caller, &call, *profile).await;
     }
     if head.headers.contains_key(IDEMPOTENCY_KEY) {
         let key = idempotency::key_of(&head.headers)?;
-        let asked = idempotency::Asked { endpoint, caller, body, request_id: request_id.clone(), profile: *profile };
+        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile: *profile };
         return idempotency::relay_once(app, &key, asked).await;
     }
-    let answer = app.gateway.serve(&caller, endpoint, body, request_id.clone()).await?;
+    let answer = app.gateway.serve(&caller, call, request_id.clone()).await?;
     Ok(answered(answer, &caller))
 }
 
@@ -81,6 +84,23 @@ pub async fn identified(
     *profile = profile_of(&caller, *profile);
     permit(&caller, peer, now)?;
     Ok(caller)
+}
+
+/// What the request is booked under, beside the tags in its body. The header may be repeated.
+pub fn tags_of(headers: &HeaderMap) -> Result<Option<Box<str>>, Failure> {
+    let mut tags: Option<String> = None;
+    for value in headers.get_all(&TAGS_HEADER) {
+        let text = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| Failure::new(Case::BadRequest, "The header x-tollgate-tags is not valid UTF-8."))?;
+        match &mut tags {
+            None => tags = Some(text.to_owned()),
+            Some(tags) => {
+                tags.push(',');
+                tags.push_str(text);
+            }
+        }
+    }
+    Ok(tags.map(String::into_boxed_str))
 }
 
 /// Reads the body within its limits. Nothing is held while it is on its way.

@@ -1,12 +1,15 @@
 //! Keys: what callers present, and what each may do.
 
 use crate::accounts::{self, Account, checked_name};
+use crate::budgets;
 use crate::database::{Database, StoreError};
 use crate::projects;
 use crate::secrets::Digest;
 use crate::sql::{Connection, Row};
+use domain::budget::Budget;
+use domain::calendar::CalendarError;
 use domain::ledger::Quota;
-use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId};
+use domain::{AccountId, KeyId, Multiplier, Nanos, ProjectId, Role, Timestamp, UserId, Zone};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -40,6 +43,8 @@ pub struct Key {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it, if not as for its account.
     pub error_profile: Option<String>,
+    /// What happens where funds are short.
+    pub on_short_funds: OnShortFunds,
     /// The project that it is in.
     pub project: Option<ProjectId>,
     /// What it may do in the members' API; `None` is nothing but to look at itself.
@@ -82,6 +87,32 @@ impl KeyStatus {
     }
 }
 
+/// What happens to a request of which the funds do not cover the greatest price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnShortFunds {
+    /// Its answer may become shorter than it asked for, and it is told so.
+    #[default]
+    Cap,
+    /// It is refused.
+    Refuse,
+}
+
+impl OnShortFunds {
+    /// The name in the database and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cap => "cap",
+            Self::Refuse => "refuse",
+        }
+    }
+
+    /// What is called that.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Cap, Self::Refuse].into_iter().find(|choice| choice.name() == name)
+    }
+}
+
 /// What a new key is to be.
 #[derive(Clone, Debug, Default)]
 pub struct NewKey {
@@ -97,6 +128,8 @@ pub struct NewKey {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it.
     pub error_profile: Option<String>,
+    /// What is to happen where funds are short.
+    pub on_short_funds: OnShortFunds,
     /// The project that it is to be in.
     pub project: Option<ProjectId>,
     /// What it may do in the members' API; not an owner's.
@@ -124,6 +157,8 @@ pub struct KeyChange {
     pub addresses: Option<Option<Vec<String>>>,
     /// Another error profile.
     pub error_profile: Option<Option<String>>,
+    /// What is to happen where funds are short.
+    pub on_short_funds: Option<OnShortFunds>,
     /// Another project, or none.
     pub project: Option<Option<ProjectId>>,
     /// Another role, or none.
@@ -141,10 +176,16 @@ pub struct Caller {
     pub account: Account,
     /// The presented secret was rotated away and stops working then.
     pub secret_valid_until: Option<Timestamp>,
+    /// What the account pays of list prices, where no subscription says otherwise: its own multiplier, else its tier's.
+    pub multiplier: Multiplier,
+    /// The account's budgets that the key's requests can fall under.
+    pub budgets: Arc<[Budget]>,
+    /// The account's time zone, in which periods of budgets begin and end.
+    pub zone: Zone,
 }
 
 const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
-                       error_profile, created_at, project, role, made_by";
+                       error_profile, created_at, project, role, made_by, on_short_funds";
 
 fn read(row: Row<'_>) -> Result<Key, StoreError> {
     let id = KeyId(row.get(0)?);
@@ -169,6 +210,12 @@ fn read(row: Row<'_>) -> Result<Key, StoreError> {
         project: row.get::<_, Option<i64>>(12)?.map(ProjectId),
         role: row.get::<_, Option<String>>(13)?.map(|name| read_role(id, &name)).transpose()?,
         made_by: row.get::<_, Option<i64>>(14)?.map(UserId),
+        on_short_funds: row
+            .get_ref(15)?
+            .as_str()
+            .ok()
+            .and_then(OnShortFunds::from_name)
+            .ok_or_else(|| StoreError::Damaged(format!("key {id}: what happens where funds are short")))?,
     })
 }
 
@@ -220,8 +267,8 @@ pub fn create(
     let id = connection
         .prepare_cached(
             "insert into keys (account, name, hint, expires_at, quota_nanos, quota_tokens, models, addresses,
-                               error_profile, created_at, project, role, made_by)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                               error_profile, created_at, project, role, made_by, on_short_funds)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
              returning id",
         )?
         .query_row(
@@ -239,6 +286,7 @@ pub fn create(
                 new.project.map(|project| project.0),
                 role_name(new.role)?,
                 new.made_by.map(|user| user.0),
+                new.on_short_funds.name(),
             ),
             |row| row.get(0).map(KeyId),
         )?;
@@ -304,7 +352,7 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
         .prepare_cached(
             "update keys set name = ?2, status = ?3, expires_at = ?4, quota_nanos = ?5, quota_tokens = ?6,
                              models = ?7, addresses = ?8, error_profile = ?9, project = ?10, role = ?11,
-                             made_by = ?12
+                             made_by = ?12, on_short_funds = ?13
              where id = ?1",
         )?
         .execute((
@@ -320,6 +368,7 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
             change.project.unwrap_or(key.project).map(|project| project.0),
             role_name(change.role.unwrap_or(key.role))?,
             change.made_by.unwrap_or(key.made_by).map(|user| user.0),
+            change.on_short_funds.unwrap_or(key.on_short_funds).name(),
         ))?;
     by_id(connection, id)
 }
@@ -366,7 +415,23 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
-    Ok(Some(Caller { key, account, secret_valid_until: valid_until }))
+    let multiplier = multiplier(connection, account.id)?;
+    let zone = account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))?;
+    let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
+    let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).collect();
+    Ok(Some(Caller { key, account, secret_valid_until: valid_until, multiplier, budgets, zone }))
+}
+
+/// What an account pays of list prices: its own multiplier, else its tier's.
+fn multiplier(connection: &Connection, account: AccountId) -> Result<Multiplier, StoreError> {
+    let millionths: Option<u32> = connection
+        .prepare_cached(
+            "select coalesce(a.multiplier, t.multiplier)
+             from accounts a left join tiers t on t.id = a.tier where a.id = ?1",
+        )?
+        .query_row([account.0], |row| row.get(0))?;
+    let unknown = || StoreError::Damaged(format!("the multiplier of account {account}"));
+    millionths.map_or(Ok(Multiplier::ONE), |millionths| Multiplier::from_millionths(millionths).ok_or_else(unknown))
 }
 
 /// Callers by digest: the look-up of every request. Remembers those who exist; whoever does not is looked up

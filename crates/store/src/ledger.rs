@@ -508,8 +508,29 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<Headroom, StoreError> {
         self.load(account, Some(key), limits).await?;
-        let nothing = Headroom { money: Nanos::ZERO, tokens: None };
-        Ok(self.look(account, |book| book.headroom(key, limits, now)).unwrap_or(nothing))
+        Ok(self.look_at(account, now, |book| book.headroom(key, limits, now)).unwrap_or_default())
+    }
+
+    /// What an open hold could be extended by now, under the limits that it was opened with.
+    pub fn room(&self, hold: &OpenedHold, limits: &Limits, now: Timestamp) -> Headroom {
+        self.look_at(hold.account, now, |book| book.headroom(hold.terms.key, limits, now)).unwrap_or_default()
+    }
+
+    /// What [`Ledger::hold`] would say now. Nothing is posted: what the calendar asks for first is only thought of.
+    pub async fn would_hold(
+        &self,
+        account: AccountId,
+        terms: &Hold,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Result<(), HoldError> {
+        self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
+        let is_quarantined = self.shard(account).lock().get(&account).is_none_or(|kept| kept.quarantined);
+        if is_quarantined {
+            return Err(HoldError::Unavailable);
+        }
+        let held = self.look_at(account, now, |book| book.hold(terms, limits, now));
+        held.ok_or(HoldError::Unavailable)?.map(|_| ()).map_err(HoldError::Refused)
     }
 
     /// What `read` finds in an account's book, with what it knows of a key and of the counters of these limits.
@@ -552,6 +573,28 @@ impl Ledger {
 
     fn look<T>(&self, account: AccountId, read: impl FnOnce(&Book) -> T) -> Option<T> {
         self.shard(account).lock().get(&account).map(|kept| read(&kept.book))
+    }
+
+    /// What `read` finds in an account's book as it will be at `now`, when what the calendar asks for by then has been
+    /// posted. The book itself stays as it is.
+    fn look_at<T>(&self, account: AccountId, now: Timestamp, read: impl FnOnce(&Book) -> T) -> Option<T> {
+        let shard = self.shard(account).lock();
+        let Kept { book, last, .. } = shard.get(&account)?;
+        let Some(mut due) = book.due(now) else { return Some(read(book)) };
+        let (mut book, mut last) = (book.clone(), *last);
+        for _ in 0..DUE_MAX {
+            let (legs, kind) = due;
+            let entry = Entry { seq: Seq(last.0 + 1), at: now, account, previous: last, legs, kind };
+            if book.apply(&entry).is_err() {
+                break;
+            }
+            last = entry.seq;
+            match book.due(now) {
+                Some(next) => due = next,
+                None => break,
+            }
+        }
+        Some(read(&book))
     }
 
     fn shard(&self, account: AccountId) -> &Mutex<HashMap<AccountId, Kept>> {

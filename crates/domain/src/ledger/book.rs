@@ -1,6 +1,6 @@
 //! One account's money.
 
-use super::counter::{BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
+use super::counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
 use super::effect::{Change, Effect};
 use super::entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Release,
@@ -275,47 +275,54 @@ impl Book {
 
     /// The same without an allowance that counts tokens: what could be held for a request that has any number of them.
     pub fn headroom_beside_tokens(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
-        let funds = match self.plan_room(at, &[]) {
-            Some((Room { tokens: Some(_), .. }, _)) => (self.outside_plan(at), u64::MAX),
-            _ => self.funds(at),
-        };
+        let mut funds = self.funds(at);
+        if let Some((Room { tokens: Some(_), .. }, _)) = self.plan_room(at, &[]) {
+            (funds.money, funds.tokens) = (Nanos(self.outside_plan(at)), None);
+        }
         self.headroom_within(funds, key, limits)
     }
 
-    fn headroom_within(&self, (mut money, mut tokens): (i64, u64), key: KeyId, limits: &Limits) -> Headroom {
-        let quota = limits.quota;
+    fn headroom_within(&self, mut room: Headroom, key: KeyId, limits: &Limits) -> Headroom {
         let totals = self.key(key).unwrap_or_default();
-        if let Some(limit) = quota.money {
-            money = money.min(totals.money_left(limit).0);
+        if let Some(limit) = limits.quota.money {
+            room.narrow_money(totals.money_left(limit).0, Binding::KeyQuota);
         }
-        if let Some(limit) = quota.tokens {
-            tokens = tokens.min(totals.tokens_left(limit));
+        if let Some(limit) = limits.quota.tokens {
+            room.narrow_tokens(totals.tokens_left(limit), Binding::KeyQuota);
         }
-        for budget in limits.budgets.iter() {
+        for (index, budget) in limits.budgets.iter().enumerate() {
             let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
             match budget.metric {
-                Metric::Money => money = money.min(left),
-                Metric::Tokens => tokens = tokens.min(left.unsigned_abs()),
-                Metric::Requests if left == 0 => money = 0,
+                Metric::Money => room.narrow_money(left, Binding::Budget(index)),
+                Metric::Tokens => room.narrow_tokens(left.unsigned_abs(), Binding::Budget(index)),
+                Metric::Requests if left == 0 => room.narrow_money(0, Binding::Budget(index)),
                 Metric::Requests => {}
             }
         }
-        if tokens == 0 {
-            money = 0;
+        if room.tokens == Some(0) {
+            room.narrow_money(0, room.tokens_by);
         }
-        Headroom { money: Nanos(money).min(HOLD_MAX), tokens: (tokens < HOLD_TOKENS_MAX).then_some(tokens) }
+        Headroom {
+            money: room.money.min(HOLD_MAX),
+            tokens: room.tokens.filter(|&tokens| tokens < HOLD_TOKENS_MAX),
+            ..room
+        }
     }
 
-    /// Money that could be held now, and tokens where the allowance counts those.
-    fn funds(&self, at: Timestamp) -> (i64, u64) {
+    /// What could be held now of the account's money, and tokens where the allowance counts those.
+    fn funds(&self, at: Timestamp) -> Headroom {
+        let by = if self.wallet_pays() { Binding::Funds } else { Binding::Allowance };
+        let usable = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at));
         let outside = self.outside_plan(at);
-        match self.plan_room(at, &[]) {
-            _ if self.pots.debt < Nanos::ZERO => (0, u64::MAX),
-            None => (outside, u64::MAX),
-            Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), u64::MAX),
-            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && money > outside => (money, tokens),
-            Some(_) => (outside, u64::MAX),
-        }
+        let (money, tokens) = match self.plan_room(at, &[]) {
+            _ if self.pots.debt < Nanos::ZERO => (0, None),
+            None => (outside, None),
+            Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), None),
+            Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && money > outside => (money, Some(tokens)),
+            Some(_) => (outside, None),
+        };
+        let multiplier = usable.map(Subscription::multiplier);
+        Headroom { money: Nanos(money), money_by: by, tokens, tokens_by: by, multiplier }
     }
 
     /// Money that could be held now of grants and the wallet.
@@ -553,7 +560,8 @@ impl Book {
                 Allowance::Tokens(limit) => (Metric::Tokens, signed(limit), signed(tokens)),
             };
             let left = counter.left(metric, limit);
-            (left < needed).then_some((resets_at, Refusal::Allowance { window, metric, left, needed, resets_at }))
+            let refusal = Refusal::Allowance { window, metric, limit, left, needed, resets_at };
+            (left < needed).then_some((resets_at, refusal))
         });
         let last = short.max_by_key(|(resets_at, _)| *resets_at);
         last.map_or(Refusal::Wallet { available: self.pots.available, needed: Nanos(money) }, |(_, refusal)| refusal)
@@ -1001,6 +1009,20 @@ impl Book {
     pub fn forget_idle_counters(&mut self, most: usize) {
         if self.budgets.len() > most {
             self.budgets.retain(|_, counter| counter.held != Tally::default());
+        }
+    }
+}
+
+impl Headroom {
+    fn narrow_money(&mut self, left: i64, by: Binding) {
+        if left < self.money.0 {
+            (self.money, self.money_by) = (Nanos(left.max(0)), by);
+        }
+    }
+
+    fn narrow_tokens(&mut self, left: u64, by: Binding) {
+        if self.tokens.is_none_or(|tokens| left < tokens) {
+            (self.tokens, self.tokens_by) = (Some(left), by);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Counters: what was used of something that is limited, and what open holds have reserved of it.
 
 use super::entry::{Counted, Quota, Tally};
-use crate::money::Nanos;
+use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -175,6 +175,8 @@ pub enum Refusal {
         window: Option<Arc<str>>,
         /// Money or tokens.
         metric: Metric,
+        /// How much there is in each period.
+        limit: i64,
         /// What is left.
         left: i64,
         /// What the request can take of it, after what grants cover.
@@ -229,10 +231,30 @@ pub enum Refusal {
 }
 
 /// What could be held now for a request, whatever it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {
     /// Money within funds, quota and budgets.
     pub money: Nanos,
+    /// What leaves no more money than that.
+    pub money_by: Binding,
     /// Tokens within quota, budgets and allowance; `None` is no limit.
     pub tokens: Option<u64>,
+    /// What leaves no more tokens than that.
+    pub tokens_by: Binding,
+    /// What the subscription pays of list prices, where something can be drawn from it.
+    pub multiplier: Option<Multiplier>,
+}
+
+/// What leaves the least to a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// The funds of the account: wallet, grants and subscription together.
+    #[default]
+    Funds,
+    /// The subscription's allowance, with no wallet behind it.
+    Allowance,
+    /// The key's quota.
+    KeyQuota,
+    /// A budget, by its place in [`Limits::budgets`].
+    Budget(usize),
 }

@@ -15,6 +15,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
+use store::keys::OnShortFunds;
 use utoipa::ToSchema;
 
 /// A new key of the account.
@@ -44,6 +45,11 @@ pub struct CreateOwnKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     error_profile: Option<ErrorProfile>,
+    /// Where funds do not cover the most that a request can cost: `cap` (the default) lets its answer become shorter,
+    /// `refuse` refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    on_short_funds: Option<OnShortFunds>,
     /// The project that it is in, by id. Members must name one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
@@ -57,7 +63,8 @@ pub struct CreateOwnKey {
 
 impl CreateOwnKey {
     fn of(self, member: &Member) -> CreateKey {
-        let Self { name, quota, quota_tokens, expires_at, models, addresses, error_profile, project, role } = self;
+        let Self { name, quota, quota_tokens, expires_at, models, addresses, .. } = self;
+        let Self { error_profile, on_short_funds, project, role, .. } = self;
         CreateKey {
             account: AccountRef::Id(member.account.id.0),
             name,
@@ -67,6 +74,7 @@ impl CreateOwnKey {
             models,
             addresses,
             error_profile,
+            on_short_funds,
             project,
             role,
         }

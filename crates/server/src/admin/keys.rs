@@ -20,7 +20,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use store::StoreError;
 use store::accounts::{self, Account, checked_name};
-use store::keys::{self, Key, KeyChange, KeyStatus, NewKey};
+use store::keys::{self, Key, KeyChange, KeyStatus, NewKey, OnShortFunds};
 use store::secrets::{Digest, SecretKind, hint};
 use utoipa::{IntoParams, ToSchema};
 
@@ -75,6 +75,10 @@ pub struct KeyObject {
     pub addresses: Option<Vec<String>>,
     /// How errors are dressed for it; null is as for its account.
     pub error_profile: Option<String>,
+    /// Where funds do not cover the most that a request can cost: `cap` lets its answer become shorter, `refuse` refuses
+    /// it.
+    #[schema(value_type = String)]
+    pub on_short_funds: OnShortFunds,
     /// The project that it is in, by id.
     #[schema(value_type = Option<i64>)]
     pub project: Option<ProjectId>,
@@ -149,6 +153,11 @@ pub struct CreateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub error_profile: Option<ErrorProfile>,
+    /// Where funds do not cover the most that a request can cost: `cap` (the default) lets its answer become shorter,
+    /// `refuse` refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub on_short_funds: Option<OnShortFunds>,
     /// The project that it is in, by id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<i64>)]
@@ -193,6 +202,10 @@ pub struct ChangeKey {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub error_profile: Option<Option<ErrorProfile>>,
+    /// `cap` or `refuse`: what happens where funds do not cover the most that a request can cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub on_short_funds: Option<OnShortFunds>,
     /// Another project, by id; null for none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<i64>)]
@@ -244,6 +257,7 @@ impl CreateKey {
             models: self.models.clone(),
             addresses: self.addresses.clone(),
             error_profile: self.error_profile.map(profile_name),
+            on_short_funds: self.on_short_funds.unwrap_or_default(),
             project: self.project,
             role: self.role,
             made_by: None,
@@ -268,6 +282,7 @@ impl ChangeKey {
             models: self.models.clone(),
             addresses: self.addresses.clone(),
             error_profile: self.error_profile.map(|profile| profile.map(profile_name)),
+            on_short_funds: self.on_short_funds,
             project: self.project,
             role: self.role,
             made_by: None,
@@ -311,6 +326,7 @@ pub async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObje
         models: key.models,
         addresses: key.addresses,
         error_profile: key.error_profile,
+        on_short_funds: key.on_short_funds,
         project: key.project,
         role: key.role,
         created_at: rfc3339(key.created_at),

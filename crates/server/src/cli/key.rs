@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use domain::{Nanos, ProjectId, Role};
 use http::Method;
 use serde_json::json;
+use store::keys::OnShortFunds;
 
 /// Items of one request for a list.
 const PAGE_SIZE: u32 = 200;
@@ -86,6 +87,9 @@ pub struct CreateArgs {
     /// How errors are dressed for it: tollgate, openai or relay [default: the account's]
     #[arg(long, value_name = "PROFILE", value_parser = error_profile)]
     error_profile: Option<ErrorProfile>,
+    /// Where funds do not cover the most that a request can cost: cap its answer, or refuse it [default: cap]
+    #[arg(long, value_name = "CHOICE", value_parser = on_short_funds)]
+    on_short_funds: Option<OnShortFunds>,
     /// The project that it is in, by id [default: none]
     #[arg(long, value_name = "ID")]
     project: Option<i64>,
@@ -134,6 +138,9 @@ pub struct EditArgs {
     /// How errors are dressed for it: tollgate, openai or relay.
     #[arg(long, value_name = "PROFILE", value_parser = error_profile)]
     error_profile: Option<ErrorProfile>,
+    /// Where funds do not cover the most that a request can cost: cap its answer, or refuse it.
+    #[arg(long, value_name = "CHOICE", value_parser = on_short_funds)]
+    on_short_funds: Option<OnShortFunds>,
     /// Dress errors as for its account.
     #[arg(long, conflicts_with = "error_profile")]
     no_error_profile: bool,
@@ -163,6 +170,7 @@ pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow
                 models: some_of(args.models),
                 addresses: some_of(args.addresses),
                 error_profile: args.error_profile,
+                on_short_funds: args.on_short_funds,
                 project: args.project.map(ProjectId),
                 role: args.role,
             };
@@ -207,6 +215,7 @@ impl EditArgs {
             models: set_or_removed(some_of(self.models.clone()), self.all_models),
             addresses: set_or_removed(some_of(self.addresses.clone()), self.all_addresses),
             error_profile: set_or_removed(self.error_profile, self.no_error_profile),
+            on_short_funds: self.on_short_funds,
             project: set_or_removed(self.project.map(ProjectId), self.no_project),
             role: set_or_removed(self.role, self.no_role),
         }
@@ -215,6 +224,10 @@ impl EditArgs {
 
 async fn edit(id: i64, change: &ChangeKey, client: &Client, format: Format) -> anyhow::Result<()> {
     format.print(&client.send(Method::PATCH, &path(id), change).await?, one)
+}
+
+fn on_short_funds(name: &str) -> Result<OnShortFunds, String> {
+    OnShortFunds::from_name(name).ok_or_else(|| "say cap or refuse".to_owned())
 }
 
 fn path(id: i64) -> String {
@@ -258,6 +271,7 @@ fn one(key: &KeyObject) -> String {
         ("expires", expires),
         ("models", or_all(key.models.as_ref())),
         ("addresses", or_all(key.addresses.as_ref())),
+        ("on short funds", key.on_short_funds.name().to_owned()),
         ("error profile", key.error_profile.clone().unwrap_or("the account's".to_owned())),
         ("project", or_dash(key.project)),
         ("role", or_dash(key.role.map(Role::name))),

@@ -5,7 +5,7 @@ use super::upstream::{Fault, Plan};
 use crate::load::trace::Dice;
 use bytes::Bytes;
 use gateway::relay::Relay;
-use gateway::{AnswerBody, Case, Gateway};
+use gateway::{AnswerBody, Call, Case, Gateway};
 use protocol::openai::Endpoint;
 use serde_json::json;
 use std::rc::Rc;
@@ -46,7 +46,7 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, di
     auditor.note(|reached| reached.requests += 1);
     let patience = Duration::from_millis(if dice.roll(4) == 0 { dice.roll(400) } else { 600_000 });
     let body = Bytes::from(body.to_string());
-    let serving = gateway.serve(caller, Endpoint::Chat, body, request.clone());
+    let serving = gateway.serve(caller, Call { endpoint: Endpoint::Chat, body, tags: None }, request.clone());
     let answer = match tokio::time::timeout(patience, serving).await {
         Err(_) => {
             auditor.note(|reached| reached.left += 1);

@@ -5,7 +5,7 @@ use super::caller;
 use super::upstream::Provider;
 use crate::load::trace::Dice;
 use domain::ledger::{Entry, Quota};
-use domain::{AccountId, KeyId, Nanos, PriceId, Seq, Timestamp};
+use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Seq, Timestamp, Zone};
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::lifecycle::{OnClientLeft, Settings};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use store::accounts::{Account, AccountStatus};
-use store::keys::{Caller, Key, KeyStatus};
+use store::keys::{Caller, Key, KeyStatus, OnShortFunds};
 use store::ledger::Ledger;
 use store::prices::{PriceBook, PriceSource, PriceVersion};
 use store::progress::Mark;
@@ -252,6 +252,7 @@ fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
             models: None,
             addresses: None,
             error_profile: None,
+            on_short_funds: OnShortFunds::Cap,
             project: None,
             role: None,
             made_by: None,
@@ -267,5 +268,8 @@ fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
             created_at: BEGINNING,
         },
         secret_valid_until: None,
+        multiplier: Multiplier::ONE,
+        budgets: Arc::default(),
+        zone: Zone::UTC,
     }
 }

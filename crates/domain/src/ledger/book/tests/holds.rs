@@ -148,9 +148,14 @@ fn a_key_that_is_set_back_has_its_whole_quota_again() {
     let hold = journal.hold_for(KEY, 30, 10, &unlimited()).unwrap();
     journal.settle(hold, 30, 10).unwrap();
     let limits = quota(Some(30), Some(10));
-    assert_eq!(journal.book.headroom(KEY, &limits, journal.now), Headroom { money: Nanos(0), tokens: Some(0) });
+    let room = |journal: &Journal| {
+        let Headroom { money, money_by, tokens, tokens_by, .. } = journal.book.headroom(KEY, &limits, journal.now);
+        assert_eq!((money_by, tokens_by), (Binding::KeyQuota, Binding::KeyQuota));
+        (money.0, tokens)
+    };
+    assert_eq!(room(&journal), (0, Some(0)));
     journal.decide(|book, _| book.reset(ResetOf::Key(KEY), "ann".into(), "".into())).unwrap();
-    assert_eq!(journal.book.headroom(KEY, &limits, journal.now), Headroom { money: Nanos(30), tokens: Some(10) });
+    assert_eq!(room(&journal), (30, Some(10)));
     assert_eq!(journal.book.key(KEY).unwrap().used, Nanos(30), "I-17: what was spent stays spent");
     let again = journal.decide(|book, _| book.reset(ResetOf::Key(KEY), "ann".into(), "".into()));
     assert_eq!(again, Err(Refusal::Forbidden("nothing is used of it")));
@@ -172,7 +177,8 @@ fn m_28_m_29_amounts_beyond_reason_are_refused() {
     forbidden(journal.extend(hold, 0, 1, &unlimited()));
     forbidden(journal.extend(hold, -1, 0, &unlimited()));
     forbidden(journal.extend(hold, 0, u64::MAX, &unlimited()));
-    assert_eq!(journal.book.headroom(KEY, &unlimited(), journal.now), Headroom { money: HOLD_MAX, tokens: None });
+    let room = journal.book.headroom(KEY, &unlimited(), journal.now);
+    assert_eq!((room.money, room.tokens, room.money_by), (HOLD_MAX, None, Binding::Funds));
 }
 
 #[test]

@@ -303,7 +303,7 @@ impl Machine {
             book.hold(&asked, &limits, at).map(|_| ())
         };
         for headroom in [book.headroom(key, &limits, at), book.headroom_beside_tokens(key, &limits, at)] {
-            let Headroom { money: Nanos(money), tokens } = headroom;
+            let Headroom { money: Nanos(money), tokens, .. } = headroom;
             assert!(money >= 0);
             let most = tokens.unwrap_or(HOLD_TOKENS_MAX);
             if money > 0 {

@@ -41,7 +41,8 @@ fn m_41_without_fallback_the_wallet_pays_nothing() {
     let mut journal = Journal::with(100);
     journal.start(&Arc::new(plan(50, 20))).unwrap();
     let resets_at = cycle(&journal).end;
-    let refused = Refusal::Allowance { window: None, metric: Metric::Money, left: 20, needed: 21, resets_at };
+    let refused =
+        Refusal::Allowance { window: None, metric: Metric::Money, limit: 20, left: 20, needed: 21, resets_at };
     assert_eq!(journal.hold(21, &unlimited()), Err(refused));
     let grant = journal.grant(1, None).unwrap();
     let hold = journal.hold(21, &unlimited()).unwrap();
