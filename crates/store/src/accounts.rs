@@ -99,7 +99,8 @@ pub struct AccountChange {
     pub multiplier: Option<Option<Multiplier>>,
 }
 
-const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
+const COLUMNS: &str =
+    "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
                        (select t.name from tiers t where t.id = accounts.tier),
                        (select t.multiplier from tiers t where t.id = accounts.tier)";
 
