@@ -28,7 +28,7 @@ mod tests;
 
 pub use aligned::Calendar;
 pub use cycle::{Cycle, DayCount};
-pub use jiff::civil::Weekday;
+pub use jiff::civil::{Date, Weekday};
 pub use window::Window;
 pub use zone::Zone;
 

@@ -50,3 +50,7 @@ id! {
     /// The place of an entry in the journal, counted from 1. A hold is named by the entry that opened it.
     Seq
 }
+id! {
+    /// A tier of accounts. Greater ids are higher tiers.
+    TierId
+}

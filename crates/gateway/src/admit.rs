@@ -522,7 +522,7 @@ mod tests {
     use crate::upstream::Upstream;
     use domain::ledger::Quota;
     use domain::{AccountId, KeyId, PriceId, Zone};
-    use store::accounts::{Account, AccountStatus};
+    use store::accounts::{Account, AccountStatus, AccountTier};
     use store::keys::{Key, KeyStatus};
     use store::prices::{PriceBook, PriceSource, PriceVersion};
 
@@ -563,6 +563,8 @@ mod tests {
                 status: AccountStatus::Active,
                 error_profile: None,
                 shows_upstream: false,
+                tier: AccountTier::default(),
+                multiplier: None,
                 created_at,
                 time_zone: "UTC".to_owned(),
             };

@@ -1,4 +1,5 @@
-//! The operator's API below `/api/v1`: accounts, projects, keys, users, prices, usage, the ledger's audit.
+//! The operator's API below `/api/v1`: accounts and their money, plans, budgets, codes, projects, keys, users, prices,
+//! usage, the ledger's audit.
 //!
 //! The members' API ([`crate::account`]) is mounted beside it on the public port and described in the same document.
 //!
@@ -11,9 +12,13 @@
 
 pub mod accounts;
 mod audit;
+pub mod budgets;
+pub mod codes;
+mod csv;
 pub mod error;
 pub mod extract;
 mod gateway;
+mod grants;
 mod idempotency;
 pub mod keys;
 mod ledger;
@@ -21,28 +26,44 @@ pub mod members;
 pub mod operator;
 mod operators;
 pub mod page;
+pub mod plans;
 mod prices;
 pub mod projects;
+pub mod reference;
+pub mod resets;
+pub mod statement;
+pub mod subscription;
 #[cfg(test)]
 pub mod tests;
+pub mod tiers;
 pub mod usage;
 pub mod users;
 mod values;
 
-pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TopUp};
+pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TierShown, TopUp, TopUpKind};
 pub use audit::DeedObject;
+pub use budgets::{
+    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject,
+};
+pub use codes::{CodeObject, CreateCodes, NewCodes, Redeem, Redemption, Revoked, WrongCodes};
 pub use error::ErrorObject;
+pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
 pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
 pub use page::Page;
+pub use plans::{AllowanceObject, ChangePlan, CreatePlan, PlanObject, PlanStatus, WindowObject};
 pub use prices::{PriceObject, SetPrice};
 pub use projects::{ChangeProject, CreateProject, ProjectObject};
+pub use resets::{ResetAsked, Resets};
+pub use statement::{Entries, StatementObject};
+pub use subscription::{Cancellation, ChangeSubscription, StartSubscription, SubscriptionObject, When};
+pub use tiers::{SetTier, TierObject, Tiers, promote};
 pub use usage::Usage;
 pub use users::{ChangeUser, CreateUser, UserObject, UserWithToken};
-pub use values::rfc3339;
+pub use values::{NameOrId, rfc3339};
 
 use crate::account;
 use crate::app::App;
@@ -91,9 +112,9 @@ pub fn openapi_json() -> String {
 fn described_routes() -> OpenApiRouter<Arc<App>> {
     let mut info = Info::new("Tollgate API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "The operator's API, and with the tag `account` that of an account's members: accounts, projects, keys, users, \
-         prices, usage and the audits. Money is a decimal string in USD, time is RFC 3339 in UTC, ids are integers. \
-         Unknown fields are refused."
+        "The operator's API, and with the tag `account` that of an account's members: accounts, plans and subscriptions, \
+         budgets, grants, codes, tiers, projects, keys, users, prices, usage, statements and the audits. Money is a decimal \
+         string in USD, time is RFC 3339 in UTC, ids are integers. Unknown fields are refused."
             .to_owned(),
     );
     let mut openapi = OpenApi::new(info, utoipa::openapi::Paths::new());
@@ -105,6 +126,25 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(accounts::create, accounts::list))
         .routes(routes!(accounts::show, accounts::change))
         .routes(routes!(accounts::top_up))
+        .routes(routes!(resets::account))
+        .routes(routes!(statement::show))
+        .routes(routes!(statement::entries))
+        .routes(routes!(grants::create, grants::list))
+        .routes(routes!(grants::revoke))
+        .routes(routes!(subscription::start, subscription::show, subscription::change, subscription::cancel))
+        .routes(routes!(subscription::resume))
+        .routes(routes!(resets::subscription))
+        .routes(routes!(plans::create, plans::list))
+        .routes(routes!(plans::show, plans::change))
+        .routes(routes!(plans::retire))
+        .routes(routes!(budgets::create, budgets::list))
+        .routes(routes!(budgets::show, budgets::change, budgets::delete))
+        .routes(routes!(budgets::counters))
+        .routes(routes!(resets::budget))
+        .routes(routes!(codes::create, codes::list, codes::revoke_batch))
+        .routes(routes!(codes::revoke))
+        .routes(routes!(codes::redeem))
+        .routes(routes!(tiers::list, tiers::set))
         .routes(routes!(members::operator_add, members::operator_list))
         .routes(routes!(members::operator_change, members::operator_remove))
         .routes(routes!(members::operator_invite, members::operator_invitations))
@@ -114,6 +154,7 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::show, keys::change, keys::delete))
         .routes(routes!(keys::rotate))
+        .routes(routes!(resets::key))
         .routes(routes!(users::create, users::list))
         .routes(routes!(users::show, users::change))
         .routes(routes!(users::password_token))

@@ -1,7 +1,9 @@
 //! The running gateway as the HTTP surfaces see it.
 
 use crate::account::Attempts;
+use crate::admin::WrongCodes;
 use crate::config::Config;
+use crate::upkeep;
 use anyhow::Context;
 use domain::Timestamp;
 use gateway::authenticate::Authenticator;
@@ -36,6 +38,8 @@ pub struct App {
     pub config: Config,
     /// What requests with an idempotency key came to.
     pub idempotency: Arc<Records>,
+    /// Wrong redemption codes, so that nobody guesses.
+    pub wrong_codes: WrongCodes,
     /// Every price version, also of the past.
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
@@ -88,6 +92,7 @@ impl App {
             authenticator,
             config,
             idempotency,
+            wrong_codes: WrongCodes::default(),
             versions,
             metrics,
             passwords: Passwords::default(),
@@ -97,6 +102,7 @@ impl App {
             routes,
         };
         app.reload_prices().await?;
+        upkeep::deliver_credits(&app).await?;
         Ok(Arc::new(app))
     }
 

@@ -19,6 +19,7 @@ mod quote;
 mod relay;
 mod router;
 mod serve;
+mod upkeep;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::first_run::{self, Welcome};
 use crate::listen;
+use crate::upkeep::Upkeep;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +43,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let welcome = first_run::create_first(&app).await?;
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::install()?;
-    let housekeeping = [tokio::spawn(housekeeping(app.clone())), tokio::spawn(keep_answers(app.clone()))];
+    let housekeeping = [
+        tokio::spawn(housekeeping(app.clone())),
+        tokio::spawn(keep_answers(app.clone())),
+        tokio::spawn(keep_money(app.clone())),
+    ];
     announce(callers.local_addr()?, &args.data_dir, &app, welcome.as_ref());
     let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));
     let serving_local = tokio::spawn(listen::serve_local(app.clone(), local, stopped));
@@ -132,6 +137,19 @@ async fn keep_answers(app: Arc<App>) {
         }
         if let Err(error) = app.idempotency.upkeep(app.now()).await {
             tracing::error!(%error, "cannot look after the answers kept for repeated requests");
+        }
+    }
+}
+
+/// Moves the money that moves by itself.
+async fn keep_money(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut upkeep = Upkeep::default();
+    loop {
+        ticks.tick().await;
+        if let Err(error) = upkeep.round(&app).await {
+            tracing::error!(%error, "cannot look after credits, cycles and tiers");
         }
     }
 }

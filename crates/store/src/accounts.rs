@@ -2,7 +2,8 @@
 
 use crate::database::StoreError;
 use crate::sql::{Connection, Error, Row};
-use domain::{AccountId, Timestamp};
+use crate::tiers;
+use domain::{AccountId, Multiplier, TierId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Longest name of an account, a key or an operator, in characters.
@@ -23,8 +24,32 @@ pub struct Account {
     pub shows_upstream: bool,
     /// In which its days and months begin and end: a name of the IANA database.
     pub time_zone: String,
+    /// Its tier.
+    pub tier: AccountTier,
+    /// What it pays of list prices; `None` is as its tier.
+    pub multiplier: Option<Multiplier>,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+/// The tier of an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountTier {
+    /// Which.
+    pub id: TierId,
+    /// Its name.
+    pub name: String,
+    /// What its accounts pay of list prices.
+    pub multiplier: Multiplier,
+    /// An operator has fixed it: no promotion.
+    pub fixed: bool,
+}
+
+impl Account {
+    /// What it pays of list prices, without a subscription.
+    pub fn price_multiplier(&self) -> Multiplier {
+        self.multiplier.unwrap_or(self.tier.multiplier)
+    }
 }
 
 /// Whether an account's keys work.
@@ -68,9 +93,16 @@ pub struct AccountChange {
     pub shows_upstream: Option<bool>,
     /// Another time zone, by its checked name.
     pub time_zone: Option<String>,
+    /// A tier that is fixed, or none: then payments promote.
+    pub tier: Option<Option<TierId>>,
+    /// What it pays of list prices, or as its tier.
+    pub multiplier: Option<Option<Multiplier>>,
 }
 
-const COLUMNS: &str = "id, name, status, error_profile, shows_upstream, created_at, time_zone";
+const COLUMNS: &str =
+    "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
+                       (select t.name from tiers t where t.id = accounts.tier),
+                       (select t.multiplier from tiers t where t.id = accounts.tier)";
 
 fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
@@ -81,6 +113,13 @@ fn read(row: Row<'_>) -> Result<Account, StoreError> {
         shows_upstream: row.get(4)?,
         created_at: Timestamp(row.get(5)?),
         time_zone: row.get(6)?,
+        tier: AccountTier {
+            id: TierId(row.get(7)?),
+            name: row.get(10)?,
+            multiplier: tiers::multiplier(row.get(11)?)?,
+            fixed: row.get(8)?,
+        },
+        multiplier: row.get::<_, Option<u32>>(9)?.map(tiers::multiplier).transpose()?,
     })
 }
 
@@ -144,9 +183,19 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
         return Err(StoreError::Refused(format!("an account named {name:?} exists already")));
     }
     let error_profile = change.error_profile.clone().unwrap_or(account.error_profile);
+    let (tier, is_fixed) = match change.tier {
+        Some(Some(tier)) => (tier, true),
+        Some(None) => (account.tier.id, false),
+        None => (account.tier.id, account.tier.fixed),
+    };
+    if !tiers::list(connection)?.iter().any(|known| known.id == tier) {
+        return Err(StoreError::Refused(format!("there is no tier {tier}")));
+    }
+    let multiplier = change.multiplier.unwrap_or(account.multiplier);
     connection
         .prepare_cached(
-            "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5, time_zone = ?6
+            "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5, time_zone = ?6,
+                                 tier = ?7, tier_fixed = ?8, multiplier = ?9
              where id = ?1",
         )?
         .execute((
@@ -156,6 +205,9 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
             error_profile,
             change.shows_upstream.unwrap_or(account.shows_upstream),
             change.time_zone.as_ref().unwrap_or(&account.time_zone),
+            tier.0,
+            is_fixed,
+            multiplier.map(Multiplier::millionths),
         ))?;
     by_id(connection, id)
 }
@@ -199,7 +251,7 @@ mod tests {
                 error_profile: Some(Some("plain".to_owned())),
                 shows_upstream: Some(true),
                 time_zone: Some("Europe/Berlin".to_owned()),
-                name: None,
+                ..AccountChange::default()
             };
             let changed = database.write(move |tx| change(tx, id, &wanted)).await.unwrap().unwrap();
             assert_eq!((changed.status, changed.shows_upstream), (AccountStatus::Suspended, true));

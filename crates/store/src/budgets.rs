@@ -4,8 +4,9 @@ use crate::accounts::checked_name;
 use crate::database::StoreError;
 use crate::sql::{Connection, Row};
 use domain::budget::{Budget, Dimension, Scope};
-use domain::ledger::Metric;
-use domain::{AccountId, BudgetId, Timestamp};
+use domain::ledger::{Metric, Tally};
+use domain::{AccountId, BudgetId, Nanos, Timestamp};
+use std::sync::Arc;
 
 /// Budgets that one account can have.
 pub const BUDGETS_MAX: usize = 200;
@@ -142,6 +143,43 @@ pub fn of_account(connection: &Connection, account: AccountId) -> Result<Vec<Kep
         budgets.push(read(row)?);
     }
     Ok(budgets)
+}
+
+/// What was used of a budget for one subject, and what is reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubjectCounter {
+    /// What it is for: the values of the dimensions that the budget counts each of; empty where there are none.
+    pub subject: Arc<str>,
+    /// Charged in the period.
+    pub used: Tally,
+    /// Reserved by open holds.
+    pub held: Tally,
+}
+
+/// The stored counters of a budget in the period that began at `start`, after the subject `after`, at most `limit`.
+pub fn counters(
+    connection: &Connection,
+    of: &KeptBudget,
+    start: Timestamp,
+    after: Option<&str>,
+    limit: u32,
+) -> Result<Vec<SubjectCounter>, StoreError> {
+    // The subject of a budget that counts nothing by itself is empty, and nothing comes before it.
+    let condition = if after.is_some() { "subject > ?4" } else { "coalesce(?4, '') = ''" };
+    let mut statement = connection.prepare_cached(&format!(
+        "select subject, used_money, used_tokens, used_requests, held_money, held_tokens, held_requests
+         from budget_counters where account = ?1 and budget = ?2 and starts_at = ?3 and {condition}
+         order by subject limit ?5"
+    ))?;
+    let mut rows = statement.query((of.account.0, of.budget.id.0, start.0, after, limit))?;
+    let mut counters = Vec::new();
+    while let Some(row) = rows.next()? {
+        let tally = |column| -> Result<Tally, StoreError> {
+            Ok(Tally { money: Nanos(row.get(column)?), tokens: row.get(column + 1)?, requests: row.get(column + 2)? })
+        };
+        counters.push(SubjectCounter { subject: row.get(0)?, used: tally(1)?, held: tally(4)? });
+    }
+    Ok(counters)
 }
 
 /// Changes a budget's name and limit. Its scope and period stay: what was counted was counted for those.

@@ -20,6 +20,9 @@ const USES_MAX: u32 = 1_000_000;
 /// The longest that a grant of a code can last.
 const GRANT_DAYS_MAX: u32 = 3_660;
 
+/// The most that one code gives: a million USD.
+const AMOUNT_MAX: Nanos = Nanos(1_000_000_000_000_000);
+
 /// What codes are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCode {
@@ -71,6 +74,9 @@ impl NewCode {
         let refused = |why: &str| Err(StoreError::Refused(why.to_owned()));
         if self.amount <= Nanos::ZERO {
             return refused("a code gives more than nothing");
+        }
+        if self.amount > AMOUNT_MAX {
+            return refused("a code gives at most 1,000,000 USD");
         }
         if self.uses == 0 || self.uses > USES_MAX {
             return refused("a code can be redeemed once to 1,000,000 times");
@@ -201,6 +207,13 @@ pub fn list(connection: &Connection, batch: Option<&str>, after: i64, limit: u32
     Ok(codes)
 }
 
+/// The code of that id.
+pub fn by_id(connection: &Connection, id: i64) -> Result<Option<Code>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("select {COLUMNS} from codes where id = ?1"))?;
+    let mut rows = statement.query([id])?;
+    rows.next()?.map(read).transpose()
+}
+
 /// Lets nobody redeem a code any more. False if there is none that could be.
 pub fn revoke(connection: &Connection, id: i64) -> Result<bool, StoreError> {
     let changed = connection
@@ -214,4 +227,74 @@ pub fn revoke_batch(connection: &Connection, batch: &str) -> Result<usize, Store
     Ok(connection
         .prepare_cached("update codes set status = 'revoked' where batch = ?1 and status = 'active'")?
         .execute([batch])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts;
+    use crate::testing::databases;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn new(uses: u32) -> NewCode {
+        let amount = Nanos(5_000_000_000);
+        NewCode { batch: "b".to_owned(), amount, grant_days: None, uses, expires_at: Some(Timestamp(2_000)) }
+    }
+
+    /// In the statements that both databases are really sent.
+    #[tokio::test]
+    async fn m_27_a_code_is_redeemed_as_often_as_it_can_be_and_by_each_once() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            database
+                .write(|tx| {
+                    create(tx, &new(2), "h", &[7; 32], "ops", NOW)?;
+                    (0..4).try_for_each(|index| accounts::create(tx, &format!("a{index}"), NOW).map(drop))
+                })
+                .await
+                .unwrap();
+            let redeem = async |account: i64, digest: Digest, now: i64| {
+                let redeeming =
+                    move |tx: &Transaction<'_>| redeem(tx, &digest, AccountId(account), "ops", Timestamp(now));
+                database.write(redeeming).await.unwrap().map(|reference| reference.to_string())
+            };
+            assert_eq!(redeem(1, [8; 32], 1_000).await, Err(NotRedeemed::Unknown));
+            assert_eq!(redeem(1, [7; 32], 2_000).await, Err(NotRedeemed::Unknown), "T-14: expiring now is expired");
+            assert_eq!(redeem(1, [7; 32], 1_999).await.unwrap(), "code:1:1");
+            assert_eq!(redeem(1, [7; 32], 1_999).await, Err(NotRedeemed::Twice));
+            let several = tokio::join!(redeem(2, [7; 32], 1_000), redeem(3, [7; 32], 1_000), redeem(4, [7; 32], 1_000));
+            let outcomes = [several.0, several.1, several.2];
+            assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+            let counts = database.read_now(|connection| {
+                let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+                Ok([
+                    count("select used from codes")?,
+                    count("select count(*) from redemptions")?,
+                    count("select count(*) from credits")?,
+                ])
+            });
+            assert_eq!(counts.unwrap(), [2, 2, 2]);
+            assert!(database.write(|tx| revoke(tx, 1)).await.unwrap());
+            assert_eq!(redeem(9, [7; 32], 1_000).await, Err(NotRedeemed::Unknown));
+        }
+    }
+
+    #[test]
+    fn m_29_codes_that_make_no_sense_are_not_made() {
+        assert!(new(1).check(NOW).is_ok());
+        for bad in [
+            NewCode { amount: Nanos::ZERO, ..new(1) },
+            NewCode { amount: Nanos(-1), ..new(1) },
+            NewCode { amount: Nanos::MAX, ..new(1) },
+            NewCode { grant_days: Some(0), ..new(1) },
+            NewCode { grant_days: Some(u32::MAX), ..new(1) },
+            NewCode { expires_at: Some(NOW), ..new(1) },
+            NewCode { batch: " ".to_owned(), ..new(1) },
+            new(0),
+            new(u32::MAX),
+        ] {
+            assert!(bad.check(NOW).is_err(), "{bad:?}");
+        }
+    }
 }

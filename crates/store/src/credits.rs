@@ -7,6 +7,7 @@
 use crate::database::{Database, StoreError};
 use crate::ledger::{HoldError, Ledger};
 use crate::sql::{Connection, OptionalExtension, Row};
+use crate::tiers;
 use domain::ledger::{Fund, GrantGiven, Origin, Refusal};
 use domain::{AccountId, Nanos, Seq, Timestamp};
 use std::sync::Arc;
@@ -94,7 +95,7 @@ pub async fn deliver(
         Err(HoldError::Refused(refusal)) => Delivered::Refused(told(&refusal)),
         Err(_) => return Err(StoreError::Unavailable),
     };
-    let (note, of) = (outcome.clone(), reference.clone());
+    let (note, of, account) = (outcome.clone(), reference.clone(), credit.account);
     database
         .write(move |transaction| {
             let (seq, failure) = match &note {
@@ -104,6 +105,7 @@ pub async fn deliver(
             transaction
                 .prepare_cached("update credits set seq = ?2, failure = ?3 where reference = ?1")?
                 .execute((&*of, seq, failure))?;
+            tiers::refresh(transaction, account, now)?;
             Ok(())
         })
         .await?;

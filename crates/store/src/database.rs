@@ -44,12 +44,13 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-pub(crate) const MIGRATIONS: [Migration; 6] = [
+pub(crate) const MIGRATIONS: [Migration; 7] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),
     migration!("0004_idempotency.sql"),
     migration!("0005_payments.sql"),
+    migration!("0006_tiers.sql"),
     migration!("0007_holds.sql"),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! The [`Ledger`] is the part to read first: it decides on [`domain::ledger::Book`]s in memory, and hands every
 //! entry to one writer thread that makes whole groups of them durable at a time ([`journal`]). Around it stand
-//! the records that requests look up ([`accounts`], [`keys`], [`budgets`], [`prices`]), the people ([`users`],
+//! the records that requests look up ([`accounts`], [`tiers`], [`keys`], [`budgets`], [`prices`]), the people ([`users`],
 //! [`members`], [`sessions`], [`operators`]), money on its way in ([`credits`], [`codes`], [`payments`]), the sums that
 //! reports read ([`usage`], [`statement`]), the answers that repeated requests get ([`idempotency`]), and the checks ([`verify`],
 //! [`recovery`]). All of them speak to SQLite or PostgreSQL through [`sql`].
@@ -38,6 +38,7 @@ pub mod statement;
 #[cfg(test)]
 mod testing;
 pub mod throughput;
+pub mod tiers;
 pub mod usage;
 pub mod users;
 pub mod verify;

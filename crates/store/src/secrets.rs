@@ -1,4 +1,4 @@
-//! The secrets that callers, operators and members present, and their digests.
+//! The secrets that callers, operators and members present, redemption codes, and their digests.
 //!
 //! A secret is a prefix, 32 random bytes in base62 and a checksum, so that scanners recognise a leaked one and
 //! a mistyped one is refused without a look-up. Only a digest keyed with the data directory's own pepper is
@@ -43,6 +43,17 @@ impl SecretKind {
         }
     }
 }
+
+/// What redemption codes begin with.
+const CODE_PREFIX: &str = "TG";
+/// Digits of codes: Crockford's base 32, without letters that look like others.
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Random digits of a code, five bits each.
+const CODE_RANDOM_DIGITS: usize = 22;
+/// Digits that check the others.
+const CODE_CHECK_DIGITS: usize = 3;
+/// Digits between two dashes.
+const CODE_GROUP: usize = 5;
 
 /// A keyed digest: what is stored in place of a secret.
 pub type Digest = [u8; 32];
@@ -120,6 +131,50 @@ impl Secrets {
         let tag = hmac::sign(&self.pepper, presented.as_bytes());
         Some(tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes"))
     }
+
+    /// A new redemption code, such as `TG-7K3MQ-X0A9V-2RBCD-E5FGH-JNPST`: 110 random bits and a checksum, for people to
+    /// type. Shown once, stored never.
+    pub fn generate_code(&self) -> String {
+        let random = random_bytes(&self.random);
+        let digits = random[..CODE_RANDOM_DIGITS].iter().map(|byte| CROCKFORD[usize::from(byte % 32)]);
+        let body: String = digits.map(char::from).collect();
+        let digits = format!("{body}{}", code_checksum(&body));
+        let groups = digits.as_bytes().chunks(CODE_GROUP).map(|group| String::from_utf8_lossy(group).into_owned());
+        format!("{CODE_PREFIX}-{}", groups.collect::<Vec<_>>().join("-"))
+    }
+
+    /// The digest of something that has the form of a code; `None` for everything else. Small letters, spaces and dashes
+    /// do not matter, and neither does O for 0, or I and L for 1.
+    pub fn code_digest(&self, presented: &str) -> Option<Digest> {
+        let plain = presented.chars().filter(|letter| !letter.is_whitespace() && *letter != '-');
+        // One letter more than a code has is enough to see that it is none.
+        let letters: String = plain.take(CODE_PREFIX.len() + CODE_RANDOM_DIGITS + CODE_CHECK_DIGITS + 1).collect();
+        let digits = letters.to_ascii_uppercase();
+        let digits = digits.strip_prefix(CODE_PREFIX)?.replace('O', "0").replace(['I', 'L'], "1");
+        let is_code = digits.len() == CODE_RANDOM_DIGITS + CODE_CHECK_DIGITS
+            && digits.bytes().all(|digit| CROCKFORD.contains(&digit));
+        let (body, check) = is_code.then(|| digits.split_at(CODE_RANDOM_DIGITS))?;
+        if code_checksum(body) != check {
+            return None;
+        }
+        let tag = hmac::sign(&self.pepper, format!("{CODE_PREFIX}-{body}").as_bytes());
+        Some(tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes"))
+    }
+}
+
+/// What may be shown of a code to tell it from others: its last group.
+pub fn code_hint(code: &str) -> String {
+    format!("{CODE_PREFIX}-…{}", &code[code.len() - CODE_GROUP..])
+}
+
+fn code_checksum(body: &str) -> String {
+    let mut value = crc32fast::hash(body.as_bytes());
+    let mut digits = [0_u8; CODE_CHECK_DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = CROCKFORD[(value % 32) as usize];
+        value /= 32;
+    }
+    String::from_utf8(digits.to_vec()).expect("base 32 is ASCII")
 }
 
 /// What may be shown of a secret to tell it from others.
@@ -191,6 +246,26 @@ mod tests {
         let again = Secrets::open(directory.path()).unwrap();
         assert_eq!(secrets.digest(SecretKind::Key, &one), again.digest(SecretKind::Key, &one));
         assert!(!hint(&one).contains(&one[8..20]));
+    }
+
+    #[test]
+    fn codes_are_for_people_to_type() {
+        let directory = tempfile::tempdir().unwrap();
+        let secrets = Secrets::open(directory.path()).unwrap();
+        let code = secrets.generate_code();
+        assert_eq!((code.len(), code.matches('-').count()), (32, 5), "{code}");
+        let digest = secrets.code_digest(&code).unwrap();
+        let typed = code.to_lowercase().replace('-', " ").replace('1', "l").replace('0', "o");
+        assert_eq!(secrets.code_digest(&typed), Some(digest), "{typed}");
+        assert_ne!(secrets.code_digest(&secrets.generate_code()), Some(digest));
+        let flipped = if code.as_bytes()[3] == b'7' { "8" } else { "7" };
+        let mistyped = format!("TG-{flipped}{}", &code[4..]);
+        for text in
+            ["", "TG", "TG-", "tg-é", &mistyped, &code[..31], &format!("{code}0"), &code[3..], &"U".repeat(9_999)]
+        {
+            assert_eq!(secrets.code_digest(text), None, "{text}");
+        }
+        assert!(code_hint(&code).len() < 12 && code.ends_with(&code_hint(&code)[6..]));
     }
 
     #[test]

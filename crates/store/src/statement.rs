@@ -5,7 +5,7 @@
 
 use crate::database::StoreError;
 use crate::journal::{Row, SELECT};
-use crate::sql::Connection;
+use crate::sql::{Connection, OptionalExtension};
 use domain::ledger::{Entry, Kind, Legs, Source};
 use domain::{AccountId, Nanos, Seq, Timestamp};
 use std::sync::Arc;
@@ -138,6 +138,42 @@ pub fn statement(
         line
     });
     Ok(Statement { opening, closing, lines: lines.collect() })
+}
+
+/// Entries of an account, the newest first, at most `limit`: those before the entry `before`, or the last ones. Reads what
+/// is durable. `None` if `before` is not an entry of the account.
+pub fn entries(
+    connection: &Connection,
+    account: AccountId,
+    before: Option<Seq>,
+    limit: u32,
+) -> Result<Option<Vec<Entry>>, StoreError> {
+    let mut seq = match before {
+        Some(before) => match entry(connection, before)?.filter(|entry| entry.account == account) {
+            Some(entry) => entry.previous,
+            None => return Ok(None),
+        },
+        None => connection
+            .prepare_cached("select last_seq from balances where account = ?1")?
+            .query_row([account.0], |row| row.get(0).map(Seq))
+            .optional()?
+            .unwrap_or_default(),
+    };
+    let mut entries = Vec::new();
+    while seq > Seq(0) && entries.len() < limit as usize {
+        let found = entry(connection, seq)?.filter(|entry| entry.account == account);
+        let entry = found.ok_or_else(|| StoreError::Damaged(format!("row {seq} is not account {account}'s")))?;
+        seq = entry.previous;
+        entries.push(entry);
+    }
+    Ok(Some(entries))
+}
+
+/// One durable entry.
+pub fn entry(connection: &Connection, seq: Seq) -> Result<Option<Entry>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} where seq = ?1"))?;
+    let mut rows = statement.query([seq.0])?;
+    rows.next()?.map(Row::read).transpose()
 }
 
 /// Everything until the end of the UTC day of `to`, and the last row of that time.

@@ -69,6 +69,11 @@ impl Zone {
         self.0.following(instant(at)).next().map(|change| stamp(change.timestamp()))
     }
 
+    /// The first instant of a local date.
+    pub fn start_of(&self, date: Date) -> Timestamp {
+        self.boundary(number(date), Time::midnight())
+    }
+
     /// The boundary at that local date and time, by the rules of [the module](super).
     pub(super) fn boundary(&self, date: i64, time: Time) -> Timestamp {
         if date <= number(FIRST_DATE) {

@@ -4,18 +4,25 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
-use super::values::{checked_funding, checked_note, checked_time_zone, present, profile_name, rfc3339};
+use super::reference::Reference;
+use super::tiers::promote;
+use super::values::{
+    NameOrId, checked_funding, checked_note, checked_time_zone, present, profile_name, required_note, rfc3339,
+};
 use crate::app::App;
 use crate::error::ErrorProfile;
 use axum::Json;
 use axum::extract::State;
-use domain::{AccountId, Nanos};
+use domain::ledger::{Fund, Origin};
+use domain::{AccountId, Multiplier, Nanos, Seq, TierId, Zone};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-use store::StoreError;
 use store::accounts::{self, Account, AccountChange, AccountStatus, checked_name};
+use store::credits::{self, Credit, CreditKind};
+use store::sql::Connection;
+use store::{StoreError, tiers};
 use utoipa::{IntoParams, ToSchema};
 
 /// An account.
@@ -29,18 +36,29 @@ pub struct AccountObject {
     /// Whether its keys work.
     #[schema(value_type = String, example = "active")]
     pub status: AccountStatus,
-    /// What requests can still draw, in USD.
+    /// The wallet: prepaid money that can be drawn, in USD.
     #[schema(value_type = String, example = "5.00")]
     pub balance: Nanos,
-    /// What open requests have reserved, in USD.
+    /// What is left of grants, in USD. It is drawn before the wallet and expires.
+    #[schema(value_type = String, example = "0.00")]
+    pub granted: Nanos,
+    /// What open requests have reserved of wallet and grants, in USD.
     #[schema(value_type = String, example = "0.00")]
     pub held: Nanos,
     /// What was consumed beyond all funds, in USD; the next top-up pays it first.
     #[schema(value_type = String, example = "0.00")]
     pub owed: Nanos,
-    /// What was charged in all, in USD.
+    /// What was charged for consumption in all, in USD, whoever paid it.
     #[schema(value_type = String, example = "0.00")]
     pub spent: Nanos,
+    /// What was paid for subscriptions in all, in USD.
+    #[schema(value_type = String, example = "0.00")]
+    pub fees: Nanos,
+    /// Its tier.
+    pub tier: TierShown,
+    /// What it pays of list prices; null is as its tier.
+    #[schema(value_type = Option<String>, example = "0.9")]
+    pub multiplier: Option<Multiplier>,
     /// How errors are dressed for its keys; null is the gateway's default.
     #[schema(example = "tollgate")]
     pub error_profile: Option<String>,
@@ -52,6 +70,21 @@ pub struct AccountObject {
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
+}
+
+/// The tier of an account.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TierShown {
+    /// Its id.
+    #[schema(value_type = i64)]
+    pub id: TierId,
+    /// Its name.
+    pub name: String,
+    /// What its accounts pay of list prices.
+    #[schema(value_type = String, example = "1.00")]
+    pub multiplier: Multiplier,
+    /// An operator has fixed it: payments do not promote the account.
+    pub fixed: bool,
 }
 
 /// A new account.
@@ -75,6 +108,14 @@ pub struct CreateAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "Europe/Berlin")]
     pub time_zone: Option<String>,
+    /// What it pays of list prices, from 0 to 1000; absent is as its tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "0.9")]
+    pub multiplier: Option<Multiplier>,
+    /// Fixes its tier: an id, or a name. Absent: payments promote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NameOrId>)]
+    pub tier: Option<NameOrId>,
 }
 
 /// What to change of an account. What is absent stays. Money is moved by top-ups only.
@@ -99,18 +140,41 @@ pub struct ChangeAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "Europe/Berlin")]
     pub time_zone: Option<String>,
+    /// What it pays of list prices, from 0 to 1000; null is as its tier.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>, example = "0.9")]
+    pub multiplier: Option<Option<Multiplier>>,
+    /// Fixes its tier: an id, or a name. Null: payments promote it from the tier that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<NameOrId>)]
+    pub tier: Option<Option<NameOrId>>,
 }
 
 /// Money put in, or taken out when below zero.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopUp {
-    /// How much, in USD. Below zero it is taken out, as far as it is available.
+    /// How much, in USD. Below zero it is taken out.
     #[schema(value_type = String, example = "5.00")]
     pub amount: Nanos,
-    /// Why: kept in the ledger beside the operator's name.
+    /// Default `top_up`, or `adjustment` for an amount below zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TopUpKind>,
+    /// Why: kept in the ledger beside the operator's name. An `adjustment` or `refund` that is named as such needs one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+/// What money is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TopUpKind {
+    /// A payment. More than nothing.
+    TopUp,
+    /// A correction in either direction; what is taken out has to be available. No payment.
+    Adjustment,
+    /// A payment that went back to the payer. Below zero; what is no longer there is owed.
+    Refund,
 }
 
 /// Which accounts to list.
@@ -147,16 +211,32 @@ pub async fn find(app: &App, wanted: AccountRef) -> Result<Account, Problem> {
     found.await?.ok_or_else(|| Problem::not_found("There is no such account."))
 }
 
-async fn object(app: &App, account: Account) -> Result<AccountObject, StoreError> {
+/// In which days and months of an account begin and end.
+pub fn zone_of(account: &Account) -> Zone {
+    // It was checked when it was set; a database of time zones without it is an older one than then.
+    account.time_zone.parse().unwrap_or_default()
+}
+
+/// An account as it is shown.
+pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreError> {
     let pots = app.ledger.totals(account.id).await?;
     Ok(AccountObject {
         id: account.id,
         name: account.name,
         status: account.status,
         balance: pots.available,
+        granted: pots.granted,
         held: pots.held,
         owed: pots.debt.negated(),
         spent: pots.spent,
+        fees: pots.fees,
+        tier: TierShown {
+            id: account.tier.id,
+            name: account.tier.name,
+            multiplier: account.tier.multiplier,
+            fixed: account.tier.fixed,
+        },
+        multiplier: account.multiplier,
         error_profile: account.error_profile,
         shows_upstream: account.shows_upstream,
         time_zone: account.time_zone,
@@ -179,7 +259,6 @@ pub async fn create(
         return Err(Problem::bad_field("balance", "An account starts with nothing or more."));
     }
     checked_funding(Nanos::ZERO, balance)?;
-    let note = checked_note(&operator.0, "opening balance")?;
     let time_zone = new.time_zone.as_deref().map(checked_time_zone).transpose()?;
     let now = app.now();
     let created = app.database.write(move |transaction| {
@@ -192,23 +271,48 @@ pub async fn create(
             error_profile: Some(new.error_profile.map(profile_name)),
             shows_upstream: new.shows_upstream,
             time_zone,
+            tier: new.tier.as_ref().map(|tier| known_tier(transaction, tier)).transpose()?.map(Some),
+            multiplier: new.multiplier.map(Some),
             ..AccountChange::default()
         };
-        let account = accounts::change(transaction, account.id, &change)?;
-        if let Some(Account { id, .. }) = &account {
-            accounts::audit(transaction, now, &operator.0, "account.create", &format!("account {id}"), &json!(new))?;
+        let Some(account) = accounts::change(transaction, account.id, &change)? else { return Ok(None) };
+        let id = account.id;
+        accounts::audit(transaction, now, &operator.0, "account.create", &format!("account {id}"), &json!(new))?;
+        let opening = (balance > Nanos::ZERO).then(|| Credit {
+            reference: format!("account:{id}:opening").into(),
+            account: id,
+            kind: CreditKind::Money(Origin::TopUp),
+            amount: balance,
+            note: "opening balance".into(),
+            by: operator.0.clone(),
+        });
+        if let Some(opening) = &opening {
+            credits::enqueue(transaction, opening, now)?;
         }
-        Ok(account)
+        Ok(Some((account, opening.map(|opening| opening.reference))))
     });
-    let account = created.await?.ok_or_else(name_is_taken)?;
-    if balance > Nanos::ZERO {
-        app.ledger.top_up(account.id, balance, &note, now).await.map_err(|error| {
+    let (account, opening) = created.await?.ok_or_else(name_is_taken)?;
+    if let Some(opening) = opening {
+        credits::deliver(&app.ledger, &app.database, &opening, now).await.map_err(|error| {
             let id = account.id;
-            Problem::from(error)
-                .after(&format!("The account was created with id {id}, but its balance was not put in:"))
+            Problem::from(error).after(&format!("The account was created with id {id}; its balance is on its way."))
         })?;
     }
-    Ok((StatusCode::CREATED, Json(object(&app, account).await?)))
+    Ok((StatusCode::CREATED, Json(shown(&app, account.id).await?)))
+}
+
+/// The account of that id as it is shown.
+pub async fn shown(app: &App, id: AccountId) -> Result<AccountObject, Problem> {
+    let account = find(app, AccountRef::Id(id.0)).await?;
+    Ok(object(app, account).await?)
+}
+
+/// The id of a tier that there is.
+fn known_tier(connection: &Connection, wanted: &NameOrId) -> Result<TierId, StoreError> {
+    let tiers = tiers::list(connection)?;
+    let found = wanted
+        .find(|name| tiers.iter().find(|tier| *tier.name == *name), |id| tiers.iter().find(|tier| tier.id.0 == id));
+    found.map(|tier| tier.id).ok_or_else(|| StoreError::Refused("there is no such tier".to_owned()))
 }
 
 fn name_is_taken() -> Problem {
@@ -270,9 +374,19 @@ pub async fn change(
             error_profile: asked.error_profile.map(|profile| profile.map(profile_name)),
             shows_upstream: asked.shows_upstream,
             time_zone,
+            tier: match &asked.tier {
+                Some(Some(tier)) => Some(Some(known_tier(transaction, tier)?)),
+                Some(None) => Some(None),
+                None => None,
+            },
+            multiplier: asked.multiplier,
         };
         accounts::audit(transaction, now, &operator.0, "account.change", &format!("account {id}"), &json!(asked))?;
-        accounts::change(transaction, id, &change)
+        let changed = accounts::change(transaction, id, &change)?;
+        if asked.tier == Some(None) && tiers::refresh(transaction, id, now)?.is_some() {
+            return accounts::by_id(transaction, id);
+        }
+        Ok(changed)
     });
     let account = changed.await?.ok_or_else(name_is_taken)?;
     app.forget_callers();
@@ -282,27 +396,69 @@ pub async fn change(
 
 /// Put money in, or take it out.
 ///
-/// The ledger's entry is the record of it: it keeps the operator's name and the note.
+/// The ledger's entry is the record of it: it keeps the operator's name and the note. With an Idempotency-Key it is booked
+/// once, however often it is asked for.
 #[utoipa::path(post, path = "/api/v1/accounts/{id}/top-ups", operation_id = "top_up_account", tag = "accounts",
     params(("id" = i64, Path)), request_body = TopUp,
     responses((status = 200, description = "The account after it", body = AccountObject),
               (status = 400, body = ErrorObject),
               (status = 402, description = "More than is available cannot be taken out", body = ErrorObject),
               (status = 404, body = ErrorObject),
-              (status = 503, description = "Not confirmed; look at the balance first", body = ErrorObject)))]
+              (status = 503, description = "Not confirmed; look at the balance first, or repeat it with the same \
+                                            Idempotency-Key", body = ErrorObject)))]
 pub async fn top_up(
     State(app): State<Arc<App>>,
     operator: Operator,
     Id(id): Id,
+    reference: Reference,
     Body(asked): Body<TopUp>,
 ) -> Result<Json<AccountObject>, Problem> {
-    if asked.amount == Nanos::ZERO {
-        return Err(Problem::bad_field("amount", "An amount of zero changes nothing."));
+    let account = find(&app, AccountRef::Id(id)).await?.id;
+    put_in(&app, account, operator.0, reference, &asked).await?;
+    Ok(Json(shown(&app, account).await?))
+}
+
+/// Books money in an account.
+pub async fn put_in(
+    app: &App,
+    account: AccountId,
+    by: Arc<str>,
+    reference: Reference,
+    asked: &TopUp,
+) -> Result<Seq, Problem> {
+    let fund = Fund { origin: asked.origin()?, by, note: asked.checked_note()?, reference: reference.0.clone() };
+    let amount = asked.amount;
+    let funded = app.ledger.totals(account).await?.funding.negated();
+    checked_funding(funded, amount)?;
+    let seq = reference.post(app, account, |book, _| book.fund_in(fund.clone(), amount)).await?;
+    // A cycle that could not be paid before is paid now.
+    app.ledger.touch(account, app.now()).await?;
+    promote(app, account).await;
+    Ok(seq)
+}
+
+impl TopUp {
+    fn origin(&self) -> Result<Origin, Problem> {
+        let refused = |message| Err(Problem::bad_field("amount", message));
+        let is_out = self.amount < Nanos::ZERO;
+        match self.kind {
+            _ if self.amount == Nanos::ZERO => refused("An amount of zero changes nothing."),
+            Some(TopUpKind::TopUp) if is_out => {
+                refused("A top-up is more than nothing. To take money out, say \"adjustment\" or \"refund\".")
+            }
+            Some(TopUpKind::Refund) if !is_out => refused("A refund takes money out: its amount is below zero."),
+            None if is_out => Ok(Origin::Adjustment),
+            None | Some(TopUpKind::TopUp) => Ok(Origin::TopUp),
+            Some(TopUpKind::Adjustment) => Ok(Origin::Adjustment),
+            Some(TopUpKind::Refund) => Ok(Origin::Refund),
+        }
     }
-    let note = checked_note(&operator.0, asked.note.as_deref().unwrap_or_default())?;
-    let account = find(&app, AccountRef::Id(id)).await?;
-    let funded = app.ledger.totals(account.id).await?.funding.negated();
-    checked_funding(funded, asked.amount)?;
-    app.ledger.top_up(account.id, asked.amount, &note, app.now()).await?;
-    Ok(Json(object(&app, account).await?))
+
+    fn checked_note(&self) -> Result<Arc<str>, Problem> {
+        match self.kind {
+            Some(TopUpKind::Adjustment) => required_note(self.note.as_deref(), "An adjustment"),
+            Some(TopUpKind::Refund) => required_note(self.note.as_deref(), "A refund"),
+            Some(TopUpKind::TopUp) | None => checked_note(self.note.as_deref()),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Why the operator's and the members' API refuse, and how it says so: always in OpenAI's error shape.
 
+use crate::idempotency::SafeToRepeat;
 use crate::router::json;
 use axum::response::{IntoResponse, Response};
 use domain::ledger::Refusal;
@@ -23,6 +24,7 @@ pub struct Problem {
     param: Option<&'static str>,
     /// Seconds after which to come again.
     retry_after: Option<u64>,
+    safe_to_repeat: bool,
 }
 
 /// The body of every refusal.
@@ -49,7 +51,7 @@ pub struct ErrorDetail {
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code, message: message.into(), param: None, retry_after: None }
+        Self { status, kind, code, message: message.into(), param: None, retry_after: None, safe_to_repeat: false }
     }
 
     /// No operator's key, or one that is not known. All look alike.
@@ -109,6 +111,16 @@ impl Problem {
         Self { param: Some(param), ..problem }
     }
 
+    /// What is asked for does not go with what is there.
+    pub fn in_the_way(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "invalid_request_error", code, message)
+    }
+
+    /// There is not enough money for it.
+    pub fn not_enough(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", code, message)
+    }
+
     /// The body is too large.
     pub fn too_large(bytes_max: usize) -> Self {
         let message = format!("The body is larger than {bytes_max} bytes.");
@@ -130,6 +142,12 @@ impl Problem {
     /// The store cannot do it now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message)
+    }
+
+    /// To ask again with the same idempotency key does it once, whether or not it was done.
+    #[must_use]
+    pub fn repeatable(self) -> Self {
+        Self { safe_to_repeat: true, ..self }
     }
 
     /// Puts something in front of the message.
@@ -162,24 +180,35 @@ impl From<Busy> for Problem {
     }
 }
 
-/// Why a top-up was not booked.
+/// Why the ledger did not take an entry.
 impl From<HoldError> for Problem {
     fn from(error: HoldError) -> Self {
-        match error {
-            HoldError::Refused(Refusal::Wallet { available, needed }) => {
-                let message = format!(
-                    "The account has ${available} available, ${needed} cannot be taken out of it. Money that is held \
-                     by open requests comes back when they end."
+        let refusal = match error {
+            HoldError::Refused(refusal) => refusal,
+            HoldError::TooManyOpen | HoldError::Unavailable => {
+                return Self::unavailable(
+                    "The ledger did not confirm this in time. It may be booked all the same: look at the account before \
+                     trying again.",
                 );
-                Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", "insufficient_balance", message)
             }
-            HoldError::Refused(refusal) => {
-                Self::new(StatusCode::PAYMENT_REQUIRED, "billing_error", "refused", format!("{refusal:?}"))
+        };
+        match refusal {
+            Refusal::Wallet { available, needed } => {
+                let message = format!(
+                    "The account has ${available} available, and this needs ${needed}. Money that is held by open \
+                     requests comes back when they end."
+                );
+                Self::not_enough("insufficient_balance", message)
             }
-            HoldError::TooManyOpen | HoldError::Unavailable => Self::unavailable(
-                "The ledger did not confirm this in time. It may be booked all the same: look at the balance before \
-                 trying again.",
-            ),
+            Refusal::Debt { owed } => {
+                let message = format!("The account owes ${owed}. The next money put in pays that first.");
+                Self::not_enough("debt", message)
+            }
+            Refusal::Forbidden(why) => Self::in_the_way("refused", sentence(why)),
+            refusal => {
+                tracing::error!(?refusal, "a refusal of requests was given to an operator");
+                Self::in_the_way("refused", "The ledger refuses this.")
+            }
         }
     }
 }
@@ -192,6 +221,9 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.safe_to_repeat {
+            response.extensions_mut().insert(SafeToRepeat);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -200,7 +232,7 @@ impl IntoResponse for Problem {
 }
 
 /// Rules speak in fragments; answers in sentences.
-fn sentence(fragment: &str) -> String {
+pub fn sentence(fragment: &str) -> String {
     let mut letters = fragment.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     let stop = if fragment.ends_with(['.', '!', '?']) { "" } else { "." };

@@ -50,6 +50,9 @@ pub struct KeyObject {
     /// What it was charged in all, in USD.
     #[schema(value_type = String, example = "0.25")]
     pub used: Nanos,
+    /// What of it counts against the quota: since the key's beginning, or since an operator set it back. In USD.
+    #[schema(value_type = String, example = "0.25")]
+    pub used_of_quota: Nanos,
     /// What its open requests have reserved, in USD.
     #[schema(value_type = String, example = "0.00")]
     pub held: Nanos,
@@ -60,6 +63,8 @@ pub struct KeyObject {
     pub quota_tokens: Option<u64>,
     /// Tokens that it was charged for in all.
     pub used_tokens: u64,
+    /// Tokens of them that count against the quota.
+    pub tokens_of_quota: u64,
     /// Tokens that are left; null without a quota in tokens.
     pub remaining_tokens: Option<u64>,
     /// Requests that it was charged for in all.
@@ -306,7 +311,8 @@ fn check_restrictions(
 pub async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObject, StoreError> {
     let totals = app.ledger.key_totals(key.account, key.id).await?;
     let Quota { money, tokens } = key.quota;
-    let left = |quota: Nanos| Nanos(quota.0.saturating_sub(totals.used.0).saturating_sub(totals.held.0).max(0));
+    let (used_of_quota, tokens_of_quota) = (totals.used_of_quota(), totals.tokens_of_quota());
+    let left = |quota: Nanos| Nanos(quota.0.saturating_sub(used_of_quota.0).saturating_sub(totals.held.0).max(0));
     Ok(KeyObject {
         id: key.id,
         status: status_shown(&key, app.now()),
@@ -315,11 +321,13 @@ pub async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObje
         hint: key.hint,
         quota: money,
         used: totals.used,
+        used_of_quota,
         held: totals.held,
         remaining: money.map(left),
         quota_tokens: tokens,
         used_tokens: totals.used_tokens,
-        remaining_tokens: tokens.map(|quota| quota.saturating_sub(totals.used_tokens + totals.held_tokens)),
+        tokens_of_quota,
+        remaining_tokens: tokens.map(|quota| quota.saturating_sub(tokens_of_quota + totals.held_tokens)),
         requests: totals.requests,
         unlimited: money.is_none() && tokens.is_none(),
         expires_at: key.expires_at.map(rfc3339),

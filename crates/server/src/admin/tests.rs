@@ -1,5 +1,7 @@
 //! The operator's API as its clients see it, over a real data directory.
 
+mod money;
+
 use super::{local_router, openapi_json, router};
 use crate::app::App;
 use crate::config::Config;
@@ -241,6 +243,15 @@ async fn s_04_unknown_fields_are_refused_everywhere() {
         (Method::PATCH, key.clone(), json!({})),
         (Method::POST, format!("{key}/rotate"), json!({})),
         (Method::PUT, "/api/v1/prices".to_owned(), json!({ "model": "m", "price": price })),
+        (Method::POST, format!("{account}/reset"), json!({})),
+        (Method::POST, format!("{account}/grants"), json!({ "amount": "1.00" })),
+        (Method::POST, format!("{account}/subscription"), json!({ "plan": "p" })),
+        (Method::PATCH, format!("{account}/subscription"), json!({ "fallback": true })),
+        (Method::POST, format!("{account}/redemptions"), json!({ "code": "TG" })),
+        (Method::POST, format!("{account}/budgets"), json!({ "name": "b", "limit": "1.00", "period": "day" })),
+        (Method::PATCH, "/api/v1/budgets/1".to_owned(), json!({})),
+        (Method::PATCH, "/api/v1/plans/1".to_owned(), json!({})),
+        (Method::POST, "/api/v1/codes".to_owned(), json!({ "amount": "1.00", "batch": "b" })),
     ];
     for (method, path, body) in writes {
         for name in ["id", "spent", "used", "held", "owed", "created_at", "digest", "hint", "made_by", "unlimited"] {
@@ -319,14 +330,16 @@ async fn s_03_every_route_needs_an_operator() {
             }
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             for headers in cases {
-                let refused = test.call_as(headers, method.clone(), &path.replace("{id}", "1"), None).await;
+                let refused = test
+                    .call_as(headers, method.clone(), &path.replace("{id}", "1").replace("{grant}", "1"), None)
+                    .await;
                 assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{method} {path} {headers:?}");
                 assert_eq!(refused.json["error"]["code"], "invalid_api_key");
             }
             routes += 1;
         }
     }
-    assert_eq!(routes, 37, "a route came or went: look at its policy");
+    assert_eq!(routes, 69, "a route came or went: look at its policy");
     assert_eq!(test.call_as(&[], Method::GET, "/api/v1/none", None).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
         test.call_as(&[("authorization", &own.replace("Bearer", "bearer"))], Method::GET, "/api/v1/health", None)
@@ -850,7 +863,8 @@ async fn the_audit_log_is_read_newest_first_and_by_what_is_asked() {
         (data.iter().map(|deed| deed["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), listed.json)
     };
     let all = ["operator.create", "account.change", "key.create", "account.create"];
-    assert_eq!(actions("").await.0, all);
+    let with_promotion = ["operator.create", "account.change", "key.create", "account.promote", "account.create"];
+    assert_eq!(actions("").await.0, with_promotion);
     assert_eq!(actions("?operator=ops").await.0, all);
     assert_eq!(actions("?operator=nobody").await.0, [""; 0]);
     assert_eq!(actions(&format!("?subject=account%20{account}")).await.0, ["account.change", "account.create"]);

@@ -3,8 +3,10 @@
 use super::error::Problem;
 use crate::error::ErrorProfile;
 use domain::{Nanos, Timestamp, Zone};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::net::IpAddr;
+use std::sync::Arc;
+use utoipa::ToSchema;
 
 /// Longest name of a model, in characters.
 const MODEL_CHARS_MAX: usize = 256;
@@ -12,6 +14,27 @@ const MODEL_CHARS_MAX: usize = 256;
 const NOTE_CHARS_MAX: usize = 500;
 /// What may have been put into one account in all: comfortably within 64 bits of nano-USD, whatever comes after.
 const FUNDING_MAX: Nanos = Nanos(4_000_000_000_000_000_000);
+
+/// Something that is named by its id (a JSON number) or by its name (a text). A text of digits that is nobody's name is
+/// an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "it is named by its name or its id")]
+pub enum NameOrId {
+    /// Its id.
+    Id(i64),
+    /// Its name.
+    Name(String),
+}
+
+impl NameOrId {
+    /// Whatever is meant, by the first look that finds it.
+    pub fn find<T>(&self, by_name: impl FnOnce(&str) -> Option<T>, by_id: impl FnOnce(i64) -> Option<T>) -> Option<T> {
+        match self {
+            Self::Id(id) => by_id(*id),
+            Self::Name(name) => by_name(name).or_else(|| name.parse().ok().and_then(by_id)),
+        }
+    }
+}
 
 /// A time as the API writes it. The store's times all came from a clock or from this API, so they fit.
 pub fn rfc3339(at: Timestamp) -> jiff::Timestamp {
@@ -95,14 +118,22 @@ fn is_block(block: &str) -> bool {
     }
 }
 
-/// The ledger's note: who and why.
-pub fn checked_note(operator: &str, note: &str) -> Result<String, Problem> {
-    let note = note.trim();
+/// Why something is done, for the ledger. Who did it stands beside it.
+pub fn checked_note(note: Option<&str>) -> Result<Arc<str>, Problem> {
+    let note = note.unwrap_or_default().trim();
     if note.chars().count() > NOTE_CHARS_MAX || note.chars().any(char::is_control) {
         let message = format!("A note has at most {NOTE_CHARS_MAX} characters and no control characters.");
         return Err(Problem::bad_field("note", message));
     }
-    Ok(if note.is_empty() { operator.to_owned() } else { format!("{operator}: {note}") })
+    Ok(note.into())
+}
+
+/// [`checked_note`] of what nobody understands later without one.
+pub fn required_note(note: Option<&str>, of: &str) -> Result<Arc<str>, Problem> {
+    match checked_note(note)? {
+        note if note.is_empty() => Err(Problem::bad_field("note", format!("{of} needs a note: say why."))),
+        note => Ok(note),
+    }
 }
 
 /// Whether `amount` may be put into an account into which `funded` were put before.

@@ -2,10 +2,12 @@
 
 use super::client::Client;
 use super::output::{Column, Format, properties, table, tell_more, usd};
-use crate::admin::{AccountObject, ChangeAccount, CreateAccount, Page, TopUp};
+use crate::admin::{
+    AccountObject, ChangeAccount, CreateAccount, NameOrId, Page, ResetAsked, Resets, TierShown, TopUp, TopUpKind,
+};
 use crate::error::ErrorProfile;
 use clap::{Args, Subcommand};
-use domain::Nanos;
+use domain::{Multiplier, Nanos};
 use http::Method;
 use store::accounts::AccountStatus;
 
@@ -30,6 +32,12 @@ pub enum AccountCommand {
         /// In which its days and months begin and end, such as Europe/Berlin [default: UTC]
         #[arg(long, value_name = "ZONE")]
         time_zone: Option<String>,
+        /// What it pays of list prices [default: as its tier]
+        #[arg(long, value_name = "FACTOR")]
+        multiplier: Option<Multiplier>,
+        /// Fix its tier, by name or id [default: promoted by what it pays]
+        #[arg(long, value_name = "TIER")]
+        tier: Option<String>,
     },
     /// List accounts.
     List(ListArgs),
@@ -39,12 +47,11 @@ pub enum AccountCommand {
         account: String,
     },
     /// Put money in, or take it out with an amount below zero.
-    TopUp {
+    TopUp(TopUpArgs),
+    /// Set back everything that was used: subscription, budgets, keys' quotas. No cadence changes.
+    Reset {
         /// Its name or id.
         account: String,
-        /// How much, in USD.
-        #[arg(value_name = "USD", allow_negative_numbers = true)]
-        amount: Nanos,
         /// Why; kept in the ledger.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
@@ -73,6 +80,22 @@ pub struct ListArgs {
     pub limit: u32,
 }
 
+/// How to put money in.
+#[derive(Debug, Args)]
+pub struct TopUpArgs {
+    /// Its name or id.
+    account: String,
+    /// How much, in USD.
+    #[arg(value_name = "USD", allow_negative_numbers = true)]
+    amount: Nanos,
+    /// top-up, adjustment or refund [default: top-up; adjustment for an amount below zero]
+    #[arg(long, value_parser = top_up_kind)]
+    kind: Option<TopUpKind>,
+    /// Why; kept in the ledger. A named adjustment or refund needs it.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct EditArgs {
     /// Its name or id.
@@ -92,13 +115,25 @@ pub struct EditArgs {
     /// In which its days and months begin and end, such as Europe/Berlin.
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
+    /// What it pays of list prices.
+    #[arg(long, value_name = "FACTOR")]
+    multiplier: Option<Multiplier>,
+    /// It pays of list prices as its tier does.
+    #[arg(long, conflicts_with = "multiplier")]
+    no_multiplier: bool,
+    /// Fix its tier, by name or id.
+    #[arg(long, value_name = "TIER")]
+    tier: Option<String>,
+    /// Promote it by what it pays.
+    #[arg(long, conflicts_with = "tier")]
+    automatic_tier: bool,
 }
 
 pub async fn run(command: AccountCommand, client: &Client, format: Format) -> anyhow::Result<()> {
     match command {
-        AccountCommand::Create { name, balance, error_profile, shows_upstream, time_zone } => {
-            let shows_upstream = shows_upstream.then_some(true);
-            let new = CreateAccount { name, balance, error_profile, shows_upstream, time_zone };
+        AccountCommand::Create { name, balance, error_profile, shows_upstream, time_zone, multiplier, tier } => {
+            let (shows_upstream, tier) = (shows_upstream.then_some(true), tier.map(NameOrId::Name));
+            let new = CreateAccount { name, balance, error_profile, shows_upstream, time_zone, multiplier, tier };
             format.print(&client.send(Method::POST, "/api/v1/accounts", &new).await?, one)
         }
         AccountCommand::List(ListArgs { after, limit }) => {
@@ -108,9 +143,10 @@ pub async fn run(command: AccountCommand, client: &Client, format: Format) -> an
             Ok(())
         }
         AccountCommand::Show { account } => format.print(&client.account(&account).await?, one),
-        AccountCommand::TopUp { account, amount, note } => {
-            let path = format!("/api/v1/accounts/{}/top-ups", client.account(&account).await?.id);
-            format.print(&client.send(Method::POST, &path, &TopUp { amount, note }).await?, one)
+        AccountCommand::TopUp(args) => top_up(args, client, format).await,
+        AccountCommand::Reset { account, note } => {
+            let path = format!("/api/v1/accounts/{}/reset", client.account(&account).await?.id);
+            reset(&path, note, client, format).await
         }
         AccountCommand::Suspend { account } => {
             let change = ChangeAccount { status: Some(AccountStatus::Suspended), ..ChangeAccount::default() };
@@ -127,10 +163,45 @@ pub async fn run(command: AccountCommand, client: &Client, format: Format) -> an
                 error_profile: set_or_removed(args.error_profile, args.no_error_profile),
                 shows_upstream: args.shows_upstream,
                 time_zone: args.time_zone,
+                multiplier: set_or_removed(args.multiplier, args.no_multiplier),
+                tier: set_or_removed(args.tier.map(NameOrId::Name), args.automatic_tier),
             };
             edit(&args.account, &change, client, format).await
         }
     }
+}
+
+/// `tollgate account top-up`, and `tollgate topup`.
+pub async fn top_up(args: TopUpArgs, client: &Client, format: Format) -> anyhow::Result<()> {
+    let TopUpArgs { account, amount, kind, note } = args;
+    let path = format!("/api/v1/accounts/{}/top-ups", client.account(&account).await?.id);
+    format.print(&client.send(Method::POST, &path, &TopUp { amount, kind, note }).await?, one)
+}
+
+fn top_up_kind(name: &str) -> Result<TopUpKind, String> {
+    match name {
+        "top-up" => Ok(TopUpKind::TopUp),
+        "adjustment" => Ok(TopUpKind::Adjustment),
+        "refund" => Ok(TopUpKind::Refund),
+        _ => Err("it is top-up, adjustment or refund".to_owned()),
+    }
+}
+
+/// Sets back used quota at that path.
+pub async fn reset(path: &str, note: Option<String>, client: &Client, format: Format) -> anyhow::Result<()> {
+    let done: Resets = client.send(Method::POST, path, &ResetAsked { note }).await?;
+    format.print(&done, |done| match done.data.as_slice() {
+        [] => "nothing had been used".to_owned(),
+        resets => {
+            use Column::{Number, Text};
+            let columns = [Number("entry"), Text("what"), Number("money"), Number("tokens"), Number("requests")];
+            let rows = resets.iter().map(|reset| {
+                let (money, tokens) = (usd(reset.money), reset.tokens.to_string());
+                [reset.entry.to_string(), reset.what.clone(), money, tokens, reset.requests.to_string()]
+            });
+            table(columns, rows)
+        }
+    })
 }
 
 async fn edit(account: &str, change: &ChangeAccount, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -154,14 +225,23 @@ fn one(account: &AccountObject) -> String {
         ("name", account.name.clone()),
         ("status", account.status.name().to_owned()),
         ("balance", usd(account.balance)),
+        ("granted", usd(account.granted)),
         ("held", usd(account.held)),
         ("owed", usd(account.owed)),
         ("spent", usd(account.spent)),
+        ("fees", usd(account.fees)),
+        ("tier", tier(&account.tier)),
+        ("multiplier", account.multiplier.map_or("as its tier".to_owned(), |own| own.to_string())),
         ("error profile", account.error_profile.clone().unwrap_or("the gateway's".to_owned())),
         ("shows upstream", account.shows_upstream.to_string()),
         ("time zone", account.time_zone.clone()),
         ("created", account.created_at.to_string()),
     ])
+}
+
+fn tier(tier: &TierShown) -> String {
+    let how = if tier.fixed { "fixed" } else { "by what it pays" };
+    format!("{} ({how})", tier.name)
 }
 
 fn many(page: &Page<AccountObject>) -> String {
@@ -171,9 +251,11 @@ fn many(page: &Page<AccountObject>) -> String {
         Text("name"),
         Text("status"),
         Number("balance"),
+        Number("granted"),
         Number("held"),
         Number("owed"),
         Number("spent"),
+        Text("tier"),
     ];
     let rows = page.data.iter().map(|account| {
         [
@@ -181,9 +263,11 @@ fn many(page: &Page<AccountObject>) -> String {
             account.name.clone(),
             account.status.name().to_owned(),
             usd(account.balance),
+            usd(account.granted),
             usd(account.held),
             usd(account.owed),
             usd(account.spent),
+            account.tier.name.clone(),
         ]
     });
     table(columns, rows)

@@ -317,6 +317,8 @@ mod tests {
             error_profile: None,
             shows_upstream: None,
             time_zone: None,
+            multiplier: None,
+            tier: None,
         };
         let created: AccountObject = within.send(Method::POST, "/api/v1/accounts", &new).await.unwrap();
         let Door::Within { router, .. } = &within.door else { panic!("the directory was not opened here") };

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use store::accounts::{Account, AccountStatus};
+use store::accounts::{Account, AccountStatus, AccountTier};
 use store::keys::{Caller, Key, KeyStatus, OnShortFunds};
 use store::ledger::Ledger;
 use store::prices::{PriceBook, PriceSource, PriceVersion};
@@ -265,6 +265,8 @@ fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
             error_profile: None,
             shows_upstream: false,
             time_zone: "UTC".to_owned(),
+            tier: AccountTier::default(),
+            multiplier: None,
             created_at: BEGINNING,
         },
         secret_valid_until: None,
