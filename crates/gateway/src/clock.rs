@@ -27,6 +27,8 @@ pub enum Clock {
         /// The moment the beginning belongs to.
         started: tokio::time::Instant,
     },
+    /// Stands still until it is made to jump: for what must happen at an instant, to the millisecond.
+    Still(AtomicI64),
 }
 
 impl Clock {
@@ -40,10 +42,16 @@ impl Clock {
         Self::Virtual { origin, jumped_ms: AtomicI64::new(0), started: tokio::time::Instant::now() }
     }
 
+    /// A clock that stands at `origin`.
+    pub fn standing_at(origin: Timestamp) -> Self {
+        Self::Still(AtomicI64::new(origin.0))
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System { .. } => wall(),
+            Self::Still(now) => Timestamp(now.load(Ordering::Relaxed)),
             Self::Virtual { jumped_ms, .. } => self.steady().plus_ms(jumped_ms.load(Ordering::Relaxed)),
         }
     }
@@ -53,14 +61,15 @@ impl Clock {
         let (origin, elapsed) = match self {
             Self::System { origin, started } => (origin, started.elapsed()),
             Self::Virtual { origin, started, .. } => (origin, started.elapsed()),
+            Self::Still(_) => return self.now(),
         };
         origin.plus_ms(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Makes a virtual clock jump; the machine's is left alone.
+    /// Makes a virtual or standing clock jump; the machine's is left alone.
     pub fn jump(&self, ms: i64) {
-        if let Self::Virtual { jumped_ms, .. } = self {
-            jumped_ms.fetch_add(ms, Ordering::Relaxed);
+        if let Self::Virtual { jumped_ms: time, .. } | Self::Still(time) = self {
+            time.fetch_add(ms, Ordering::Relaxed);
         }
     }
 }

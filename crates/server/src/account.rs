@@ -10,9 +10,11 @@
 //! its line in [`described_routes`], its line in [`POLICIES`].
 
 mod attempts;
+mod idempotency;
 mod keys;
 mod member;
 mod members;
+mod money;
 mod projects;
 mod session;
 mod summary;
@@ -49,8 +51,8 @@ pub enum Policy {
 
 /// Every route's policy.
 #[rustfmt::skip]
-static POLICIES: [(Method, &str, Policy); 25] = {
-    use Permission::{ManageKeys, ManageMembers, ManageProjects, ReadAccount, ReadSelf};
+static POLICIES: [(Method, &str, Policy); 40] = {
+    use Permission::{ManageKeys, ManageMembers, ManageMoney, ManageProjects, ReadAccount, ReadSelf};
     use Policy::{Account, Open, SignedIn};
     [
         (Method::POST,   "/api/v1/session",                   Open),
@@ -78,6 +80,21 @@ static POLICIES: [(Method, &str, Policy); 25] = {
         (Method::GET,    "/api/v1/account/invitations",       Account(ManageMembers)),
         (Method::POST,   "/api/v1/account/invitations",       Account(ManageMembers)),
         (Method::DELETE, "/api/v1/account/invitations/{id}",  Account(ManageMembers)),
+        (Method::GET,    "/api/v1/account/plans",             Account(ReadAccount)),
+        (Method::GET,    "/api/v1/account/subscription",      Account(ReadAccount)),
+        (Method::POST,   "/api/v1/account/subscription",      Account(ManageMoney)),
+        (Method::PATCH,  "/api/v1/account/subscription",      Account(ManageMoney)),
+        (Method::DELETE, "/api/v1/account/subscription",      Account(ManageMoney)),
+        (Method::POST,   "/api/v1/account/subscription/resume", Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/budgets",           Account(ReadAccount)),
+        (Method::POST,   "/api/v1/account/budgets",           Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/budgets/{id}",      Account(ReadAccount)),
+        (Method::PATCH,  "/api/v1/account/budgets/{id}",      Account(ManageMoney)),
+        (Method::DELETE, "/api/v1/account/budgets/{id}",      Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/grants",            Account(ReadAccount)),
+        (Method::POST,   "/api/v1/account/redemptions",       Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/statement",         Account(ReadAccount)),
+        (Method::GET,    "/api/v1/account/entries",           Account(ReadAccount)),
     ]
 };
 
@@ -98,6 +115,7 @@ pub fn router(app: Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/account/{*path}", any(unknown_path))
         .route("/api/v1/session/{*path}", any(unknown_path))
         .method_not_allowed_fallback(unknown_method)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), idempotency::once))
         .layer(axum::middleware::from_fn_with_state(app, admit))
 }
 
@@ -123,7 +141,21 @@ pub fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(members::list))
         .routes(routes!(members::change, members::remove))
         .routes(routes!(members::invite, members::invitations))
-        .routes(routes!(members::withdraw));
+        .routes(routes!(members::withdraw))
+        .routes(routes!(money::plans))
+        .routes(routes!(
+            money::show_subscription,
+            money::start_subscription,
+            money::change_subscription,
+            money::cancel_subscription
+        ))
+        .routes(routes!(money::resume_subscription))
+        .routes(routes!(money::create_budget, money::list_budgets))
+        .routes(routes!(money::show_budget, money::change_budget, money::delete_budget))
+        .routes(routes!(money::list_grants))
+        .routes(routes!(money::redeem))
+        .routes(routes!(money::show_statement))
+        .routes(routes!(money::list_entries));
     for (path, item) in &mut router.get_openapi_mut().paths.paths {
         let operations = [
             (Method::GET, &mut item.get),

@@ -18,7 +18,7 @@ mod csv;
 pub mod error;
 pub mod extract;
 mod gateway;
-mod grants;
+pub mod grants;
 mod idempotency;
 pub mod keys;
 mod ledger;

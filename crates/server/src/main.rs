@@ -12,6 +12,8 @@ mod first_run;
 mod health;
 mod idempotency;
 mod listen;
+#[cfg(test)]
+mod lives;
 mod models;
 #[allow(dead_code, reason = "the endpoints that use it come next")]
 mod payments;

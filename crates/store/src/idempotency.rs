@@ -59,6 +59,11 @@ impl Tenant {
         Self(format!("account:{account}").into())
     }
 
+    /// Members of an account, each by what the audit log calls them.
+    pub fn member(account: AccountId, who: &str) -> Self {
+        Self(format!("member:{account}:{who}").into())
+    }
+
     /// Operators, each by the name.
     pub fn operator(name: &str) -> Self {
         Self(format!("operator:{name}").into())

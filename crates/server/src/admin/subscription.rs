@@ -150,7 +150,7 @@ pub struct Cancellation {
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
     /// End it now and give back what is left, instead of at the end of the cycle. Default false.
-    now: Option<bool>,
+    pub now: Option<bool>,
 }
 
 impl From<&PlanTerms> for PlanName {
