@@ -73,17 +73,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     serving_local.abort();
     wait_until(SETTLE_LIMIT, || app.idempotency.open_claims() == 0).await;
     housekeeping.iter().for_each(|task| task.abort());
-    match tokio::time::timeout(SETTLE_LIMIT, app.ledger.flush()).await {
-        Ok(flushed) => flushed?,
-        // Waiting for it in an orderly end would take as long as the database is away.
-        Err(_) => {
-            let waiting = journal.len();
-            tracing::error!(
-                waiting,
-                "stopping while the database cannot be written; the next start settles by the marks"
-            );
-            std::process::exit(1);
-        }
+    if !matches!(tokio::time::timeout(SETTLE_LIMIT, app.ledger.flush()).await, Ok(Ok(()))) {
+        bail!("stopped while the database cannot be written; the next start settles what was open by its marks");
     }
     let _ = std::fs::remove_file(args.data_dir.join(SOCKET_NAME));
     tracing::info!("stopped");

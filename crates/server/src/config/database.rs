@@ -56,7 +56,7 @@ mod tests {
     fn s_33_a_password_is_not_shown() {
         let config = Config::parse("[database]\nurl = \"postgres://u:s3cret@db/money\"").unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
-        assert_eq!(config.database.postgres().unwrap().unwrap().to_string(), "postgres://db/money");
+        assert_eq!(config.database.postgres().unwrap().unwrap().to_string(), "postgres://db:5432/money");
         for (url, why) in [("postgres://u:s3cret@db:x/money", "port"), ("${NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE")] {
             let refused = Config::parse(&format!("\n[database]\nurl = \"{url}\"")).unwrap_err();
             let told = format!("{refused:#}");

@@ -16,6 +16,8 @@ const BURST: u64 = 64;
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// Within so much, whoever asks for what needs the database is told that it is not there.
 const TOLD_LIMIT: Duration = Duration::from_secs(1);
+/// From the signal until a gateway without its database is gone.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// Within so much of its return, everything works again.
 const HEAL_LIMIT: Duration = Duration::from_secs(5);
 
@@ -177,6 +179,11 @@ async fn d_12_while_the_database_is_away_streams_finish_new_requests_are_refused
         assert_eq!(database.run(&charged).expect("the server answers"), format!("3|{}", price(10, 60).0));
     }
     assert_nobody_idles_in_a_transaction(&database);
+    // Told to stop while it is away: an end all the same.
+    server.stop(Stop::Fast).expect("it stops");
+    gateway.terminate();
+    let status = gateway.exited(STOP_LIMIT).await;
+    assert!(status.code() == Some(1) && gateway.logged().contains("settles what was open"), "{}", gateway.logged());
 }
 
 #[tokio::test]
