@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("gateway", &["domain", "protocol", "store"]),
     ("monitor", &["domain", "store"]),
     ("server", &["domain", "protocol", "store", "gateway", "monitor"]),
-    ("sim", &["domain", "protocol", "store", "gateway"]),
+    ("sim", &["domain", "protocol", "store", "gateway", "fixtures"]),
     ("fixtures", &[]),
     ("xtask", &[]),
 ];

@@ -5,6 +5,7 @@ use domain::Timestamp;
 use http::{HeaderMap, Uri, header};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use store::accounts::AccountStatus;
 use store::keys::{Caller, Callers, Key, KeyStatus};
 use store::secrets::{SecretKind, Secrets};
@@ -40,6 +41,7 @@ impl Authenticator {
         let digest = self.secrets.digest(SecretKind::Key, &presented).ok_or_else(unknown)?;
         let found = self.callers.find(&digest).await.map_err(|error| {
             Failure::new(Case::StoreUnavailable, "Keys cannot be looked up now. Try again in a moment.")
+                .retry_after(Duration::from_secs(1))
                 .detail(error.to_string())
         })?;
         match found {

@@ -26,7 +26,7 @@ use store::{StoreError, recovery};
 
 /// Everything that outlives a request.
 pub struct App {
-    /// The data directory's database.
+    /// The database: the data directory's, or one elsewhere.
     pub database: Database,
     /// The ledger over it.
     pub ledger: Arc<Ledger>,
@@ -67,10 +67,15 @@ impl App {
         metrics: PrometheusHandle,
         clock: Clock,
     ) -> anyhow::Result<Arc<Self>> {
-        let options = Options { group_commit: config.group_commit(), ..Options::default() };
-        let database = Database::open(directory, options).context("cannot open the data directory")?;
+        let options = Options { group_commit: config.group_commit(), postgres: config.database.postgres()? };
+        let what = match &options.postgres {
+            None => "cannot open the data directory".to_owned(),
+            Some(url) => format!("cannot use the database {url}"),
+        };
+        let database = Database::open(directory, options).context(what)?;
         let clock = Arc::new(clock);
         let secrets = Secrets::open(directory)?;
+        secrets.assert_same(&database).await?;
         let (ledger, marks) = Ledger::open(database.clone(), config.limits.open_requests)?;
         let ledger = Arc::new(ledger);
         let resolved = recovery::resolve_left_open(&ledger, &database, marks, clock.now()).await?;

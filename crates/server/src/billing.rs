@@ -162,7 +162,9 @@ async fn standing(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Standing,
 }
 
 fn unavailable(error: store::StoreError) -> Failure {
-    Failure::new(Case::StoreUnavailable, "Usage cannot be read now. Try again in a moment.").detail(error.to_string())
+    Failure::new(Case::StoreUnavailable, "Usage cannot be read now. Try again in a moment.")
+        .retry_after(std::time::Duration::from_secs(1))
+        .detail(error.to_string())
 }
 
 fn day(text: Option<&str>, param: &'static str) -> Result<Option<i64>, Failure> {

@@ -24,6 +24,7 @@ use client::{Client, Target};
 use output::Format;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use store::sql::PostgresUrl;
 
 /// An LLM API gateway with exact, durable billing.
 #[derive(Debug, Parser)]
@@ -41,6 +42,10 @@ struct Globals {
     /// remove it.
     #[arg(long, global = true, value_name = "DIR", env = "TOLLGATE_DATA_DIR", default_value = "./tollgate-data")]
     data_dir: PathBuf,
+    /// A PostgreSQL database in place of the data directory's own, as postgres://USER:PASSWORD@HOST/NAME. Better in the
+    /// environment, where other users of the machine do not see it. The data directory keeps the rest.
+    #[arg(long, global = true, value_name = "URL", env = "TOLLGATE_DATABASE", hide_env_values = true)]
+    database: Option<Credential>,
     /// Talk to the gateway at this address instead of the one of the data directory. Needs an operator's key.
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
@@ -50,6 +55,34 @@ struct Globals {
     /// Print JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// A text with a credential in it: never printed, also not by a mistake in it.
+#[derive(Clone)]
+struct Credential(String);
+
+impl std::str::FromStr for Credential {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential")
+    }
+}
+
+impl Globals {
+    /// The PostgreSQL database, if one is named. One that makes no sense is a mistake in the command: exit code 2.
+    fn postgres(&self) -> Result<Option<PostgresUrl>, clap::Error> {
+        let parsed = self.database.as_ref().filter(|url| !url.0.is_empty()).map(|url| PostgresUrl::parse(&url.0));
+        parsed
+            .transpose()
+            .map_err(|error| Cli::command().error(ErrorKind::ValueValidation, format!("--database: {error}")))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +128,9 @@ pub struct ServeArgs {
     /// The data directory, from the global option.
     #[arg(skip)]
     pub data_dir: PathBuf,
+    /// The PostgreSQL database, from the global option.
+    #[arg(skip)]
+    pub database: Option<PostgresUrl>,
     /// The address to listen on; port 0 lets the system choose [default: the file's, or 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
@@ -108,8 +144,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { globals, command } = cli;
     let format = if globals.json { Format::Json } else { Format::Table };
     match command {
-        Command::Serve(args) => crate::serve::run(ServeArgs { data_dir: globals.data_dir, ..args }).await?,
-        Command::Bench(command) => bench::run(command, &globals.data_dir, format).await?,
+        Command::Serve(args) => {
+            let database = globals.postgres().unwrap_or_else(|error| error.exit());
+            crate::serve::run(ServeArgs { data_dir: globals.data_dir, database, ..args }).await?;
+        }
+        Command::Bench(command) => {
+            let database = globals.postgres().unwrap_or_else(|error| error.exit());
+            bench::run(command, &globals.data_dir, database, format).await?;
+        }
         command => {
             let target = target(&globals).unwrap_or_else(|error| error.exit());
             let client = Client::connect(target, command.may_create()).await?;
@@ -148,7 +190,7 @@ impl Command {
 /// Where to send commands. An address without a key is a mistake in the command: exit code 2.
 fn target(globals: &Globals) -> Result<Target, clap::Error> {
     match (&globals.url, &globals.operator_key) {
-        (None, _) => Ok(Target::Directory(globals.data_dir.clone())),
+        (None, _) => Ok(Target::Directory { path: globals.data_dir.clone(), database: globals.postgres()? }),
         (Some(url), Some(key)) => Ok(Target::Remote { url: url.clone(), operator_key: key.clone() }),
         (Some(_), None) => {
             let message = "--url needs an operator's key: --operator-key KEY, or TOLLGATE_OPERATOR_KEY";
@@ -175,6 +217,8 @@ mod tests {
         for line in [
             "tollgate serve --data-dir d --listen 127.0.0.1:0 --config f.toml",
             "tollgate serve",
+            "tollgate serve --database postgres://u:p@h:5433/d",
+            "tollgate ledger verify --database postgres://%2Frun%2Fpg/d",
             "tollgate account create acme --balance 5.00 --data-dir d",
             "tollgate account top-up acme 5.00 --data-dir d",
             "tollgate account top-up acme -0.50 --note correction",

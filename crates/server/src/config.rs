@@ -3,6 +3,7 @@
 //! Every setting has a default; a file may be empty. An error names the line and the field. Secrets are written as
 //! `${NAME}` (a variable of the environment) or `file:PATH`.
 
+mod database;
 mod environment;
 mod payments;
 mod secret;
@@ -33,6 +34,8 @@ pub struct Config {
     pub server: Server,
     /// Bounds of everything.
     pub limits: Limits,
+    /// Where the ledger and the records are.
+    pub database: database::DatabaseEntry,
     /// The ledger.
     pub ledger: LedgerSettings,
     /// Streams.
@@ -286,6 +289,7 @@ impl Config {
         if self.idempotency.answer_bytes > KEPT_ANSWER_BYTES_MAX {
             bail!("idempotency.answer_bytes: at most {KEPT_ANSWER_BYTES_MAX}");
         }
+        self.database.check(lines)?;
         self.payments.check(lines)
     }
 

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::first_run::{self, Welcome};
 use crate::listen;
 use crate::upkeep::Upkeep;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -30,10 +30,13 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 
 /// Runs the gateway until it is told to stop.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let config = match &args.config {
+    let mut config = match &args.config {
         Some(path) => Config::load(path)?,
         None => Config::default(),
     };
+    if let Some(url) = args.database.clone() {
+        config.database.name(url);
+    }
     let metrics = install_metrics()?;
     let address = args.listen.clone().or(config.server.listen.clone()).unwrap_or(LISTEN_DEFAULT.to_owned());
     let app = App::open(&args.data_dir, config, metrics).await?;
@@ -52,7 +55,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));
     let serving_local = tokio::spawn(listen::serve_local(app.clone(), local, stopped));
 
-    signals.next().await;
+    let journal = app.ledger.queue().clone();
+    tokio::select! {
+        () = signals.next() => {}
+        why = journal.ended() => return stop_at_once(&app, &why).await,
+    }
     tokio::select! {
         () = finish(&app) => {}
         () = signals.next() => {
@@ -66,10 +73,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     serving_local.abort();
     wait_until(SETTLE_LIMIT, || app.idempotency.open_claims() == 0).await;
     housekeeping.iter().for_each(|task| task.abort());
-    app.ledger.flush().await?;
+    if !matches!(tokio::time::timeout(SETTLE_LIMIT, app.ledger.flush()).await, Ok(Ok(()))) {
+        bail!("stopped while the database cannot be written; the next start settles what was open by its marks");
+    }
     let _ = std::fs::remove_file(args.data_dir.join(SOCKET_NAME));
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Nothing that happens from now on can be booked: takes no more requests, tells those under way, and is gone.
+async fn stop_at_once(app: &App, why: &str) -> anyhow::Result<()> {
+    app.gateway.drain();
+    app.gateway.cut_streams();
+    wait_until_settled(app, CLOSE_LIMIT).await;
+    bail!("stopped: {why}")
 }
 
 /// Lets open requests finish, cuts those that take too long, and waits until all are settled.

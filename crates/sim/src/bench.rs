@@ -51,7 +51,7 @@ pub enum Scenario {
     Streams,
     /// Added latency at a fixed rate.
     Latency,
-    /// The ledger alone.
+    /// The ledger alone, over SQLite and over PostgreSQL.
     Ledger,
 }
 
@@ -154,7 +154,10 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
             Scenario::Streams => scenarios::streams(&bench, &mut report).await?,
             Scenario::Latency => scenarios::latency(&bench, &mut report).await?,
             Scenario::Ledger => match &settings.gateway {
-                Some(executable) => scenarios::ledger(executable, core, &mut report)?,
+                Some(executable) => {
+                    scenarios::ledger(executable, core, &mut report)?;
+                    scenarios::ledger_on_postgres(executable, core, &mut report)?;
+                }
                 None => report.note("ledger alone: not measured, no gateway was given (TOLLGATE_BIN)"),
             },
         }

@@ -28,6 +28,11 @@ const READERS_KEPT: usize = 4;
 /// Sessions with PostgreSQL for those who read.
 const POSTGRES_READERS_MAX: usize = 8;
 
+/// The SQLite database in a data directory.
+const SQLITE_FILE: &str = "tollgate.db";
+/// In its place, where the data directory's PostgreSQL database is. Without credentials.
+const POSTGRES_NOTE: &str = "postgres";
+
 /// A schema change, for each database.
 pub(crate) struct Migration {
     pub(crate) sqlite: &'static str,
@@ -178,6 +183,8 @@ impl Database {
     pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
         create_private_directory(directory)?;
         let lock = lock(directory)?;
+        assert_place(directory, options.postgres.as_ref())?;
+        let place = options.postgres.as_ref().map(ToString::to_string);
         let (writer, readers) = match options.postgres {
             None => open_sqlite(directory, options.group_commit)?,
             Some(url) => {
@@ -190,7 +197,17 @@ impl Database {
                 (writer, Readers::Postgres(Pool::new(url, POSTGRES_READERS_MAX)))
             }
         };
+        if let Some(place) = place {
+            let path = directory.join(POSTGRES_NOTE);
+            let failed = |source| StoreError::File { action: "write", path: path.clone(), source };
+            std::fs::write(&path, place).map_err(failed)?;
+        }
         Ok(Self { inner: Arc::new(Inner { directory: directory.to_owned(), readers, writer, _lock: lock }) })
+    }
+
+    /// Whether a directory is a data directory already.
+    pub fn is_in(directory: &Path) -> bool {
+        [SQLITE_FILE, POSTGRES_NOTE].iter().any(|name| directory.join(name).exists())
     }
 
     /// The data directory.
@@ -262,7 +279,7 @@ fn in_transaction<T>(
 
 fn open_sqlite(directory: &Path, group_commit: Duration) -> Result<(Writer, Readers), StoreError> {
     assert_sqlite_version()?;
-    let path = directory.join("tollgate.db");
+    let path = directory.join(SQLITE_FILE);
     let mut connection = open_writer(&path)?;
     migrate(&mut connection, &path)?;
     let reopen = {
@@ -294,6 +311,24 @@ fn create_private_directory(directory: &Path) -> Result<(), StoreError> {
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).map_err(failed("protect"))?;
     }
     Ok(())
+}
+
+/// A directory belongs to one database for good: what is in the other one would not be seen.
+fn assert_place(directory: &Path, postgres: Option<&PostgresUrl>) -> Result<(), StoreError> {
+    match postgres {
+        Some(url) if directory.join(SQLITE_FILE).exists() => Err(StoreError::Refused(format!(
+            "{} has a ledger of its own in {SQLITE_FILE}: use another directory for {url}",
+            directory.display()
+        ))),
+        None => match std::fs::read_to_string(directory.join(POSTGRES_NOTE)) {
+            Ok(url) => Err(StoreError::Refused(format!(
+                "{} belongs to the database {url}: name it with its credentials by --database or TOLLGATE_DATABASE",
+                directory.display()
+            ))),
+            Err(_) => Ok(()),
+        },
+        Some(_) => Ok(()),
+    }
 }
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
@@ -366,6 +401,20 @@ mod tests {
         assert!(matches!(Database::open(directory.path(), Options::default()), Err(StoreError::InUse(_))));
         drop(first);
         Database::open(directory.path(), Options::default()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_database() {
+        let (of_sqlite, of_postgres) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let scratch = fixtures::postgres::database();
+        assert!(!Database::is_in(of_sqlite.path()));
+        drop(Database::open(of_sqlite.path(), Options::default()).unwrap());
+        drop(Database::open(of_postgres.path(), crate::testing::on(&scratch)).unwrap());
+        assert!(Database::is_in(of_sqlite.path()) && Database::is_in(of_postgres.path()));
+        let refused = Database::open(of_sqlite.path(), crate::testing::on(&scratch)).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("another directory"), "{refused}");
+        let refused = Database::open(of_postgres.path(), Options::default()).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("TOLLGATE_DATABASE"), "{refused}");
     }
 
     #[test]

@@ -15,4 +15,5 @@ mod writer;
 
 pub use queue::{Ended, Full, Queue};
 pub(crate) use rows::{HOLD, Row, SELECT};
+pub(crate) use writer::RECENT_MAX;
 pub use writer::Writer;

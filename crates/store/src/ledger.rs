@@ -9,7 +9,7 @@
 mod books;
 
 use crate::database::{Database, StoreError};
-use crate::journal::{Full, Queue};
+use crate::journal::{Full, Queue, RECENT_MAX};
 use crate::progress::{Mark, Slots};
 use books::{Missing, Stored};
 use domain::ledger::{
@@ -49,7 +49,8 @@ pub struct Ledger {
     slots: Slots,
     /// Slots of holds whose settlement is not durable yet: until it is, the mark is what a restart goes by.
     retiring: Mutex<VecDeque<(Seq, u32)>>,
-    /// Entries with a reference that were posted and are perhaps not durable yet: a second one is not posted.
+    /// Entries with a reference that were posted and are perhaps not durable yet, or only since a moment: a second one is
+    /// not posted.
     referenced: tokio::sync::Mutex<HashMap<Arc<str>, Seq>>,
     source: Source,
 }
@@ -415,7 +416,8 @@ impl Ledger {
             let mut referenced = self.referenced.lock().await;
             let committed = self.queue.committed();
             if let Source::Stored(_) = &self.source {
-                referenced.retain(|_, seq| *seq > committed);
+                // Also those that a database might still lose (D-14).
+                referenced.retain(|_, seq| seq.0 + RECENT_MAX as i64 > committed.0);
             }
             let known = match referenced.get(reference) {
                 Some(&seq) => Some(seq),

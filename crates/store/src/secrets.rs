@@ -4,7 +4,7 @@
 //! a mistyped one is refused without a look-up. Only a digest keyed with the data directory's own pepper is
 //! stored: a stolen database opens nothing.
 
-use crate::database::StoreError;
+use crate::database::{Database, StoreError};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use std::io::Write;
@@ -96,6 +96,29 @@ impl Secrets {
             )));
         }
         Ok(Self { pepper: hmac::Key::new(hmac::HMAC_SHA256, &pepper), random })
+    }
+
+    /// Whether the database's keys were made with this pepper. With another, none of them would be recognised.
+    pub async fn assert_same(&self, database: &Database) -> Result<(), StoreError> {
+        let mine = self.derived("fingerprint").iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let noted = mine.clone();
+        let known = database.write(move |transaction| {
+            transaction.execute(
+                "insert into settings (name, value) values ('pepper', ?1) on conflict (name) do nothing",
+                [&noted],
+            )?;
+            let value = transaction.query_row("select value from settings where name = 'pepper'", [], |row| row.get(0));
+            Ok(value?)
+        });
+        let known: String = known.await?;
+        if known == mine {
+            return Ok(());
+        }
+        Err(StoreError::Refused(format!(
+            "{} is not the pepper that this database's keys were made with: copy the file from the data directory of the \
+             gateway that made them",
+            database.directory().join("pepper").display()
+        )))
     }
 
     /// 32 bytes for one purpose, the same at every start. No secret that is presented has the form of a purpose.

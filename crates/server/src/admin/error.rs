@@ -141,7 +141,8 @@ impl Problem {
 
     /// The store cannot do it now.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message)
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message);
+        Self { retry_after: Some(1), ..problem }
     }
 
     /// To ask again with the same idempotency key does it once, whether or not it was done.

@@ -5,12 +5,13 @@ use anyhow::Context;
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use store::throughput::{Throughput, measure};
+use store::sql::PostgresUrl;
+use store::throughput::{Measure, Throughput, measure};
 
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Durable hold + settle pairs per second on this disk: in a directory of its own beside the data directory,
-    /// removed afterwards.
+    /// removed afterwards. With --database, on an empty PostgreSQL database, which keeps what was written.
     Ledger {
         /// Requests under way at once.
         #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -21,14 +22,23 @@ pub enum BenchCommand {
         /// How long to measure.
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
         seconds: u32,
+        /// Pairs that are begun each second [default: as many as there can be]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        per_second: Option<u32>,
     },
 }
 
-pub async fn run(command: BenchCommand, data_dir: &Path, format: Format) -> anyhow::Result<()> {
-    let BenchCommand::Ledger { workers, accounts, seconds } = command;
+pub async fn run(
+    command: BenchCommand,
+    data_dir: &Path,
+    postgres: Option<PostgresUrl>,
+    format: Format,
+) -> anyhow::Result<()> {
+    let BenchCommand::Ledger { workers, accounts, seconds, per_second } = command;
     let directory = ThrowAway::beside(data_dir)?;
     let duration = Duration::from_secs(u64::from(seconds));
-    let measured = measure(&directory.0, workers as usize, accounts as usize, duration).await?;
+    let (workers, accounts) = (workers as usize, accounts as usize);
+    let measured = measure(&directory.0, Measure { workers, accounts, duration, per_second, postgres }).await?;
     format.print(&measured, words)
 }
 
@@ -37,6 +47,9 @@ fn words(measured: &Throughput) -> String {
         ("durable hold + settle pairs", measured.pairs.to_string()),
         ("per second", measured.pairs_per_second.to_string()),
         ("CPU microseconds a pair", measured.cpu_micros_per_pair.to_string()),
+        ("of PostgreSQL", measured.postgres_cpu_micros_per_pair.to_string()),
+        ("microseconds until durable, p50", measured.durable_micros_p50.to_string()),
+        ("p99", measured.durable_micros_p99.to_string()),
         ("workers", measured.workers.to_string()),
         ("accounts", measured.accounts.to_string()),
         ("milliseconds", measured.elapsed_ms.to_string()),

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use store::StoreError;
+use store::database::Database;
+use store::sql::PostgresUrl;
 use tokio::net::UnixStream;
 use tower::ServiceExt;
 
@@ -39,7 +41,12 @@ pub enum Target {
         operator_key: String,
     },
     /// To whoever has this data directory open, or else to the directory itself.
-    Directory(PathBuf),
+    Directory {
+        /// The data directory.
+        path: PathBuf,
+        /// Its database, where that is PostgreSQL.
+        database: Option<PostgresUrl>,
+    },
 }
 
 /// A client that is ready to ask.
@@ -58,7 +65,7 @@ impl Client {
     pub async fn connect(target: Target, may_create: bool) -> anyhow::Result<Self> {
         let door = match target {
             Target::Remote { url, operator_key } => remote(&url, &operator_key)?,
-            Target::Directory(directory) => local(&directory, may_create).await?,
+            Target::Directory { path, database } => local(&path, database, may_create).await?,
         };
         Ok(Self { door })
     }
@@ -205,7 +212,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// A gateway that runs answers on its socket. Where none does, the directory is ours to open; its lock sees to it
 /// that no gateway starts meanwhile.
-async fn local(directory: &Path, may_create: bool) -> anyhow::Result<Door> {
+async fn local(directory: &Path, database: Option<PostgresUrl>, may_create: bool) -> anyhow::Result<Door> {
     let socket = directory.join(SOCKET_NAME);
     match UnixStream::connect(&socket).await {
         Ok(_) => return Ok(Door::Socket(socket)),
@@ -214,14 +221,18 @@ async fn local(directory: &Path, may_create: bool) -> anyhow::Result<Door> {
         }
         Err(_) => {}
     }
-    if !may_create && !directory.join("tollgate.db").exists() {
+    if !may_create && !Database::is_in(directory) {
         bail!(
             "{} is no data directory yet: `tollgate serve` creates one there; --data-dir names another",
             directory.display()
         );
     }
     let metrics = PrometheusBuilder::new().build_recorder().handle();
-    match App::open(directory, Config::default(), metrics).await {
+    let mut config = Config::default();
+    if let Some(url) = database {
+        config.database.name(url);
+    }
+    match App::open(directory, config, metrics).await {
         Ok(app) => Ok(Door::Within { router: admin::local_router(app.clone()), app }),
         Err(error) if matches!(error.downcast_ref(), Some(StoreError::InUse(_))) => bail!(
             "a gateway has {} open but does not answer on {}: if it is just starting or stopping, try again",
@@ -286,11 +297,15 @@ mod tests {
         assert!(is_this_machine("[::1]") && is_this_machine("localhost") && !is_this_machine("10.0.0.1"));
     }
 
+    fn at(directory: &Path) -> Target {
+        Target::Directory { path: directory.to_owned(), database: None }
+    }
+
     #[tokio::test]
     async fn a_missing_directory_is_not_made_by_looking() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("data");
-        let refused = Client::connect(Target::Directory(directory.clone()), false).await.err().unwrap();
+        let refused = Client::connect(at(&directory), false).await.err().unwrap();
         assert!(refused.to_string().contains("tollgate serve"), "{refused}");
         assert!(!directory.exists());
     }
@@ -299,8 +314,8 @@ mod tests {
     async fn d_08_a_directory_in_use_is_said_to_be() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("data");
-        let client = Client::connect(Target::Directory(directory.clone()), true).await.unwrap();
-        let refused = Client::connect(Target::Directory(directory.clone()), true).await.err().unwrap();
+        let client = Client::connect(at(&directory), true).await.unwrap();
+        let refused = Client::connect(at(&directory), true).await.err().unwrap();
         assert!(refused.to_string().contains("does not answer"), "{refused}");
         client.close().await.unwrap();
     }
@@ -310,7 +325,7 @@ mod tests {
     async fn the_socket_and_the_directory_answer_alike() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("data");
-        let within = Client::connect(Target::Directory(directory.clone()), true).await.unwrap();
+        let within = Client::connect(at(&directory), true).await.unwrap();
         let new = CreateAccount {
             name: "acme & sons".to_owned(),
             balance: Some("5.00".parse().unwrap()),
@@ -325,7 +340,7 @@ mod tests {
 
         let listener = tokio::net::UnixListener::bind(directory.join(SOCKET_NAME)).unwrap();
         let server = tokio::spawn(axum::serve(listener, router.clone()).into_future());
-        let socket = Client::connect(Target::Directory(directory.clone()), false).await.unwrap();
+        let socket = Client::connect(at(&directory), false).await.unwrap();
         assert!(matches!(socket.door, Door::Socket(_)));
         for wanted in ["acme & sons", &created.id.to_string()] {
             let (here, there) = (within.account(wanted).await.unwrap(), socket.account(wanted).await.unwrap());

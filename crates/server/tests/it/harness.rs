@@ -3,6 +3,7 @@
 use crate::http::{Answer, Caller, PATIENCE, eventually, within};
 use domain::Nanos;
 use domain::ledger::Ending;
+use fixtures::ScratchDatabase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde_json::{Value, json};
 use sim::mock::{Mock, Options};
@@ -33,6 +34,8 @@ pub struct Gateway {
     pub welcome: String,
     process: Process,
     directory: TempDir,
+    /// The PostgreSQL database that it was given, in its environment.
+    database: Option<String>,
     found_quiet: bool,
 }
 
@@ -82,16 +85,25 @@ impl Gateway {
 
     /// The same, with further sections of the configuration.
     pub async fn start_with(sections: &str) -> Self {
+        Self::start_over(None, sections).await
+    }
+
+    /// A gateway whose ledger and records are in a PostgreSQL database.
+    pub async fn start_on(database: &ScratchDatabase) -> Self {
+        Self::start_over(Some(database.url.clone()), "").await
+    }
+
+    async fn start_over(database: Option<String>, sections: &str) -> Self {
         let mock = Mock::start_with(Options { key: Some(UPSTREAM_KEY.to_owned()), ..Options::default() });
         let mock = mock.expect("a mock can be started");
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = configuration(&mock.base_url(), sections);
         std::fs::write(directory.path().join("tollgate.toml"), config).expect("the configuration can be written");
-        let process = spawn(directory.path()).await;
+        let process = spawn(directory.path(), database.as_deref()).await;
         let caller = Caller { address: process.address, key: secret_in(&process.printed, "sk-tg") };
         let operator = Caller { address: process.address, key: secret_in(&process.printed, "op-tg") };
         let welcome = process.printed.clone();
-        Self { mock, caller, operator, welcome, process, directory, found_quiet: false }
+        Self { mock, caller, operator, welcome, process, directory, database, found_quiet: false }
     }
 
     /// Holds the configuration and the data directory.
@@ -136,7 +148,7 @@ impl Gateway {
 
     /// Starts it again on the same data directory. The address changes; callers made before do not follow.
     pub async fn restart(&mut self) {
-        self.process = spawn(self.directory.path()).await;
+        self.process = spawn(self.directory.path(), self.database.as_deref()).await;
         self.caller.address = self.process.address;
         self.operator.address = self.process.address;
     }
@@ -292,8 +304,10 @@ pub fn serve_command(directory: &Path) -> Command {
     command
 }
 
-async fn spawn(directory: &Path) -> Process {
-    start_process(serve_command(directory)).await
+async fn spawn(directory: &Path, database: Option<&str>) -> Process {
+    let mut command = serve_command(directory);
+    command.envs(database.map(|url| ("TOLLGATE_DATABASE", url)));
+    start_process(command).await
 }
 
 /// Starts a process and waits until it listens.

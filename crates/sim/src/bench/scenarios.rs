@@ -35,6 +35,8 @@ const OPEN_WAIT_MAX: Duration = Duration::from_secs(20);
 const SETTLE: Duration = Duration::from_millis(500);
 /// Wait for the gateway's own ledger benchmark.
 const LEDGER_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Half of the pairs per second that are asked of one core of PostgreSQL.
+const POSTGRES_PAIRS_PER_SECOND: u32 = 2_500;
 
 impl Bench {
     /// Measures both programs in each round, in alternating order, and gives pass-through and gateway per round.
@@ -231,23 +233,72 @@ fn open_streams(subject: &Subject, more: usize, open: &mut JoinSet<()>, opened: 
 
 /// The gateway's own measurement of its ledger, if it has one.
 pub(super) fn ledger(executable: &Path, core: usize, report: &mut Report) -> anyhow::Result<()> {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(executable).args(["bench", "ledger", "--json"]);
-    let text = match process::output(&mut command, LEDGER_WAIT_MAX) {
-        Ok(text) => text,
+    if let Some(result) = ledger_result(executable, core, None, &[], report) {
+        let figures = [("durable hold + settle pairs per second", "pairs_per_second", 1.0)];
+        add_figures("ledger alone", &figures, &result, report);
+    }
+    Ok(())
+}
+
+/// The same over a PostgreSQL server, which has the load's core to itself: as many pairs as there can be, and then half
+/// of what is asked of it, to see how long a hold takes to become durable.
+pub(super) fn ledger_on_postgres(executable: &Path, core: usize, report: &mut Report) -> anyhow::Result<()> {
+    let server = match fixtures::Postgres::start() {
+        Ok(server) => server,
         Err(error) => {
-            report.note(format!("ledger alone: not measured, {error}"));
+            report.note(format!("ledger over PostgreSQL: not measured, {error}"));
             return Ok(());
         }
     };
-    match serde_json::from_str::<serde_json::Value>(&text) {
-        Ok(result) => match result["pairs_per_second"].as_f64() {
-            Some(pairs) => report.add_gateway_only("ledger alone: durable hold + settle pairs per second", pairs),
-            None => report.note(format!("ledger alone: {result}")),
-        },
-        Err(_) => report.note(format!("ledger alone: {}", text.trim())),
+    let most = server.database()?;
+    if let Some(result) = ledger_result(executable, core, Some(&most.url), &[], report) {
+        let figures = [
+            ("durable hold + settle pairs per second", "pairs_per_second", 1.0),
+            ("CPU of PostgreSQL (µs a pair)", "postgres_cpu_micros_per_pair", 1.0),
+            ("CPU of the gateway (µs a pair)", "cpu_micros_per_pair", 1.0),
+        ];
+        add_figures("ledger over PostgreSQL", &figures, &result, report);
+    }
+    let paced = server.database()?;
+    let pace = POSTGRES_PAIRS_PER_SECOND.to_string();
+    if let Some(result) = ledger_result(executable, core, Some(&paced.url), &["--per-second", &pace], report) {
+        let figures = [
+            ("durable after, p50 (ms)", "durable_micros_p50", 1e-3),
+            ("durable after, p99 (ms)", "durable_micros_p99", 1e-3),
+        ];
+        add_figures(&format!("ledger over PostgreSQL, {pace} pairs/s"), &figures, &result, report);
     }
     Ok(())
+}
+
+fn ledger_result(
+    executable: &Path,
+    core: usize,
+    database: Option<&str>,
+    arguments: &[&str],
+    report: &mut Report,
+) -> Option<serde_json::Value> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(executable).args(["bench", "ledger", "--json"]).args(arguments);
+    command.envs(database.map(|url| ("TOLLGATE_DATABASE", url)));
+    match process::output(&mut command, LEDGER_WAIT_MAX) {
+        Ok(text) => match serde_json::from_str(&text) {
+            Ok(result) => return Some(result),
+            Err(_) => report.note(format!("ledger alone: {}", text.trim())),
+        },
+        Err(error) => report.note(format!("ledger alone: not measured, {error}")),
+    }
+    None
+}
+
+/// Figures by their names, the result's fields, and what these are to be multiplied by.
+fn add_figures(of: &str, figures: &[(&str, &str, f64)], result: &serde_json::Value, report: &mut Report) {
+    for (name, field, factor) in figures {
+        match result[field].as_f64() {
+            Some(figure) => report.add_gateway_only(format!("{of}: {name}"), figure * factor),
+            None => report.note(format!("{of}: {result}")),
+        }
+    }
 }
 
 /// A chat request with a prompt of about 300 bytes. A script that says nothing is left out.

@@ -123,6 +123,18 @@ async fn d_12_d_13_restarts_of_the_server_under_load_lose_nothing_that_was_confi
     world.finish(&[1, 2, 3, 4]).await;
 }
 
+#[tokio::test]
+async fn d_12_the_end_of_the_process_does_not_wait_for_a_database_that_is_away() {
+    let (world, server) = world_with_its_own_server().await;
+    world.top_up(1, 1_000_000, START).await;
+    let hold = world.hold(1, (1, 1), &Limits::default(), START).await.unwrap();
+    server.stop(Stop::Fast).unwrap();
+    world.settle(hold, (1, 1), START);
+    let ended = Instant::now();
+    drop(world);
+    assert!(ended.elapsed() < Duration::from_secs(10), "{:?}", ended.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k_07_m_17_sessions_killed_in_the_middle_of_commits_leave_each_charge_once() {
     let world = World::postgres().await;

@@ -188,6 +188,10 @@ impl Queue {
         Ok(())
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        self.waiting.lock().group.closing
+    }
+
     pub(super) fn close(&self) {
         self.waiting.lock().group.closing = true;
         self.wake.notify_one();

@@ -27,7 +27,9 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts to commit.
 const RETRY_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// Committed entries that are kept in memory for a PostgreSQL database that loses them: seconds of them at full load.
-const RECENT_MAX: usize = 20_000;
+pub(crate) const RECENT_MAX: usize = 20_000;
+/// How long a journal that is being closed tries to commit what waits.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The running writer. Dropping it commits everything that waits, then ends the thread.
 pub struct Writer {
@@ -246,11 +248,11 @@ impl Worker {
         self.connection.as_postgres().is_some_and(Session::is_taken_over)
     }
 
-    /// Commits a group, however long it takes. A failed attempt may still have been committed, so the journal
+    /// Commits a group, however long it takes, unless the process is ending. A failed attempt may still have been committed, so the journal
     /// is asked before the next one. An error means that no attempt can ever succeed.
     fn commit_until_durable(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
         let Some(last) = entries.last().map(|entry| entry.seq) else { return Ok(()) };
-        let mut pause = RETRY_PAUSES.0;
+        let (mut pause, mut closing_since) = (RETRY_PAUSES.0, None);
         loop {
             match self.find_place().and_then(|end| if end >= last { Ok(()) } else { self.commit(&entries) }) {
                 Ok(()) => break,
@@ -260,6 +262,11 @@ impl Worker {
                     self.is_unknown = true;
                     self.queue.report_failure();
                     self.queue.refuse_changes();
+                    if self.queue.is_closing()
+                        && closing_since.get_or_insert_with(Instant::now).elapsed() > CLOSE_PATIENCE
+                    {
+                        return Err(error);
+                    }
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(RETRY_PAUSES.1);
                 }
