@@ -257,7 +257,7 @@ async fn a_teams_three_budgets() {
     life.post(
         &budgets,
         json!({
-            "name": "Each user", "each": ["end_user"], "metric": "tokens", "limit": 10000, "period": "day",
+            "name": "Each user", "each": ["end_user"], "metric": "tokens", "limit": 48000, "period": "day",
         }),
     )
     .await;
@@ -278,7 +278,7 @@ async fn a_teams_three_budgets() {
         "{}",
         failure.message
     );
-    for _ in 0..3 {
+    for _ in 0..17 {
         life.ask(&app_secret, 2_000, 800, Some("ann")).await.unwrap();
     }
     let failure = refused(life.ask(&app_secret, 2_000, 800, Some("ann")).await, "budget \"Each user\"");
@@ -299,7 +299,7 @@ async fn a_teams_three_budgets() {
         failure.message
     );
 
-    // 30 + 3 + 1 + 1 + 20 requests at a dollar; the refused ones cost nothing.
-    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["spent"], "55.00");
+    // 30 + 17 + 1 + 1 + 20 requests at a dollar; the refused ones cost nothing.
+    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["spent"], "69.00");
     life.verify().await;
 }
