@@ -1,23 +1,27 @@
 //! The gateway's own logic under faults, by seed and in virtual time.
 //!
-//! One run is a small world: accounts with keys and quotas, callers that stream, retry and leave, an upstream that
-//! fails in every way it can, a disk that is slow and sometimes refuses, a clock that jumps, and a process that dies
-//! (killed, or with the power) and starts again on what was durable. Everything is drawn from the seed, so a run that
-//! found something can be repeated. An auditor with books of its own compares what callers saw, what the upstream
-//! did and what the journal says.
+//! One run is a small world: accounts with keys, quotas, budgets, grants and subscriptions; callers that stream, retry
+//! and leave; operators who put money in, take it back, grant, revoke and set back; an upstream that fails in every way
+//! it can, a disk that is slow and sometimes refuses, a clock that jumps over the ends of cycles and back, and a process
+//! that dies (killed, or with the power) and starts again on what was durable. Everything is drawn from the seed, so a
+//! run that found something can be repeated. An auditor with books of its own compares what callers saw, what the
+//! upstream did, what operators did and what the journal says.
 //!
 //! What runs is the real [`gateway::Gateway`] over the real [`store::Ledger`]; only disk, network, clock and
 //! randomness are replaced.
 
 mod auditor;
 mod caller;
+mod holder;
+mod operator;
+mod setting;
 mod upstream;
 mod world;
 
 use auditor::Auditor;
 pub use auditor::Reached;
 use std::rc::Rc;
-use world::World;
+use world::{Process, World};
 
 /// What a run found.
 #[derive(Debug)]

@@ -119,7 +119,8 @@ impl Ledger {
     /// A ledger in memory with the given past: a simulated restart.
     pub fn in_memory_after(entries: &[Entry], open_max: usize) -> Result<Self, StoreError> {
         let (last, last_at) = entries.last().map_or((Seq(0), Timestamp(0)), |entry| (entry.seq, entry.at));
-        let ledger = Self::with(
+        let mut referenced = HashMap::new();
+        let mut ledger = Self::with(
             Arc::new(Queue::new(last, last_at)),
             Slots::in_memory(open_max * SLOTS_PER_OPEN),
             Source::Memory,
@@ -129,7 +130,14 @@ impl Ledger {
             let kept = shard.entry(entry.account).or_insert_with(|| Kept::new(Book::default(), Seq(0)));
             kept.book.apply(entry).map_err(|broken| StoreError::Damaged(broken.to_string()))?;
             kept.last = entry.seq;
+            let reference = match &entry.kind {
+                Kind::Fund(fund) => &fund.reference,
+                Kind::Grant(grant) => &grant.reference,
+                _ => &None,
+            };
+            referenced.extend(reference.iter().map(|reference| (reference.clone(), entry.seq)));
         }
+        *ledger.referenced.get_mut() = referenced;
         Ok(ledger)
     }
 

@@ -373,9 +373,12 @@ impl Book {
         posted: &[Part],
     ) -> Option<Period> {
         let length = subscription.terms.windows.get(window)?.length;
+        // Of this cycle: a charge may also have a part of the plan before, whose windows are others.
         let named = |part: &Part| match &part.source {
-            Source::Plan(periods) => periods.get(window + 1).copied().filter(|period| period.contains(at)),
-            Source::Grant(_) | Source::Wallet => None,
+            Source::Plan(periods) if periods.first() == Some(&subscription.cycle) => {
+                periods.get(window + 1).copied().filter(|period| period.contains(at))
+            }
+            Source::Plan(_) | Source::Grant(_) | Source::Wallet => None,
         };
         Some(match length {
             WindowLength::Session(session) => self.session(slot_of(window), session, at),

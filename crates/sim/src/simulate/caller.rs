@@ -1,14 +1,16 @@
 //! What callers do: ask, stream, lose patience, try again.
 
+use super::Process;
 use super::auditor::Auditor;
+use super::setting::END_USERS;
 use super::upstream::{Fault, Plan};
 use crate::load::trace::Dice;
 use bytes::Bytes;
+use domain::AccountId;
 use gateway::relay::Relay;
 use gateway::{AnswerBody, Call, Case, Gateway};
 use protocol::openai::Endpoint;
 use serde_json::json;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use store::keys::Caller;
@@ -17,9 +19,10 @@ use store::keys::Caller;
 const TRIES_MAX: u64 = 3;
 
 /// One caller's next request, tries included.
-pub async fn ask(gateway: Arc<Gateway>, caller: Arc<Caller>, auditor: Rc<Auditor>, mut dice: Dice) {
+pub async fn ask(process: Process, caller: Arc<Caller>, mut dice: Dice) {
+    let Process { gateway, auditor, setting, .. } = &process;
     for attempt in 0..TRIES_MAX {
-        let again = ask_once(&gateway, &caller, &auditor, &mut dice).await;
+        let again = ask_once(gateway, &caller, auditor, setting.odds.leaks, &mut dice).await;
         if !again || attempt + 1 == TRIES_MAX {
             return;
         }
@@ -29,11 +32,11 @@ pub async fn ask(gateway: Arc<Gateway>, caller: Arc<Caller>, auditor: Rc<Auditor
 }
 
 /// Whether another try makes sense.
-async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, dice: &mut Dice) -> bool {
+async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, may_leak: bool, dice: &mut Dice) -> bool {
     let cap = 1 + dice.roll(40);
-    let plan = plan(dice, cap);
+    let plan = plan(dice, cap, caller.account.id);
     let stream = dice.roll(2) == 0;
-    let request: Arc<str> = format!("req_{:x}", plan.id).into();
+    let request: Arc<str> = plan.request().into();
     let text = "word ".repeat(1 + dice.roll(20) as usize);
     let mut body = json!({"model": "m", "stream": stream, "plan": plan,
         "messages": [{"role": "user", "content": text}], "max_tokens": cap});
@@ -42,7 +45,11 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, di
         body.as_object_mut().expect("an object").remove("max_tokens");
         body["plan"]["completion_tokens"] = json!(plan.completion_tokens.min(16));
     }
+    let end_user = END_USERS[dice.roll(END_USERS.len() as u64) as usize];
+    body["user"] = json!(end_user);
     auditor.begins(plan.id, &request);
+    auditor.is_limited(&request, caller.account.id, caller.key.id, end_user);
+    auditor.extends(&request);
     auditor.note(|reached| reached.requests += 1);
     let patience = Duration::from_millis(if dice.roll(4) == 0 { dice.roll(400) } else { 600_000 });
     let body = Bytes::from(body.to_string());
@@ -54,7 +61,7 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, di
         }
         Ok(Err(failure)) => {
             match failure.case {
-                Case::QuotaExceeded { .. } => auditor.note(|reached| reached.refused += 1),
+                Case::QuotaExceeded { .. } | Case::ExceedsLimit { .. } => auditor.note(|reached| reached.refused += 1),
                 _ => auditor.failed(&request),
             }
             return matches!(failure.case, Case::UpstreamFailed | Case::NoUpstream | Case::StoreUnavailable);
@@ -68,7 +75,7 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, di
             auditor.complete(&request, i128::from(cost.0));
         }
         // A defect in which nobody ends the stream: only the sweeper is left to resolve its hold.
-        AnswerBody::Stream(relay) if dice.roll(64) == 0 => {
+        AnswerBody::Stream(relay) if may_leak && dice.roll(64) == 0 => {
             auditor.leaks(&request);
             std::mem::forget(relay);
         }
@@ -95,7 +102,7 @@ async fn read(mut relay: Box<Relay>, request: &str, patience: Duration, auditor:
     }
 }
 
-fn plan(dice: &mut Dice, cap: u64) -> Plan {
+fn plan(dice: &mut Dice, cap: u64, account: AccountId) -> Plan {
     let after = dice.roll(cap + 4) as usize;
     let fault = match dice.roll(16) {
         0 => Fault::Refuse([400, 401, 429, 500, 503][dice.roll(5) as usize]),
@@ -111,6 +118,7 @@ fn plan(dice: &mut Dice, cap: u64) -> Plan {
     };
     Plan {
         id: dice.roll(u64::MAX),
+        account: account.0,
         prompt_tokens: 1 + dice.roll(60),
         completion_tokens: dice.roll(cap) + 1,
         latency_ms: dice.roll(300),

@@ -1,6 +1,8 @@
 //! The simulated provider: answers as the request's own plan says.
 
 use bytes::Bytes;
+use domain::AccountId;
+use domain::ledger::Book;
 use gateway::upstream::{Local, Reply, ReplyBody, SendError};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame};
@@ -11,6 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use store::ledger::Ledger;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// What the upstream does with one request; travels inside it as a field that the gateway does not know.
@@ -18,11 +21,20 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 pub struct Plan {
     /// Ties the upstream's side of a request to the caller's.
     pub id: u64,
+    /// Whose request it is.
+    pub account: i64,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     pub latency_ms: u64,
     pub gap_ms: u64,
     pub fault: Fault,
+}
+
+impl Plan {
+    /// The id of its request.
+    pub fn request(&self) -> String {
+        format!("req_{:x}", self.id)
+    }
 }
 
 /// How it fails, if it does.
@@ -57,19 +69,21 @@ struct Asked {
 /// The upstream.
 pub struct Provider {
     pub seen: Arc<Seen>,
+    /// To see what is held for a request when it comes in.
+    pub ledger: Arc<Ledger>,
 }
 
 /// What the upstream saw, to be compared by the auditor.
 #[derive(Default)]
-pub struct Seen(Mutex<Vec<u64>>);
+pub struct Seen(Mutex<Vec<(u64, bool)>>);
 
 impl Seen {
-    fn note(&self, plan: u64) {
-        self.0.lock().expect("nothing panics under this lock").push(plan);
+    fn note(&self, plan: u64, was_held: bool) {
+        self.0.lock().expect("nothing panics under this lock").push((plan, was_held));
     }
 
-    /// The plans of all requests that came in.
-    pub fn take(&self) -> Vec<u64> {
+    /// The plans of all requests that came in, and whether a hold was open for them then.
+    pub fn take(&self) -> Vec<(u64, bool)> {
         std::mem::take(&mut self.0.lock().expect("nothing panics under this lock"))
     }
 }
@@ -77,8 +91,12 @@ impl Seen {
 impl Local for Provider {
     fn send(&self, _: Endpoint, body: Bytes) -> Pin<Box<dyn Future<Output = Result<Reply, SendError>> + Send>> {
         let Asked { stream, plan } = serde_json::from_slice(&body).expect("the gateway forwards what callers wrote");
-        self.seen.note(plan.id);
+        let (seen, ledger) = (self.seen.clone(), self.ledger.clone());
         Box::pin(async move {
+            let request = plan.request();
+            let is_held = |book: &Book| book.open_holds().any(|(_, hold)| *hold.terms.request == *request);
+            let was_held = ledger.read(AccountId(plan.account), is_held).await;
+            seen.note(plan.id, was_held.is_ok_and(|held| held));
             sleep(Duration::from_millis(plan.latency_ms)).await;
             match plan.fault {
                 Fault::Unreachable => Err(SendError::Connect("refused".to_owned())),

@@ -1,11 +1,13 @@
 //! One run: a process that lives and dies on a disk that stays.
 
 use super::auditor::Auditor;
-use super::caller;
+use super::operator::{self, Outbox};
+use super::setting::{MODEL, Setting, sheet};
 use super::upstream::Provider;
+use super::{caller, holder};
 use crate::load::trace::Dice;
-use domain::ledger::{Entry, Quota};
-use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Seq, Timestamp, Zone};
+use domain::ledger::{Book, Entry, Origin};
+use domain::{Nanos, PriceId, Seq, Timestamp};
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::lifecycle::{OnClientLeft, Settings};
@@ -17,63 +19,77 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use store::accounts::{Account, AccountStatus, AccountTier};
-use store::keys::{Caller, Key, KeyStatus, OnShortFunds};
+use store::credits::CreditKind;
 use store::ledger::Ledger;
 use store::prices::{PriceBook, PriceSource, PriceVersion};
 use store::progress::Mark;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 /// Requests that may be open at once; small enough to be reached.
 const OPEN_MAX: usize = 24;
-/// The wall clock at the beginning of every run.
-const BEGINNING: Timestamp = Timestamp(1_750_000_000_000);
 /// How long after the last request everything must be settled.
 const QUIET_WITHIN: Duration = Duration::from_secs(600);
-const PRICE: &str = r#"{"input_per_million":"1.00","output_per_million":"2.00"}"#;
 
 /// See the module's description.
 pub struct World {
     dice: RefCell<Dice>,
     auditor: Rc<Auditor>,
+    setting: Rc<Setting>,
     /// What is durable.
     disk: RefCell<Vec<Entry>>,
+    /// What the disk is doing.
+    writing: Cell<Writing>,
+    outbox: Rc<Outbox>,
     /// Marks of processes that died, kept until what they tell is durable.
     left: RefCell<Vec<(Seq, Mark)>>,
-    callers: Vec<Arc<Caller>>,
     now: Cell<Timestamp>,
 }
 
-/// A process: it ends by being dropped.
-struct Process {
-    gateway: Arc<Gateway>,
-    ledger: Arc<Ledger>,
-    clock: Arc<Clock>,
+/// Where a group of entries is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Nothing,
+    /// Taken from the queue, not durable.
+    Taken,
+    /// Durable, and nobody was told.
+    Untold,
+}
+
+/// A process with everything around it: it ends by being dropped.
+#[derive(Clone)]
+pub struct Process {
+    pub gateway: Arc<Gateway>,
+    pub ledger: Arc<Ledger>,
+    pub clock: Arc<Clock>,
+    pub auditor: Rc<Auditor>,
+    pub setting: Rc<Setting>,
+    pub outbox: Rc<Outbox>,
 }
 
 impl World {
     /// A world by a seed.
     pub fn new(seed: u64, auditor: Rc<Auditor>) -> Rc<Self> {
         let mut dice = Dice(seed);
-        let callers = (1..=2 + dice.roll(4)).map(|number| {
-            let quota = (dice.roll(2) == 0).then(|| Nanos(100_000 + dice.roll(2_000_000) as i64));
-            auditor.key(KeyId(number as i64), quota.map(|quota| i128::from(quota.0)));
-            let account = AccountId(1 + dice.roll(2) as i64);
-            Arc::new(caller_of(account, KeyId(number as i64), Quota { money: quota, tokens: None }))
-        });
-        let callers = callers.collect();
+        let setting = Rc::new(Setting::new(&mut dice, &auditor));
+        let now = Cell::new(setting.beginning);
         Rc::new(Self {
             dice: RefCell::new(dice),
             auditor,
+            setting,
             disk: RefCell::new(Vec::new()),
+            writing: Cell::new(Writing::Nothing),
+            outbox: Rc::default(),
             left: RefCell::new(Vec::new()),
-            callers,
-            now: Cell::new(BEGINNING),
+            now,
         })
     }
 
     fn roll(&self, sides: u64) -> u64 {
         self.dice.borrow_mut().roll(sides)
+    }
+
+    fn dice(&self) -> Dice {
+        Dice(self.roll(u64::MAX))
     }
 
     /// Lives through one to four processes, then checks that everything came to rest.
@@ -88,81 +104,134 @@ impl World {
     async fn one_life(self: &Rc<Self>, first: bool, last: bool) {
         let process = self.start();
         let life = LocalSet::new();
-        let world = self.clone();
-        let (ledger, clock) = (process.ledger.clone(), process.clock.clone());
-        life.spawn_local(world.clone().keep_disk(ledger.clone()));
-        life.spawn_local(world.clone().sweep(ledger.clone(), clock.clone()));
+        self.writing.set(Writing::Nothing);
+        life.spawn_local(self.clone().keep_disk(process.ledger.clone()));
+        life.spawn_local(self.clone().keep_house(process.clone()));
         let crash_after = Duration::from_millis(self.roll(2_500));
-        let ends = life.run_until(async {
-            // A start serves nobody before what it resolved is durable.
-            let resolved = ledger.queue().decided();
-            let recovering = async {
-                while ledger.queue().committed() < resolved {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                self.left.borrow_mut().clear();
-            };
-            if last {
-                recovering.await;
-            } else if tokio::time::timeout(crash_after, recovering).await.is_err() {
-                return;
-            }
+        let lives = async {
+            self.recover(&process).await;
             if first {
-                for account in [1, 2] {
-                    let amount = Nanos(200_000 + self.roll(4_000_000) as i64);
-                    // A disk that fails just now refuses: the account then starts with nothing.
-                    let _ = ledger.top_up(AccountId(account), amount, "start", clock.now()).await;
-                }
+                self.endow(&process);
             }
-            let requests = 5 + self.roll(30);
-            let asking = (0..requests).map(|_| {
-                let caller = self.callers[self.roll(self.callers.len() as u64) as usize].clone();
-                let (gateway, auditor, dice) =
-                    (process.gateway.clone(), self.auditor.clone(), Dice(self.roll(u64::MAX)));
-                let wait = Duration::from_millis(self.roll(1_500));
-                tokio::task::spawn_local(async move {
-                    tokio::time::sleep(wait).await;
-                    caller::ask(gateway, caller, auditor, dice).await;
-                })
-            });
-            let asking: Vec<_> = asking.collect();
-            if !last {
-                tokio::time::sleep(crash_after).await;
-                return;
+            let under_way = self.begin(&process);
+            self.set_clock(&process).await;
+            if last {
+                self.come_to_rest(&process, under_way).await;
+            } else {
+                // The others go on until the process dies.
+                std::future::pending::<()>().await;
             }
-            self.jump_clock(&clock).await;
-            for task in asking {
-                task.await.expect("callers do not panic");
-            }
-            let quiet = async {
-                while ledger.open_holds() > 0 || ledger.queue().committed() < ledger.queue().decided() {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            // The auditor reports what is open after this.
-            let _ = tokio::time::timeout(QUIET_WITHIN, quiet).await;
-        });
-        ends.await;
-        self.now.set(process.clock.now());
+        };
         if last {
-            return;
+            return life.run_until(lives).await;
         }
-        self.auditor.note(|reached| reached.crashes += 1);
-        self.left.borrow_mut().extend(process.ledger.slots().marks());
+        let _ = life.run_until(tokio::time::timeout(crash_after, lives)).await;
+        self.now.set(process.clock.now());
+        self.crash(&process);
         drop(life);
-        if self.roll(3) == 0 {
+    }
+
+    /// What the process leaves behind, and how long nobody is there.
+    fn crash(&self, process: &Process) {
+        self.auditor.note(|reached| {
+            reached.crashes += 1;
+            reached.groups_lost += u64::from(self.writing.get() == Writing::Taken);
+            reached.groups_untold += u64::from(self.writing.get() == Writing::Untold);
+        });
+        self.left.borrow_mut().extend(process.ledger.slots().marks());
+        if self.setting.odds.power && self.roll(2) == 0 {
             self.auditor.note(|reached| reached.power_cuts += 1);
             self.auditor.power_cut();
             self.left.borrow_mut().clear();
         }
+        if self.setting.odds.forward && self.roll(4) == 0 {
+            self.now.set(self.now.get().plus_ms(self.roll(259_200_000) as i64));
+        }
+    }
+
+    /// A start serves nobody before what it resolved is durable.
+    async fn recover(&self, process: &Process) {
+        let resolved = process.ledger.queue().decided();
+        while process.ledger.queue().committed() < resolved {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.left.borrow_mut().clear();
+        for reference in self.outbox.waiting() {
+            spawn_local(operator::deliver(process.clone(), reference));
+        }
+    }
+
+    /// The first money of every account.
+    fn endow(&self, process: &Process) {
+        for &account in &self.setting.accounts {
+            let (process, mut dice) = (process.clone(), self.dice());
+            let amount = Nanos(200_000 + dice.roll(3_000_000) as i64);
+            spawn_local(async move {
+                operator::credit(process, account, CreditKind::Money(Origin::TopUp), amount, &mut dice).await;
+            });
+        }
+    }
+
+    /// Lets callers ask and operators act.
+    fn begin(&self, process: &Process) -> Vec<JoinHandle<()>> {
+        let callers = &self.setting.callers;
+        let asking = (0..3 + self.roll(20)).map(|_| {
+            let caller = callers[self.roll(callers.len() as u64) as usize].clone();
+            let (process, dice, wait) = (process.clone(), self.dice(), Duration::from_millis(self.roll(1_500)));
+            let is_direct = self.roll(3) > 0;
+            spawn_local(async move {
+                tokio::time::sleep(wait).await;
+                if is_direct {
+                    holder::ask(process, caller, dice).await
+                } else {
+                    caller::ask(process, caller, dice).await
+                }
+            })
+        });
+        let mut under_way: Vec<_> = asking.collect();
+        under_way.extend((0..2 + self.roll(16)).map(|_| spawn_local(operator::act(process.clone(), self.dice()))));
+        under_way
+    }
+
+    /// Nothing new comes; everything must come to an end.
+    async fn come_to_rest(&self, process: &Process, under_way: Vec<JoinHandle<()>>) {
+        for task in under_way {
+            task.await.expect("neither callers nor operators panic");
+        }
+        let Process { ledger, outbox, .. } = process;
+        let quiet = async {
+            loop {
+                for reference in outbox.waiting() {
+                    operator::deliver(process.clone(), reference).await;
+                }
+                let all_durable = ledger.queue().committed() >= ledger.queue().decided();
+                if all_durable && ledger.open_holds() == 0 && outbox.waiting().is_empty() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        // The auditor reports what is open after this.
+        let _ = tokio::time::timeout(QUIET_WITHIN, quiet).await;
+        self.auditor.delivered(&outbox.refused());
+        for &account in &self.setting.accounts {
+            let book = ledger.read(account, Book::clone).await.expect("memory is always there");
+            self.auditor.compare(account, &book);
+            let mut again = Book::default();
+            for entry in self.disk.borrow().iter().filter(|entry| entry.account == account) {
+                if let Err(broken) = again.apply(entry) {
+                    return self.auditor.contradiction(&format!("read again: {broken}"));
+                }
+            }
+            self.auditor.compare(account, &again);
+        }
     }
 
     fn start(&self) -> Process {
-        let price = Arc::new(sheet().compile().expect("the price is well-formed"));
         let ledger = Ledger::in_memory_after(&self.disk.borrow(), OPEN_MAX).expect("what is durable can be read");
         let ledger = Arc::new(ledger);
         let marks: HashMap<_, _> = self.left.borrow().iter().cloned().collect();
-        let lookup = |_: PriceId| Ok(price.clone());
+        let lookup = |_: PriceId| Ok(self.setting.price.clone());
         ledger.resolve_left_open(&marks, self.now.get(), &lookup).expect("nothing stands in the way of recovery");
         let clock = Arc::new(Clock::starting_at(self.now.get()));
         let settings = Settings {
@@ -174,17 +243,38 @@ impl World {
         };
         let counters = Arc::new(Counters::new());
         let gateway = Gateway::new(ledger.clone(), clock.clone(), counters, Tokenizers::assumed(), settings);
-        gateway.set_catalog(catalog(&self.auditor));
-        Process { gateway, ledger, clock }
+        gateway.set_catalog(self.catalog(&ledger));
+        let (auditor, setting, outbox) = (self.auditor.clone(), self.setting.clone(), self.outbox.clone());
+        Process { gateway, ledger, clock, auditor, setting, outbox }
+    }
+
+    fn catalog(&self, ledger: &Arc<Ledger>) -> Catalog {
+        let provider = Provider { seen: self.auditor.seen(), ledger: ledger.clone() };
+        let upstream = Arc::new(Upstream::local("simulated", "simulated", Arc::new(provider)));
+        let route = RouteDeclared { model: MODEL.into(), upstream_model: None, upstreams: vec!["simulated".into()] };
+        let version = PriceVersion {
+            id: PriceId(1),
+            provider: None,
+            model: MODEL.into(),
+            source: PriceSource::Operator,
+            mode: None,
+            sheet: sheet(),
+            retired: false,
+            created_at: self.setting.beginning,
+        };
+        let book = PriceBook::from_versions(vec![version]).expect("the price compiles");
+        Catalog::build(&[upstream], &[route], &book).expect("the route names its upstream")
     }
 
     /// The disk: makes groups durable after a while, and sometimes refuses for a while.
     async fn keep_disk(self: Rc<Self>, ledger: Arc<Ledger>) {
+        let refuses = self.setting.odds.disk;
         loop {
             tokio::time::sleep(Duration::from_millis(1 + self.roll(8))).await;
             let group = ledger.queue().take_entries();
             let Some(last) = group.last().map(|entry| entry.seq) else { continue };
-            if self.roll(40) == 0 {
+            self.writing.set(Writing::Taken);
+            if refuses > 0 && self.roll(refuses) == 0 {
                 self.auditor.note(|reached| reached.disk_failures += 1);
                 ledger.queue().report_failure();
                 tokio::time::sleep(Duration::from_millis(self.roll(3_000))).await;
@@ -192,86 +282,70 @@ impl World {
             // From here on the group is durable, whether or not anybody is told.
             self.auditor.durable(&group);
             self.disk.borrow_mut().extend(group);
+            self.writing.set(Writing::Untold);
             tokio::time::sleep(Duration::from_millis(self.roll(4))).await;
             ledger.queue().confirm(last);
+            self.writing.set(Writing::Nothing);
         }
     }
 
-    async fn sweep(self: Rc<Self>, ledger: Arc<Ledger>, clock: Arc<Clock>) {
-        let price = Arc::new(sheet().compile().expect("the price is well-formed"));
+    /// What a serving process does beside serving: sweep, and post what the calendar asks for.
+    async fn keep_house(self: Rc<Self>, process: Process) {
+        let Process { ledger, clock, setting, .. } = &process;
         loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            tokio::time::sleep(Duration::from_millis(500 + self.roll(5_000))).await;
             ledger
-                .sweep(clock.steady(), clock.now(), &|_| Ok(price.clone()))
+                .sweep(clock.steady(), clock.now(), &|_| Ok(setting.price.clone()))
                 .expect("nothing stands in the way of sweeping");
+            for &account in &setting.accounts {
+                // While the disk refuses, the next round does it.
+                let _ = ledger.touch(account, clock.now()).await;
+            }
         }
     }
 
-    /// Jumps of up to two days, in both directions.
-    async fn jump_clock(&self, clock: &Clock) {
-        for _ in 0..self.roll(4) {
-            tokio::time::sleep(Duration::from_millis(self.roll(500))).await;
-            self.auditor.note(|reached| reached.clock_jumps += 1);
-            clock.jump(self.roll(345_600_000) as i64 - 172_800_000);
+    /// Sets the clock: by up to two days, by minutes, or to where something ends.
+    async fn set_clock(&self, process: &Process) {
+        let Process { clock, setting, ledger, .. } = process;
+        for _ in 0..self.roll(7) {
+            tokio::time::sleep(Duration::from_millis(self.roll(400))).await;
+            let now = clock.now();
+            let account = setting.accounts[self.roll(setting.accounts.len() as u64) as usize];
+            let ms = match self.roll(8) {
+                0 => self.roll(172_800_000) as i64,
+                1 => -(self.roll(172_800_000) as i64),
+                2 => self.roll(600_000) as i64,
+                3 => -(self.roll(600_000) as i64),
+                4 => 60_000 + self.roll(10_000) as i64,
+                _ => {
+                    let ends = ledger.read(account, |book| ends(book, now)).await.expect("memory is always there");
+                    let Some(end) = ends.get(self.roll(ends.len() as u64) as usize) else { continue };
+                    self.auditor.note(|reached| reached.clock_at_boundary += 1);
+                    // The last instant before, the very instant, or the one after.
+                    end.0 - now.0 + self.roll(3) as i64 - 1
+                }
+            };
+            if (ms > 0 && !setting.odds.forward) || (ms < 0 && !setting.odds.back) {
+                continue;
+            }
+            self.auditor.note(|reached| {
+                reached.clock_forward += u64::from(ms > 0);
+                reached.clock_back += u64::from(ms < 0);
+            });
+            clock.jump(ms);
         }
     }
 }
 
-fn sheet() -> domain::price::PriceSheet {
-    serde_json::from_str(PRICE).expect("the price is well-formed")
-}
-
-fn catalog(auditor: &Auditor) -> Catalog {
-    let provider = Provider { seen: auditor.seen() };
-    let upstream = Arc::new(Upstream::local("simulated", "simulated", Arc::new(provider)));
-    let route = RouteDeclared { model: "m".into(), upstream_model: None, upstreams: vec!["simulated".into()] };
-    let version = PriceVersion {
-        id: PriceId(1),
-        provider: None,
-        model: "m".into(),
-        source: PriceSource::Operator,
-        mode: None,
-        sheet: sheet(),
-        retired: false,
-        created_at: BEGINNING,
-    };
-    let book = PriceBook::from_versions(vec![version]).expect("the price compiles");
-    Catalog::build(&[upstream], &[route], &book).expect("the route names its upstream")
-}
-
-fn caller_of(account: AccountId, key: KeyId, quota: Quota) -> Caller {
-    Caller {
-        key: Key {
-            id: key,
-            account,
-            name: format!("key-{key}"),
-            hint: String::new(),
-            status: KeyStatus::Active,
-            expires_at: None,
-            quota,
-            models: None,
-            addresses: None,
-            error_profile: None,
-            on_short_funds: OnShortFunds::Cap,
-            project: None,
-            role: None,
-            made_by: None,
-            created_at: BEGINNING,
-        },
-        account: Account {
-            id: account,
-            name: format!("account-{account}"),
-            status: AccountStatus::Active,
-            error_profile: None,
-            shows_upstream: false,
-            time_zone: "UTC".to_owned(),
-            tier: AccountTier::default(),
-            multiplier: None,
-            created_at: BEGINNING,
-        },
-        secret_valid_until: None,
-        multiplier: Multiplier::ONE,
-        budgets: Arc::default(),
-        zone: Zone::UTC,
-    }
+/// When something of an account ends, after `now`.
+fn ends(book: &Book, now: Timestamp) -> Vec<Timestamp> {
+    let cycle = book.subscription().map(|subscription| subscription.cycle.end);
+    let counters = book.plan_counters().map(|(.., counter)| counter.until);
+    let budgets = book.budgets().map(|(_, counter)| counter.until);
+    let grants = book.grants().iter().filter_map(|grant| grant.expires_at);
+    let week = now.plus_ms(7 * domain::time::DAY_MS);
+    let mut ends: Vec<_> = cycle.into_iter().chain(counters).chain(budgets).chain(grants).collect();
+    ends.retain(|end| now < *end && *end < week);
+    ends.sort_unstable();
+    ends
 }
