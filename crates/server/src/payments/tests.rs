@@ -45,7 +45,14 @@ impl World {
 
     async fn order(&self, purpose: Purpose) -> Order {
         let quote = Quote::new(1000, Currency::USD, ExchangeRate::USD).unwrap();
-        let new = NewOrder { account: self.account, provider: Provider::Stripe, livemode: false, purpose, quote };
+        let new = NewOrder {
+            account: self.account,
+            provider: Provider::Stripe,
+            livemode: false,
+            purpose,
+            quote,
+            method: None,
+        };
         self.database.write(move |connection| payments::create(connection, &new, NOW)).await.unwrap()
     }
 
