@@ -13,6 +13,7 @@ mod attempts;
 mod keys;
 mod member;
 mod members;
+mod payments;
 mod projects;
 mod session;
 mod summary;
@@ -49,8 +50,8 @@ pub enum Policy {
 
 /// Every route's policy.
 #[rustfmt::skip]
-static POLICIES: [(Method, &str, Policy); 25] = {
-    use Permission::{ManageKeys, ManageMembers, ManageProjects, ReadAccount, ReadSelf};
+static POLICIES: [(Method, &str, Policy); 30] = {
+    use Permission::{ManageKeys, ManageMembers, ManageMoney, ManageProjects, ReadAccount, ReadSelf};
     use Policy::{Account, Open, SignedIn};
     [
         (Method::POST,   "/api/v1/session",                   Open),
@@ -78,6 +79,11 @@ static POLICIES: [(Method, &str, Policy); 25] = {
         (Method::GET,    "/api/v1/account/invitations",       Account(ManageMembers)),
         (Method::POST,   "/api/v1/account/invitations",       Account(ManageMembers)),
         (Method::DELETE, "/api/v1/account/invitations/{id}",  Account(ManageMembers)),
+        (Method::POST,   "/api/v1/account/checkout",          Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/orders",            Account(ReadAccount)),
+        (Method::GET,    "/api/v1/account/auto-top-up",       Account(ReadAccount)),
+        (Method::PUT,    "/api/v1/account/auto-top-up",       Account(ManageMoney)),
+        (Method::POST,   "/api/v1/account/auto-top-up/setup", Account(ManageMoney)),
     ]
 };
 
@@ -123,7 +129,11 @@ pub fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(members::list))
         .routes(routes!(members::change, members::remove))
         .routes(routes!(members::invite, members::invitations))
-        .routes(routes!(members::withdraw));
+        .routes(routes!(members::withdraw))
+        .routes(routes!(payments::checkout))
+        .routes(routes!(payments::orders))
+        .routes(routes!(payments::show_auto, payments::set_auto))
+        .routes(routes!(payments::set_up_auto));
     for (path, item) in &mut router.get_openapi_mut().paths.paths {
         let operations = [
             (Method::GET, &mut item.get),

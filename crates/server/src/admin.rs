@@ -20,6 +20,7 @@ mod ledger;
 pub mod members;
 pub mod operator;
 mod operators;
+pub mod orders;
 pub mod page;
 mod prices;
 pub mod projects;
@@ -37,6 +38,7 @@ pub use ledger::Verification;
 pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
+pub use orders::{DisputeObject, OrderDetail, OrderObject, OrderPage, RefundObject, RefundOrder};
 pub use page::Page;
 pub use prices::{PriceObject, SetPrice};
 pub use projects::{ChangeProject, CreateProject, ProjectObject};
@@ -119,6 +121,9 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(users::password_token))
         .routes(routes!(operators::create, operators::list))
         .routes(routes!(operators::revoke))
+        .routes(routes!(orders::list))
+        .routes(routes!(orders::show))
+        .routes(routes!(orders::refund))
         .routes(routes!(audit::list))
         .routes(routes!(prices::list, prices::set, prices::remove))
         .routes(routes!(usage::report))

@@ -47,7 +47,6 @@ const OWN_PREFIX: &str = "x-tollgate-";
 /// A text that stands for the operator and the key of a request, found by handlers in the request's extensions: to be
 /// the unique reference of what they do, so that it cannot be done twice even where the layer's own record is lost.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "read by the first handler that posts by reference"))]
 pub struct IdempotencyReference(pub Arc<str>);
 
 /// Put by a handler into the extensions of an answer with a status of 500 or more: nothing was done, or doing it again by

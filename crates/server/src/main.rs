@@ -13,7 +13,6 @@ mod health;
 mod idempotency;
 mod listen;
 mod models;
-#[allow(dead_code, reason = "the endpoints that use it come next")]
 mod payments;
 mod quote;
 mod relay;

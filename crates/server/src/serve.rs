@@ -5,6 +5,7 @@ use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::first_run::{self, Welcome};
 use crate::listen;
+use crate::payments;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +43,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let welcome = first_run::create_first(&app).await?;
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::install()?;
-    let housekeeping = [tokio::spawn(housekeeping(app.clone())), tokio::spawn(keep_answers(app.clone()))];
+    let housekeeping = [
+        tokio::spawn(housekeeping(app.clone())),
+        tokio::spawn(keep_answers(app.clone())),
+        tokio::spawn(payments::upkeep::deliver_credits(app.clone())),
+        tokio::spawn(payments::upkeep::run(app.clone())),
+        tokio::spawn(payments::auto_top_up::run(app.clone())),
+    ];
     announce(callers.local_addr()?, &args.data_dir, &app, welcome.as_ref());
     let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));
     let serving_local = tokio::spawn(listen::serve_local(app.clone(), local, stopped));

@@ -201,6 +201,14 @@ fn read(row: Row<'_>) -> Result<(Credit, Option<Delivered>), StoreError> {
     Ok((credit, posted.or(refused)))
 }
 
+/// Whether something of an account is on its way.
+pub fn on_their_way(connection: &Connection, account: AccountId) -> Result<bool, StoreError> {
+    let waiting: i64 = connection
+        .prepare_cached("select count(*) from credits where seq is null and failure is null and account = ?1")?
+        .query_row([account.0], |row| row.get(0))?;
+    Ok(waiting > 0)
+}
+
 /// The entry that a reference became, if it was delivered.
 pub fn posted(connection: &Connection, reference: &str) -> Result<Option<Seq>, StoreError> {
     let mut statement = connection.prepare_cached("select seq from credits where reference = ?1")?;

@@ -132,6 +132,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message)
     }
 
+    /// Whoever provides payments cannot do it now, or refuses.
+    pub fn provider(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "server_error", "payment_provider_error", message)
+    }
+
     /// Puts something in front of the message.
     #[must_use]
     pub fn after(mut self, message: &str) -> Self {

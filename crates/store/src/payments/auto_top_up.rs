@@ -99,11 +99,13 @@ pub struct Look {
     pub provider: Provider,
     /// Money, or a test.
     pub livemode: bool,
-    /// What the account can spend.
+    /// What the account can spend, as the ledger had it after `now`.
     pub funds: Nanos,
+    /// A credit of the account was on its way before the funds were looked at: they may be without it.
+    pub credit_under_way: bool,
     /// When the account's month began.
     pub month: Timestamp,
-    /// The time.
+    /// The time before anything else was looked at.
     pub now: Timestamp,
 }
 
@@ -121,7 +123,9 @@ pub struct Standing {
 /// How an account's automatic top-up stands; `None` if it never said what it wants.
 pub fn standing(connection: &Connection, account: AccountId, look: &Look) -> Result<Option<Standing>, StoreError> {
     let Some(settings) = auto_top_up(connection, account)? else { return Ok(None) };
-    let (this_month, under_way) = charges_since(connection, account, look.month)?;
+    let (this_month, open) = charges_since(connection, account, look.month)?;
+    // Funds that were looked at before a payment arrived do not tell of a new shortage.
+    let under_way = open || look.credit_under_way || ended_since(connection, account, look.now)?;
     let method = newest_method(connection, look.provider, account, look.livemode)?;
     let active = accounts::by_id(connection, account)?.is_some_and(|account| account.status == AccountStatus::Active);
     let circumstances = Circumstances {
@@ -168,6 +172,17 @@ pub fn charges_since(connection: &Connection, account: AccountId, since: Timesta
         )?
         .query_row((account.0, since.0), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((u32::try_from(count).unwrap_or(u32::MAX), open > 0))
+}
+
+/// Whether an automatic charge of an account ended at `since` or later.
+fn ended_since(connection: &Connection, account: AccountId, since: Timestamp) -> Result<bool, StoreError> {
+    let ended: i64 = connection
+        .prepare_cached(
+            "select count(*) from payment_orders
+             where account = ?1 and purpose = 'auto' and state = 'paid' and changed_at >= ?2",
+        )?
+        .query_row((account.0, since.0), |row| row.get(0))?;
+    Ok(ended > 0)
 }
 
 /// Switches it off with a reason, if it is on.
