@@ -4,7 +4,7 @@
 //! after a lost answer makes nothing twice. Redirects are not followed and proxies of the environment are not used; a
 //! request has one time limit and a body one length.
 
-use super::wire::{self, Customer, PaymentError, PaymentIntent, PaymentMethod, Refund, Session};
+use super::wire::{self, Customer, PaymentError, PaymentIntent, Refund, Session};
 use bytes::Bytes;
 use domain::payment::Minor;
 use gateway::upstream::HttpClient;
@@ -205,11 +205,6 @@ impl Stripe {
         self.get(&format!("/v1/checkout/sessions/{}", segment(id)?)).await
     }
 
-    /// Closes a page that nobody paid on.
-    pub async fn expire_session(&self, id: &str) -> Result<Session, StripeError> {
-        self.post(&format!("/v1/checkout/sessions/{}/expire", segment(id)?), Form::new(), None).await
-    }
-
     /// Charges a saved card without its owner. A decline is an error; so is a bank that wants the owner.
     pub async fn charge_saved(
         &self,
@@ -260,16 +255,6 @@ impl Stripe {
         let page: Page<PaymentIntent> = self.get(&path).await?;
         let is_ours = |intent: &PaymentIntent| intent.metadata.order.as_deref() == Some(order.id.as_str());
         Ok(page.data.into_iter().find(is_ours))
-    }
-
-    /// A saved card.
-    pub async fn method(&self, id: &str) -> Result<PaymentMethod, StripeError> {
-        self.get(&format!("/v1/payment_methods/{}", segment(id)?)).await
-    }
-
-    /// Forgets a saved card.
-    pub async fn detach(&self, id: &str) -> Result<PaymentMethod, StripeError> {
-        self.post(&format!("/v1/payment_methods/{}/detach", segment(id)?), Form::new(), None).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StripeError> {

@@ -69,10 +69,6 @@ pub struct Session {
     pub customer: Option<String>,
     /// The payment, once there is one.
     pub payment_intent: Option<String>,
-    /// When its page closes, in seconds since 1970.
-    pub expires_at: i64,
-    /// Money, or a test.
-    pub livemode: bool,
 }
 
 /// A payment.
@@ -100,8 +96,6 @@ pub struct PaymentIntent {
     pub metadata: Metadata,
     /// Why the last try failed.
     pub last_payment_error: Option<PaymentError>,
-    /// Money, or a test.
-    pub livemode: bool,
 }
 
 /// Why a payment failed.

@@ -8,6 +8,7 @@ mod http;
 mod idempotency;
 mod lifecycle;
 mod members;
+mod payments;
 mod quota;
 mod quote;
 mod streams;
