@@ -15,6 +15,7 @@ mod keys;
 mod member;
 mod members;
 mod money;
+mod payments;
 mod projects;
 mod session;
 mod summary;
@@ -51,7 +52,7 @@ pub enum Policy {
 
 /// Every route's policy.
 #[rustfmt::skip]
-static POLICIES: [(Method, &str, Policy); 40] = {
+static POLICIES: [(Method, &str, Policy); 45] = {
     use Permission::{ManageKeys, ManageMembers, ManageMoney, ManageProjects, ReadAccount, ReadSelf};
     use Policy::{Account, Open, SignedIn};
     [
@@ -95,6 +96,11 @@ static POLICIES: [(Method, &str, Policy); 40] = {
         (Method::POST,   "/api/v1/account/redemptions",       Account(ManageMoney)),
         (Method::GET,    "/api/v1/account/statement",         Account(ReadAccount)),
         (Method::GET,    "/api/v1/account/entries",           Account(ReadAccount)),
+        (Method::POST,   "/api/v1/account/checkout",          Account(ManageMoney)),
+        (Method::GET,    "/api/v1/account/orders",            Account(ReadAccount)),
+        (Method::GET,    "/api/v1/account/auto-top-up",       Account(ReadAccount)),
+        (Method::PUT,    "/api/v1/account/auto-top-up",       Account(ManageMoney)),
+        (Method::POST,   "/api/v1/account/auto-top-up/setup", Account(ManageMoney)),
     ]
 };
 
@@ -155,7 +161,11 @@ pub fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(money::list_grants))
         .routes(routes!(money::redeem))
         .routes(routes!(money::show_statement))
-        .routes(routes!(money::list_entries));
+        .routes(routes!(money::list_entries))
+        .routes(routes!(payments::checkout))
+        .routes(routes!(payments::orders))
+        .routes(routes!(payments::show_auto, payments::set_auto))
+        .routes(routes!(payments::set_up_auto));
     for (path, item) in &mut router.get_openapi_mut().paths.paths {
         let operations = [
             (Method::GET, &mut item.get),

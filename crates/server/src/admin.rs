@@ -25,6 +25,7 @@ mod ledger;
 pub mod members;
 pub mod operator;
 mod operators;
+pub mod orders;
 pub mod page;
 pub mod plans;
 mod prices;
@@ -54,6 +55,7 @@ pub use ledger::Verification;
 pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
+pub use orders::{DisputeObject, OrderDetail, OrderObject, OrderPage, RefundObject, RefundOrder};
 pub use page::Page;
 pub use plans::{AllowanceObject, ChangePlan, CreatePlan, PlanObject, PlanStatus, WindowObject};
 pub use prices::{PriceObject, SetPrice};
@@ -161,6 +163,9 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(users::password_token))
         .routes(routes!(operators::create, operators::list))
         .routes(routes!(operators::revoke))
+        .routes(routes!(orders::list))
+        .routes(routes!(orders::show))
+        .routes(routes!(orders::refund))
         .routes(routes!(audit::list))
         .routes(routes!(prices::list, prices::set, prices::remove))
         .routes(routes!(usage::report))

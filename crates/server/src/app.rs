@@ -3,6 +3,7 @@
 use crate::account::Attempts;
 use crate::admin::WrongCodes;
 use crate::config::Config;
+use crate::payments::Payments;
 use crate::upkeep;
 use anyhow::Context;
 use domain::Timestamp;
@@ -10,7 +11,7 @@ use gateway::authenticate::Authenticator;
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::tokens::Tokenizers;
-use gateway::upstream::Upstream;
+use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::path::Path;
@@ -48,6 +49,8 @@ pub struct App {
     pub passwords: Passwords,
     /// Attempts to sign in.
     pub attempts: Attempts,
+    /// Money in by card, where it is set up.
+    pub payments: Option<Payments>,
     /// When it was started.
     pub started: Timestamp,
     upstreams: Vec<Arc<Upstream>>,
@@ -85,6 +88,10 @@ impl App {
         let idempotency = Records::open(database.clone(), &secrets, config.idempotency.settings()).await?;
         crate::first_run::apply_prices(&database, &config, clock.now()).await?;
         let (upstreams, routes) = config.upstreams_and_routes(&database).await?;
+        let payments = match &config.payments.stripe {
+            Some(_) => config.payments.build(http_client())?,
+            None => None,
+        };
         let settings = config.gateway_settings();
         let gateway = Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
@@ -102,6 +109,7 @@ impl App {
             metrics,
             passwords: Passwords::default(),
             attempts: Attempts::default(),
+            payments,
             started,
             upstreams,
             routes,

@@ -15,6 +15,7 @@ mod key;
 mod ledger;
 mod member;
 mod operator;
+mod order;
 mod output;
 mod plan;
 mod price;
@@ -137,6 +138,9 @@ enum Command {
     /// Operators: who runs the gateway.
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
+    /// Orders: what accounts pay by card.
+    #[command(subcommand)]
+    Order(order::OrderCommand),
     /// Prices: what models cost.
     #[command(subcommand)]
     Price(price::PriceCommand),
@@ -209,6 +213,7 @@ async fn operate(command: Command, client: &Client, format: Format) -> anyhow::R
         Command::User(command) => user::run(command, client, format).await?,
         Command::Member(command) => member::run(command, client, format).await?,
         Command::Operator(command) => operator::run(command, client, format).await?,
+        Command::Order(command) => order::run(command, client, format).await?,
         Command::Audit(args) => audit::run(args, client, format).await?,
         Command::Price(command) => price::run(command, client, format).await?,
         Command::Usage(args) => usage::run(args, client, format).await?,
@@ -320,6 +325,9 @@ mod tests {
             "tollgate member uninvite --account acme 3",
             "tollgate operator create ops --json",
             "tollgate operator revoke 2",
+            "tollgate order list --account acme --state paid --limit 20 --json",
+            "tollgate order show ord_00000000000000000000000000000000",
+            "tollgate order refund ord_0 --amount 5.00 --reason goodwill",
             "tollgate audit --operator default --from 2026-11-01T00:00:00Z --limit 500",
             "tollgate usage --project 3",
             "tollgate price list --model gpt-4o",
@@ -370,6 +378,8 @@ mod tests {
             "tollgate usage --account a --key 7",
             "tollgate usage --project 3 --key 7",
             "tollgate member add --account a ann@example.com --role king",
+            "tollgate order refund ord_0",
+            "tollgate order list --state lost",
             "tollgate key edit 7 --role admin --no-role",
             "tollgate bench ledger --workers 0",
         ] {

@@ -15,7 +15,6 @@ mod listen;
 #[cfg(test)]
 mod lives;
 mod models;
-#[allow(dead_code, reason = "the endpoints that use it come next")]
 mod payments;
 mod quote;
 mod relay;

@@ -1,10 +1,17 @@
 //! Money in by card.
 //!
-//! [`stripe`] asks Stripe for pages and charges, [`webhook`] takes what Stripe reports, [`wire`] is how both are written.
+//! [`stripe`] asks Stripe for pages, charges and refunds, [`webhook`] proves that a report is Stripe's, [`wire`] is how
+//! both are written. [`receive`] is where reports come in, [`desk`] what people ask for, [`auto_top_up`] charges where
+//! nobody asks, [`upkeep`] looks after what was forgotten; all of them end in [`effects`].
 //! What follows from a report is decided in [`domain::payment`] and stored by [`store::payments`]: nothing here credits
 //! anybody, and no answer to a browser does (S-29).
 
+pub mod auto_top_up;
+pub mod desk;
+pub mod effects;
+pub mod receive;
 pub mod stripe;
+pub mod upkeep;
 pub mod webhook;
 mod wire;
 

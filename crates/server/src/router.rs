@@ -4,9 +4,9 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, models, quote, relay};
+use crate::{admin, billing, models, payments, quote, relay};
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use gateway::{Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -111,7 +111,12 @@ fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<B
 
 /// Everything that the framework serves to callers.
 pub fn public(app: Arc<App>) -> Router {
-    Router::new()
+    let mut router = Router::new();
+    // Off where it is not set up: not even a wrong method finds it (S-27).
+    if app.payments.as_ref().is_some_and(|payments| payments.webhook.is_some()) {
+        router = router.route(payments::receive::PATH, post(payments::receive::stripe));
+    }
+    router
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
         .route("/v1/dashboard/billing/usage", get(billing::usage))

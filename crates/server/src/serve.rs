@@ -5,6 +5,7 @@ use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::first_run::{self, Welcome};
 use crate::listen;
+use crate::payments;
 use crate::upkeep::Upkeep;
 use anyhow::{Context, bail};
 use std::net::SocketAddr;
@@ -50,6 +51,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tokio::spawn(housekeeping(app.clone())),
         tokio::spawn(keep_answers(app.clone())),
         tokio::spawn(keep_money(app.clone())),
+        tokio::spawn(payments::upkeep::run(app.clone())),
+        tokio::spawn(payments::auto_top_up::run(app.clone())),
     ];
     announce(callers.local_addr()?, &args.data_dir, &app, welcome.as_ref());
     let serving = tokio::spawn(listen::serve_callers(app.clone(), callers, stopped.clone()));

@@ -112,27 +112,40 @@ pub async fn deliver(
     Ok(outcome)
 }
 
-/// Delivers what is on its way: what a process left that died. Returns how many there were.
+/// Delivers what is on its way: what a process left that died, or could not post. One account that takes nothing now
+/// does not keep the others waiting. Returns how many were delivered.
 pub async fn deliver_all(ledger: &Ledger, database: &Database, now: Timestamp) -> Result<usize, StoreError> {
-    let waiting = database
-        .read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "select reference from credits where seq is null and failure is null order by created_at limit ?1",
-            )?;
-            let mut rows = statement.query([BATCH])?;
-            let mut references: Vec<Arc<str>> = Vec::new();
-            while let Some(row) = rows.next()? {
-                references.push(row.get(0)?);
+    let (mut after, mut delivered): ((i64, Arc<str>), _) = ((i64::MIN, "".into()), 0);
+    loop {
+        let from = after.clone();
+        let waiting = database.read(move |connection| waiting(connection, &from)).await?;
+        let Some(last) = waiting.last() else { return Ok(delivered) };
+        after = last.clone();
+        for (_, reference) in &waiting {
+            match deliver(ledger, database, reference, now).await {
+                Ok(Delivered::Posted(_)) => delivered += 1,
+                Ok(Delivered::Refused(why)) => {
+                    tracing::error!(%reference, %why, "the ledger refuses a credit; it is kept with the reason");
+                }
+                Err(error) => tracing::warn!(%reference, %error, "a credit could not be delivered; it is tried again"),
             }
-            Ok(references)
-        })
-        .await?;
-    for reference in &waiting {
-        if let Delivered::Refused(why) = deliver(ledger, database, reference, now).await? {
-            tracing::error!(%reference, %why, "the ledger refuses a credit; it is kept with the reason");
         }
     }
-    Ok(waiting.len())
+}
+
+/// Credits on their way, with when they set out, oldest first.
+fn waiting(connection: &Connection, after: &(i64, Arc<str>)) -> Result<Vec<(i64, Arc<str>)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "select created_at, reference from credits
+         where seq is null and failure is null and (created_at, reference) > (?1, ?2)
+         order by created_at, reference limit ?3",
+    )?;
+    let mut rows = statement.query((after.0, &*after.1, BATCH))?;
+    let mut waiting = Vec::new();
+    while let Some(row) = rows.next()? {
+        waiting.push((row.get(0)?, row.get(1)?));
+    }
+    Ok(waiting)
 }
 
 async fn post(ledger: &Ledger, credit: &Credit, now: Timestamp) -> Result<Seq, HoldError> {
@@ -188,6 +201,14 @@ fn read(row: Row<'_>) -> Result<(Credit, Option<Delivered>), StoreError> {
         by: row.get(5)?,
     };
     Ok((credit, posted.or(refused)))
+}
+
+/// Whether something of an account is on its way.
+pub fn on_their_way(connection: &Connection, account: AccountId) -> Result<bool, StoreError> {
+    let waiting: i64 = connection
+        .prepare_cached("select count(*) from credits where seq is null and failure is null and account = ?1")?
+        .query_row([account.0], |row| row.get(0))?;
+    Ok(waiting > 0)
 }
 
 /// The entry that a reference became, if it was delivered.

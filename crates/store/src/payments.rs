@@ -11,16 +11,22 @@ mod methods;
 mod orders;
 mod reversals;
 
-pub use auto_top_up::{auto_top_up, auto_top_ups_on, charges_since, set_auto_top_up, switch_off_auto_top_up};
+pub use auto_top_up::{
+    Look, Standing, auto_top_up, begin_charge, charges_since, low_accounts, set_auto_top_up, standing,
+    switch_off_auto_top_up,
+};
 pub use events::{
-    Applied, CardReport, Deed, DisputeReport, Event, OrderDeed, Outcome, RefundReport, Rules, apply, apply_answer,
-    forget_events, retry_parked,
+    Applied, CardReport, Deed, DisputeReport, Event, FailedTopUp, OrderDeed, Outcome, RefundReport, Rules, apply,
+    apply_answer, forget_events, retry_parked,
 };
 pub use methods::{
     Card, SavedMethod, account_of_customer, customer, forget_method, methods, newest_method, remember_customer,
     save_method,
 };
-pub use orders::{NewOrder, Order, OrderId, Purpose, attach, create, list, open_before, order};
+pub use orders::{
+    NewOrder, Order, OrderId, Purpose, Which, attach, create, list, open_before, open_checkouts, order,
+    unanswered_charges,
+};
 pub use reversals::{Dispute, Refund, disputes, refunds, reversed};
 
 #[cfg(test)]

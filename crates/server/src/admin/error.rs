@@ -151,6 +151,11 @@ impl Problem {
         Self { safe_to_repeat: true, ..self }
     }
 
+    /// Whoever provides payments cannot do it now, or refuses.
+    pub fn provider(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "server_error", "payment_provider_error", message)
+    }
+
     /// Puts something in front of the message.
     #[must_use]
     pub fn after(mut self, message: &str) -> Self {

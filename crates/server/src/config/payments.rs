@@ -57,7 +57,6 @@ impl PaymentsEntry {
     }
 
     /// Payments as they are to be served; `None` if nobody can pay by card.
-    #[allow(dead_code, reason = "the endpoints that use it come next")]
     pub fn build(&self, client: HttpClient) -> anyhow::Result<Option<Payments>> {
         self.build_at(client, |_| String::new())
     }

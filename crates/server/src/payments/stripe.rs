@@ -4,8 +4,9 @@
 //! after a lost answer makes nothing twice. Redirects are not followed and proxies of the environment are not used; a
 //! request has one time limit and a body one length.
 
-use super::wire::{self, Customer, PaymentError, PaymentIntent, PaymentMethod, Session};
+use super::wire::{self, Customer, PaymentError, PaymentIntent, Refund, Session};
 use bytes::Bytes;
+use domain::payment::Minor;
 use gateway::upstream::HttpClient;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
@@ -13,7 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use store::payments::{Order, Purpose};
+use store::payments::{Deed, Order, Purpose};
 
 /// Stripe's own address.
 pub const BASE_URL: &str = "https://api.stripe.com";
@@ -204,11 +205,6 @@ impl Stripe {
         self.get(&format!("/v1/checkout/sessions/{}", segment(id)?)).await
     }
 
-    /// Closes a page that nobody paid on.
-    pub async fn expire_session(&self, id: &str) -> Result<Session, StripeError> {
-        self.post(&format!("/v1/checkout/sessions/{}/expire", segment(id)?), Form::new(), None).await
-    }
-
     /// Charges a saved card without its owner. A decline is an error; so is a bank that wants the owner.
     pub async fn charge_saved(
         &self,
@@ -235,6 +231,19 @@ impl Stripe {
         self.post("/v1/payment_intents", form, Some(id)).await
     }
 
+    /// Gives a payment back, or part of it. `key` says for which deed; `reason` is kept with the refund.
+    pub async fn refund(&self, payment: &str, amount: Minor, reason: &str, key: &str) -> Result<Deed, StripeError> {
+        let form = Form::new()
+            .with("payment_intent", payment)
+            .with("amount", &amount.to_string())
+            .with("metadata[reason]", reason);
+        let refund: Refund = self.post("/v1/refunds", form, Some(key)).await?;
+        match refund.deed() {
+            Ok(Some(deed)) => Ok(deed),
+            _ => Err(StripeError::Unknown("the refund is in no state that is known".to_owned())),
+        }
+    }
+
     /// A payment as it is now.
     pub async fn payment(&self, id: &str) -> Result<PaymentIntent, StripeError> {
         self.get(&format!("/v1/payment_intents/{}", segment(id)?)).await
@@ -246,16 +255,6 @@ impl Stripe {
         let page: Page<PaymentIntent> = self.get(&path).await?;
         let is_ours = |intent: &PaymentIntent| intent.metadata.order.as_deref() == Some(order.id.as_str());
         Ok(page.data.into_iter().find(is_ours))
-    }
-
-    /// A saved card.
-    pub async fn method(&self, id: &str) -> Result<PaymentMethod, StripeError> {
-        self.get(&format!("/v1/payment_methods/{}", segment(id)?)).await
-    }
-
-    /// Forgets a saved card.
-    pub async fn detach(&self, id: &str) -> Result<PaymentMethod, StripeError> {
-        self.post(&format!("/v1/payment_methods/{}/detach", segment(id)?), Form::new(), None).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, StripeError> {
@@ -273,7 +272,7 @@ impl Stripe {
         form: Form,
         key: Option<&str>,
     ) -> Result<T, StripeError> {
-        let mut request = Request::new(Full::new(Bytes::from(form.encoded())));
+        let mut request = Request::new(Full::new(Bytes::from(form.0)));
         *request.method_mut() = method;
         *request.uri_mut() = format!("{}{path}", self.base).parse().expect("a checked base and a path of our own");
         let headers = request.headers_mut();
@@ -342,19 +341,14 @@ fn segment(id: &str) -> Result<&str, StripeError> {
 }
 
 /// Parameters as Stripe takes them.
-struct Form(form_urlencoded::Serializer<'static, String>);
+struct Form(String);
 
 impl Form {
     fn new() -> Self {
-        Self(form_urlencoded::Serializer::new(String::new()))
+        Self(String::new())
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.append_pair(name, value);
-        self
-    }
-
-    fn encoded(mut self) -> String {
-        self.0.finish()
+    fn with(self, name: &str, value: &str) -> Self {
+        Self(form_urlencoded::Serializer::new(self.0).append_pair(name, value).finish())
     }
 }

@@ -4,7 +4,7 @@
 
 use domain::payment::{Currency, DisputeState, Minor, OrderReport, RefundState};
 use serde::Deserialize;
-use store::payments::{Card, CardReport, Deed, DisputeReport, OrderDeed, OrderId, RefundReport};
+use store::payments::{Card, CardReport, Deed, DisputeReport, Order, OrderDeed, OrderId, RefundReport};
 
 /// The version that requests are made in. A webhook of another version is understood too, as far as these objects go.
 pub const API_VERSION: &str = "2025-09-30.clover";
@@ -69,10 +69,6 @@ pub struct Session {
     pub customer: Option<String>,
     /// The payment, once there is one.
     pub payment_intent: Option<String>,
-    /// When its page closes, in seconds since 1970.
-    pub expires_at: i64,
-    /// Money, or a test.
-    pub livemode: bool,
 }
 
 /// A payment.
@@ -100,8 +96,6 @@ pub struct PaymentIntent {
     pub metadata: Metadata,
     /// Why the last try failed.
     pub last_payment_error: Option<PaymentError>,
-    /// Money, or a test.
-    pub livemode: bool,
 }
 
 /// Why a payment failed.
@@ -141,8 +135,9 @@ pub struct CardFace {
     exp_year: u16,
 }
 
+/// A refund.
 #[derive(Debug, Deserialize)]
-struct Refund {
+pub struct Refund {
     id: String,
     amount: Minor,
     currency: String,
@@ -311,6 +306,12 @@ impl PaymentIntent {
     }
 }
 
+/// What a decline says of an order that was charged to a saved card.
+pub fn declined(order: &Order, code: &str, payment: Option<String>) -> OrderDeed {
+    let deed = OrderDeed::ours(order, OrderReport::Failed, Some(code.to_owned()));
+    OrderDeed { payment, hard: HARD_DECLINES.contains(&code), ..deed }
+}
+
 impl From<CardFace> for Card {
     fn from(face: CardFace) -> Self {
         Self { brand: face.brand, last4: face.last4, exp_month: face.exp_month, exp_year: face.exp_year }
@@ -318,7 +319,8 @@ impl From<CardFace> for Card {
 }
 
 impl Refund {
-    fn deed(self) -> Result<Option<Deed>, Unreadable> {
+    /// What its state says of a payment.
+    pub fn deed(self) -> Result<Option<Deed>, Unreadable> {
         let state = match self.status.as_deref() {
             Some("pending" | "requires_action") => RefundState::Pending,
             Some("succeeded") => RefundState::Succeeded,

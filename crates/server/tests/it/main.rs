@@ -8,6 +8,7 @@ mod http;
 mod idempotency;
 mod lifecycle;
 mod members;
+mod payments;
 mod postgres;
 mod quota;
 mod quote;

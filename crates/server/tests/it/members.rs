@@ -5,7 +5,7 @@ use crate::http::{Answer, Caller};
 use serde_json::{Value, json};
 
 /// A request to the members' API with that bearer token.
-async fn ask(caller: &Caller, method: &str, path: &str, body: Value) -> Answer {
+pub async fn ask(caller: &Caller, method: &str, path: &str, body: Value) -> Answer {
     let Caller { address, key } = caller;
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let size = body.len();

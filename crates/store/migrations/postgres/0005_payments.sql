@@ -1,7 +1,7 @@
 -- Money in by card: what was quoted, what the provider said, and what followed from it. The money itself moves by
 -- rows of `credits`, written in the same transaction.
 -- `amount` and `reversed` are minor units of the order's currency; `credit` and `taken` are nano-USD, `rate` nano-USD
--- per unit of the currency.
+-- per unit of the currency. `method` is the saved card that an automatic order charges: asked again, it is the same.
 
 create table payment_orders (
   id text primary key,
@@ -16,12 +16,14 @@ create table payment_orders (
   state text not null check (state in ('pending', 'processing', 'paid', 'failed', 'cancelled', 'expired')),
   session text,
   payment text,
+  method text,
   failure text,
   created_at bigint not null,
   changed_at bigint not null
 );
 
 create index payment_orders_by_account on payment_orders (account, created_at);
+create index payment_orders_by_time on payment_orders (created_at);
 create index payment_orders_open on payment_orders (created_at) where state in ('pending', 'processing');
 -- I-12: a provider's payment pays one order.
 create unique index payment_orders_by_payment on payment_orders (provider, payment) where payment is not null;

@@ -3,13 +3,13 @@
 use super::methods::{self, Card};
 use super::orders::{self, Order, OrderId, Purpose, Reported, Unfit};
 use super::{auto_top_up, reversals};
+use crate::accounts;
 use crate::credits::{self, Credit, CreditKind};
 use crate::database::StoreError;
 use crate::sql::Connection;
-use domain::payment::{Claim, Currency, Decline, DisputeState, Minor, OrderReport, OrderState, Provider, RefundState};
-
 use domain::ledger::Origin;
-use domain::{Nanos, Timestamp};
+use domain::payment::{Claim, Currency, Decline, DisputeState, Minor, OrderReport, OrderState, Provider, RefundState};
+use domain::{AccountId, Nanos, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -140,6 +140,8 @@ pub enum Outcome {
     Ignored,
     /// It waits for the payment that it speaks of (M-39).
     Parked,
+    /// It names an order that there is not. Kept as refused, but nobody's to correct: told again, it is the same.
+    Unknown(OrderId),
     /// It does not fit what it speaks of: nothing happened (S-28).
     Refused(String),
 }
@@ -151,8 +153,23 @@ pub struct Applied {
     pub outcome: Outcome,
     /// The new credits in the outbox, to be delivered.
     pub credits: Vec<Arc<str>>,
-    /// An account was suspended or restored: who is remembered must be looked up anew.
-    pub account_changed: bool,
+    /// Accounts that were suspended or restored: who is remembered of them must be looked up anew.
+    pub accounts_changed: Vec<AccountId>,
+    /// Automatic charges that failed.
+    pub failed_top_ups: Vec<FailedTopUp>,
+}
+
+/// An automatic charge that failed. The audit log has it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedTopUp {
+    /// Whose.
+    pub account: AccountId,
+    /// The order that was not paid.
+    pub order: OrderId,
+    /// Why.
+    pub reason: String,
+    /// Automatic top-ups of the account are off now.
+    pub switched_off: bool,
 }
 
 /// In what a deed is performed.
@@ -171,8 +188,10 @@ pub(super) struct News {
     pub changed: bool,
     /// What it put into the outbox.
     pub credits: Vec<Arc<str>>,
-    /// An account was suspended or restored.
-    pub account_changed: bool,
+    /// Accounts that were suspended or restored.
+    pub accounts_changed: Vec<AccountId>,
+    /// Automatic charges that failed.
+    pub failed_top_ups: Vec<FailedTopUp>,
 }
 
 /// What became of a deed.
@@ -183,6 +202,8 @@ struct Done {
     waits_for: Option<String>,
     /// It told of a payment for which parked events may wait.
     payment: Option<String>,
+    /// It names an order that there is not.
+    unknown: Option<OrderId>,
     /// It does not fit.
     refused: Option<String>,
 }
@@ -206,7 +227,7 @@ pub fn apply(connection: &Connection, event: &Event, rules: Rules, now: Timestam
             .query_row((name, &event.id), |row| row.get(0))?;
         // What is parked or was refused is looked at again: its order may be known by now.
         if !matches!(outcome.as_str(), "parked" | "refused") {
-            return Ok(Applied { outcome: Outcome::Replayed, credits: Vec::new(), account_changed: false });
+            return Ok(Applied { outcome: Outcome::Replayed, ..applied(Done::default()) });
         }
     }
     let Some(deed) = &event.deed else {
@@ -279,11 +300,30 @@ pub(super) fn shortened(text: &str) -> &str {
     text.char_indices().nth(TEXT_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
+impl OrderDeed {
+    /// What we ourselves know to have become of an order, in its own terms.
+    pub fn ours(order: &Order, report: OrderReport, failure: Option<String>) -> Self {
+        Self {
+            order: order.id.clone(),
+            report,
+            amount: order.quote.amount,
+            currency: order.quote.currency,
+            session: None,
+            payment: None,
+            customer: None,
+            method: None,
+            failure,
+            hard: false,
+        }
+    }
+}
+
 impl News {
     fn add(&mut self, other: Self) {
         self.changed |= other.changed;
         self.credits.extend(other.credits);
-        self.account_changed |= other.account_changed;
+        self.accounts_changed.extend(other.accounts_changed);
+        self.failed_top_ups.extend(other.failed_top_ups);
     }
 }
 
@@ -304,24 +344,27 @@ impl Done {
 }
 
 fn applied(done: Done) -> Applied {
-    let News { changed, credits, account_changed } = done.news;
-    let outcome = match (done.refused, done.waits_for) {
-        (Some(why), _) => Outcome::Refused(why),
-        (None, Some(_)) => Outcome::Parked,
-        (None, None) if changed => Outcome::Applied,
-        (None, None) => Outcome::Ignored,
+    let News { changed, credits, accounts_changed, failed_top_ups } = done.news;
+    let outcome = match (done.refused, done.unknown, done.waits_for) {
+        (Some(why), ..) => Outcome::Refused(why),
+        (None, Some(order), _) => Outcome::Unknown(order),
+        (None, None, Some(_)) => Outcome::Parked,
+        (None, None, None) if changed => Outcome::Applied,
+        (None, None, None) => Outcome::Ignored,
     };
-    Applied { outcome, credits, account_changed }
+    Applied { outcome, credits, accounts_changed, failed_top_ups }
 }
 
 /// Keeps what became of an event, and what it says while that may still matter.
 fn note(context: &Context<'_>, id: &str, deed: Option<&Deed>, done: &Done) -> Result<(), StoreError> {
     let outcome = match done {
-        Done { refused: Some(_), .. } => "refused",
+        Done { refused: Some(_), .. } | Done { unknown: Some(_), .. } => "refused",
         Done { waits_for: Some(_), .. } => "parked",
         Done { news: News { changed: true, .. }, .. } => "applied",
         Done { .. } => "ignored",
     };
+    let no_order = || done.unknown.as_ref().map(|order| format!("there is no order {order}"));
+    let reason = done.refused.clone().or_else(no_order);
     let parked = if done.waits_for.is_some() { deed } else { None };
     let deed = parked.map(|deed| serde_json::to_string(deed).expect("a deed is always JSON"));
     context
@@ -330,7 +373,7 @@ fn note(context: &Context<'_>, id: &str, deed: Option<&Deed>, done: &Done) -> Re
             "update payment_events set outcome = ?3, reason = ?4, parent = ?5, deed = ?6
              where provider = ?1 and id = ?2",
         )?
-        .execute((context.provider.name(), id, outcome, &done.refused, &done.waits_for, deed))?;
+        .execute((context.provider.name(), id, outcome, reason, &done.waits_for, deed))?;
     Ok(())
 }
 
@@ -389,7 +432,7 @@ fn perform(context: &Context<'_>, deed: &Deed) -> Result<Done, StoreError> {
 fn perform_order(context: &Context<'_>, deed: &OrderDeed) -> Result<Done, StoreError> {
     let Context { connection, provider, livemode, now, .. } = *context;
     let Some(order) = orders::order(connection, &deed.order)? else {
-        return Ok(Done::refused(format!("there is no order {}", deed.order)));
+        return Ok(Done { unknown: Some(deed.order.clone()), ..Done::default() });
     };
     let owner = match &deed.customer {
         Some(customer) => methods::account_of_customer(connection, provider, customer)?,
@@ -405,10 +448,8 @@ fn perform_order(context: &Context<'_>, deed: &OrderDeed) -> Result<Done, StoreE
     let mut news = News { changed: entered.is_some(), ..News::default() };
     match entered {
         Some(OrderState::Paid) => news.credits.push(paid(context, &order)?),
-        Some(OrderState::Failed) if order.purpose == Purpose::Auto => {
-            let decline = if deed.hard { Decline::Hard } else { Decline::Soft };
-            let reason = deed.failure.as_deref().map_or("the card was declined", shortened);
-            auto_top_up::failed(connection, order.account, decline, reason, now)?;
+        Some(OrderState::Failed | OrderState::Cancelled) if order.purpose == Purpose::Auto => {
+            news.failed_top_ups.push(failed(context, &order, deed)?);
         }
         _ => {}
     }
@@ -417,6 +458,19 @@ fn perform_order(context: &Context<'_>, deed: &OrderDeed) -> Result<Done, StoreE
         news.changed = true;
     }
     Ok(Done { news, payment: deed.payment.clone(), ..Done::default() })
+}
+
+/// An automatic charge failed: counted against the next one, and noted where people look.
+fn failed(context: &Context<'_>, order: &Order, deed: &OrderDeed) -> Result<FailedTopUp, StoreError> {
+    let Context { connection, provider, now, .. } = *context;
+    let decline = if deed.hard { Decline::Hard } else { Decline::Soft };
+    let reason = deed.failure.as_deref().map_or("the card was declined", shortened).to_owned();
+    let settings = auto_top_up::failed(connection, order.account, decline, &reason, now)?;
+    let switched_off = settings.is_some_and(|settings| !settings.enabled);
+    let detail = serde_json::json!({"order": &order.id, "reason": &reason, "switched_off": switched_off});
+    let (by, subject) = (format!("provider:{}", provider.name()), format!("account {}", order.account));
+    accounts::audit(connection, now, &by, "auto_top_up.failed", &subject, &detail)?;
+    Ok(FailedTopUp { account: order.account, order: order.id.clone(), reason, switched_off })
 }
 
 /// The one place that credits a payment.

@@ -2,7 +2,7 @@
 
 use super::events::{Context, OrderDeed, shortened};
 use crate::database::StoreError;
-use crate::sql::{Connection, Row};
+use crate::sql::{Connection, Params, Row};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use domain::payment::{Claim, ExchangeRate, Mismatch, OrderState, Provider, Quote};
 use domain::{AccountId, Nanos, Timestamp};
@@ -29,7 +29,7 @@ pub enum Purpose {
 }
 
 /// An order to be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct NewOrder {
     /// Who pays and is credited.
     pub account: AccountId,
@@ -41,6 +41,8 @@ pub struct NewOrder {
     pub purpose: Purpose,
     /// The terms.
     pub quote: Quote,
+    /// The saved card that is charged, if one is.
+    pub method: Option<String>,
 }
 
 /// An order.
@@ -64,6 +66,8 @@ pub struct Order {
     pub session: Option<String>,
     /// The provider's payment.
     pub payment: Option<String>,
+    /// The saved card that is charged, if one is.
+    pub method: Option<String>,
     /// Why the last payment failed.
     pub failure: Option<String>,
     /// When it was made.
@@ -114,7 +118,7 @@ impl Purpose {
 }
 
 const COLUMNS: &str = "id, account, provider, livemode, purpose, amount, currency, rate, credit, state, session,
-                       payment, failure, created_at, changed_at";
+                       payment, method, failure, created_at, changed_at";
 
 fn read(row: Row<'_>) -> Result<Order, StoreError> {
     let id = OrderId(row.get(0)?);
@@ -139,9 +143,10 @@ fn read(row: Row<'_>) -> Result<Order, StoreError> {
         state: OrderState::from_name(&state).ok_or_else(|| damaged("state"))?,
         session: row.get(10)?,
         payment: row.get(11)?,
-        failure: row.get(12)?,
-        created_at: Timestamp(row.get(13)?),
-        changed_at: Timestamp(row.get(14)?),
+        method: row.get(12)?,
+        failure: row.get(13)?,
+        created_at: Timestamp(row.get(14)?),
+        changed_at: Timestamp(row.get(15)?),
         id,
     })
 }
@@ -152,8 +157,8 @@ pub fn create(connection: &Connection, new: &NewOrder, now: Timestamp) -> Result
     connection
         .prepare_cached(
             "insert into payment_orders (id, account, provider, livemode, purpose, amount, currency, rate, credit,
-                                         state, created_at, changed_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'pending', ?10, ?10)",
+                                         state, method, created_at, changed_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'pending', ?10, ?11, ?11)",
         )?
         .execute((
             id.as_str(),
@@ -165,6 +170,7 @@ pub fn create(connection: &Connection, new: &NewOrder, now: Timestamp) -> Result
             new.quote.currency.code(),
             new.quote.rate.nanos(),
             new.quote.credit.0,
+            &new.method,
             now.0,
         ))?;
     order(connection, &id)?.ok_or_else(|| StoreError::Damaged(format!("order {id} vanished")))
@@ -189,32 +195,77 @@ pub(super) fn by_payment(
     rows.next()?.map(read).transpose()
 }
 
-/// Orders of an account, newest first, from before `before`, at most `limit`.
-pub fn list(
-    connection: &Connection,
-    account: AccountId,
-    before: Timestamp,
-    limit: u32,
-) -> Result<Vec<Order>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!(
-        "select {COLUMNS} from payment_orders where account = ?1 and created_at < ?2
-         order by created_at desc, id limit ?3"
-    ))?;
-    let mut rows = statement.query((account.0, before.0, limit))?;
-    let mut orders = Vec::new();
-    while let Some(row) = rows.next()? {
-        orders.push(read(row)?);
-    }
-    Ok(orders)
+/// Which orders to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Which {
+    /// Only those of this account.
+    pub account: Option<AccountId>,
+    /// Only those in this state.
+    pub state: Option<OrderState>,
 }
 
-/// Orders that are open though they were made before `before`: their provider should be asked. At most `limit`.
-pub fn open_before(connection: &Connection, before: Timestamp, limit: u32) -> Result<Vec<Order>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!(
-        "select {COLUMNS} from payment_orders where state in ('pending', 'processing') and created_at < ?1
-         order by created_at limit ?2"
-    ))?;
-    let mut rows = statement.query((before.0, limit))?;
+/// Orders, newest first, at most `limit`; with `after`, those that follow that order.
+pub fn list(
+    connection: &Connection,
+    which: Which,
+    after: Option<&OrderId>,
+    limit: u32,
+) -> Result<Vec<Order>, StoreError> {
+    // Each with its index; what they leave is a walk backwards that ends at the limit.
+    let of_account = if which.account.is_some() { "account = ?1" } else { "coalesce(?1, account) = account" };
+    let in_state = if which.state.is_some() { "state = ?2" } else { "coalesce(?2, state) = state" };
+    let sql = format!(
+        "select {COLUMNS} from payment_orders
+         where {of_account} and {in_state}
+           and (created_at, id) < (coalesce((select created_at from payment_orders where id = ?3), ?4),
+                                   coalesce(?3, ''))
+         order by created_at desc, id desc limit ?5"
+    );
+    let account = which.account.map(|account| account.0);
+    let (state, after) = (which.state.map(OrderState::name), after.map(OrderId::as_str));
+    read_all(connection, &sql, (account, state, after, i64::MAX, limit))
+}
+
+/// Orders that are open though they were made before `before`, oldest first, at most `limit`: their provider should be
+/// asked. With `after`, those that follow that order.
+pub fn open_before(
+    connection: &Connection,
+    before: Timestamp,
+    after: Option<&OrderId>,
+    limit: u32,
+) -> Result<Vec<Order>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from payment_orders
+         where state in ('pending', 'processing') and created_at < ?1
+           and (created_at, id) > (coalesce((select created_at from payment_orders where id = ?2), -1),
+                                   coalesce(?2, ''))
+         order by created_at, id limit ?3"
+    );
+    read_all(connection, &sql, (before.0, after.map(OrderId::as_str), limit))
+}
+
+/// Automatic orders whose charge has not been answered, oldest first, at most `limit`.
+pub fn unanswered_charges(connection: &Connection, limit: u32) -> Result<Vec<Order>, StoreError> {
+    let sql = format!(
+        "select {COLUMNS} from payment_orders where state = 'pending' and purpose = 'auto'
+         order by created_at, id limit ?1"
+    );
+    read_all(connection, &sql, [limit])
+}
+
+/// How many pages of an account are open.
+pub fn open_checkouts(connection: &Connection, account: AccountId) -> Result<u32, StoreError> {
+    let open: i64 = connection
+        .prepare_cached(
+            "select count(*) from payment_orders where account = ?1 and purpose = 'checkout' and state = 'pending'",
+        )?
+        .query_row([account.0], |row| row.get(0))?;
+    Ok(u32::try_from(open).unwrap_or(u32::MAX))
+}
+
+fn read_all(connection: &Connection, sql: &str, parameters: impl Params) -> Result<Vec<Order>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(parameters)?;
     let mut orders = Vec::new();
     while let Some(row) = rows.next()? {
         orders.push(read(row)?);

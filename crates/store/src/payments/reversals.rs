@@ -201,14 +201,17 @@ pub(super) fn report_dispute(context: &Context<'_>, order: &Order, report: &Disp
                 .execute((provider, id, share.amount, share.taken.0))?;
             let note = format!("dispute {id} of order {}", order.id);
             news.give(context, order, Origin::Dispute, id, share.taken.negated(), note)?;
-            news.account_changed =
-                context.rules.suspend_on_dispute && suspend(connection, order.account, provider, id)?;
+            if context.rules.suspend_on_dispute && suspend(connection, order.account, provider, id)? {
+                news.accounts_changed.push(order.account);
+            }
         }
         Movement::Return => {
             let taken = known.map_or(Nanos::ZERO, |known| known.reversed.taken);
             let note = format!("dispute {id} of order {} was {}", order.id, state.name());
             news.give(context, order, Origin::DisputeWon, &format!("{id}:returned"), taken, note)?;
-            news.account_changed = restore(connection, order.account, provider, id)?;
+            if restore(connection, order.account, provider, id)? {
+                news.accounts_changed.push(order.account);
+            }
         }
     }
     if state == DisputeState::Lost {

@@ -49,7 +49,12 @@ fn ordered(connection: &Connection, name: &str, purpose: Purpose) -> Order {
 
 fn order_of(connection: &Connection, account: AccountId, purpose: Purpose, currency: &str, amount: i64) -> Order {
     let quote = Quote::new(amount, currency.parse().unwrap(), ExchangeRate::USD).unwrap();
-    create(connection, &NewOrder { account, provider: Provider::Stripe, livemode: false, purpose, quote }, NOW).unwrap()
+    create(
+        connection,
+        &NewOrder { account, provider: Provider::Stripe, livemode: false, purpose, quote, method: None },
+        NOW,
+    )
+    .unwrap()
 }
 
 fn deed(order: &Order, report: OrderReport) -> OrderDeed {
@@ -195,7 +200,8 @@ fn s_28_what_does_not_fit_the_order_credits_nothing() {
         check("session", OrderDeed { session: Some("cs_2".to_owned()), ..paid() }, "session");
         check("customer", OrderDeed { customer: Some("cus_b".to_owned()), ..paid() }, "another account");
         let guessed = OrderId::parse(&format!("ord_{}", "0".repeat(32))).unwrap();
-        check("guessed", OrderDeed { order: guessed, ..paid() }, "no order");
+        let stray = told(connection, "guessed", Deed::Order(OrderDeed { order: guessed.clone(), ..paid() }));
+        assert_eq!((stray, outbox(connection)), (Outcome::Unknown(guessed), Vec::new()));
         let live = Event { livemode: true, ..event("live", Deed::Order(paid())) };
         refused(&apply(connection, &live, RULES, NOW).unwrap().outcome, "mode");
         assert_eq!((state(connection, &order), sum(connection)), (OrderState::Pending, 0));
@@ -252,11 +258,11 @@ fn m_38_a_dispute_freezes_the_account_and_winning_restores_it() {
         let opened =
             apply(connection, &event("evt_3", dispute(&order, "dp_1", 1000, DisputeState::Opened)), RULES, NOW);
         let opened = opened.unwrap();
-        assert!(opened.credits.len() == 1 && opened.account_changed);
+        assert!(opened.credits.len() == 1 && opened.accounts_changed == [order.account]);
         assert_eq!((sum(connection), status(connection, &order)), (0, AccountStatus::Suspended));
         let won =
             apply(connection, &event("evt_4", dispute(&order, "dp_1", 1000, DisputeState::Won)), RULES, NOW).unwrap();
-        assert!(won.credits.len() == 1 && won.account_changed);
+        assert!(won.credits.len() == 1 && won.accounts_changed == [order.account]);
         assert_eq!((sum(connection), status(connection, &order)), (10_000_000_000, AccountStatus::Active));
         assert_eq!(told(connection, "evt_5", dispute(&order, "dp_1", 1000, DisputeState::Lost)), Outcome::Ignored);
         assert_eq!(sum(connection), 10_000_000_000);
@@ -332,7 +338,7 @@ fn m_39_what_two_nodes_parked_past_each_other_is_found_later() {
         // As if another node had taken the payment without seeing what waits for it.
         connection.execute("update payment_orders set state = 'paid', payment = ?1", [payment_of(&order)]).unwrap();
         let retried = retry_parked(connection, Provider::Stripe, RULES, 10, NOW).unwrap();
-        assert!(retried.credits.len() == 1 && retried.account_changed);
+        assert!(retried.credits.len() == 1 && retried.accounts_changed == [order.account]);
         assert_eq!(sum(connection), -10_000_000_000);
         assert_eq!(retry_parked(connection, Provider::Stripe, RULES, 10, NOW).unwrap().outcome, Outcome::Ignored);
     });
@@ -390,7 +396,8 @@ fn automatic_charges_are_counted_and_their_failures_kept() {
             retry_at: None,
         };
         set_auto_top_up(connection, order.account, &settings, NOW).unwrap();
-        assert_eq!(auto_top_ups_on(connection, AccountId(0), 10).unwrap(), [(order.account, settings.clone())]);
+        let low = || low_accounts(connection, AccountId(0), 10, NOW).unwrap();
+        assert_eq!(low(), [], "a charge is under way");
         assert_eq!(charges_since(connection, order.account, NOW).unwrap(), (1, true));
         let failed = OrderDeed {
             failure: Some("authentication_required".to_owned()),
@@ -403,12 +410,45 @@ fn automatic_charges_are_counted_and_their_failures_kept() {
         assert_eq!(now, settings.after_failure(Decline::Hard, "authentication_required", NOW));
         assert!(!now.enabled && now.failures == 1);
         assert_eq!(charges_since(connection, order.account, NOW).unwrap(), (0, false));
-        assert_eq!(auto_top_ups_on(connection, AccountId(0), 10).unwrap(), []);
+        assert_eq!(low(), []);
+        set_auto_top_up(connection, order.account, &settings, NOW).unwrap();
+        assert_eq!(low(), [(order.account, settings)]);
         // Charges of an earlier month do not count, unless they are still under way.
         let second = order_of(connection, order.account, Purpose::Auto, "usd", 1000);
         assert_eq!(charges_since(connection, order.account, NOW.plus_ms(1)).unwrap(), (0, true));
         told(connection, "evt_3", Deed::Order(deed(&second, OrderReport::Paid)));
         assert_eq!(charges_since(connection, order.account, NOW).unwrap(), (1, false));
+    });
+}
+
+#[test]
+fn orders_are_listed_a_page_at_a_time() {
+    on_each(|connection| {
+        let first = ordered(connection, "a", Purpose::Checkout);
+        let mut mine = vec![first.id.clone()];
+        mine.extend((0..4).map(|_| order_of(connection, first.account, Purpose::Checkout, "usd", 1000).id));
+        let other = ordered(connection, "b", Purpose::Auto);
+        // All of one instant: the ids alone tell them apart.
+        mine.sort_by(|one, other| other.as_str().cmp(one.as_str()));
+        let of = Which { account: Some(first.account), state: None };
+        let (mut found, mut after) = (Vec::new(), None);
+        while let [.., last] = list(connection, of, after.as_ref(), 2).unwrap().as_slice() {
+            found.extend(list(connection, of, after.as_ref(), 2).unwrap().into_iter().map(|order| order.id));
+            after = Some(last.id.clone());
+        }
+        assert_eq!(found, mine);
+        let mut open: Vec<OrderId> = Vec::new();
+        while let [one] = open_before(connection, NOW.plus_ms(1), open.last(), 1).unwrap().as_slice() {
+            open.push(one.id.clone());
+        }
+        assert_eq!(open.len(), 6);
+        assert_eq!(open_before(connection, NOW, None, 10).unwrap(), []);
+        assert_eq!(open_checkouts(connection, first.account).unwrap(), 5);
+        assert_eq!(unanswered_charges(connection, 10).unwrap()[0].id, other.id);
+        told(connection, "evt_1", Deed::Order(deed(&first, OrderReport::Paid)));
+        let ids = |which| list(connection, which, None, 10).unwrap().into_iter().map(|order| order.id);
+        assert_eq!(ids(Which { state: Some(OrderState::Paid), account: None }).collect::<Vec<_>>(), [first.id]);
+        assert_eq!(ids(Which::default()).count(), 6);
     });
 }
 
