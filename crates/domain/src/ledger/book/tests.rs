@@ -8,6 +8,7 @@ mod grants;
 mod holds;
 mod machine;
 mod plans;
+mod restore;
 mod worth;
 
 use super::*;
@@ -16,8 +17,8 @@ use crate::ids::{AccountId, PlanId, PriceId};
 use crate::ledger::counter::{Binding, BudgetLimit, Headroom, Limits, Metric, Refusal};
 use crate::ledger::effect::{Change, Effect};
 use crate::ledger::entry::{
-    Charge, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Origin, Part, Quota, Reset, ResetOf, Resolution,
-    Source, SubscriptionChange, SubscriptionStep,
+    Charge, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Origin, Part, Quota, Release, Reset, ResetOf,
+    Resolution, Source, SubscriptionChange, SubscriptionStep,
 };
 use crate::ledger::funding::{Room, Split};
 use crate::ledger::subscription::SubscriptionRefusal;

@@ -117,6 +117,25 @@ fn m_03_a_refusal_by_any_limit_leaves_no_residue() {
 }
 
 #[test]
+fn a_quota_is_used_up_by_what_was_charged() {
+    let mut journal = Journal::with(1_000);
+    let hold = journal.hold_for(KEY, 40, 9, &unlimited()).unwrap();
+    journal.settle(hold, 40, 9).unwrap();
+    let (held, none) = (Nanos::ZERO, 0);
+    let money = Refusal::KeyMoney { quota: Nanos(50), used: Nanos(40), held, needed: Nanos(11) };
+    assert_eq!(journal.hold(11, &quota(Some(50), None)), Err(money));
+    let tokens = Refusal::KeyTokens { quota: 10, used: 9, held: none, needed: 2 };
+    assert_eq!(journal.hold_for(KEY, 1, 2, &quota(None, Some(10))), Err(tokens));
+    let headroom = |limits| journal.book.headroom(KEY, &limits, journal.now);
+    assert_eq!(headroom(quota(Some(50), None)), Headroom { money: Nanos(10), tokens: None });
+    assert_eq!(headroom(quota(None, Some(10))), Headroom { money: Nanos(960), tokens: Some(1) });
+    // As many tokens as no request may have are no limit.
+    let of_tokens = |quota_left: u64| headroom(quota(None, Some(9 + quota_left))).tokens;
+    assert_eq!(of_tokens(HOLD_TOKENS_MAX - 1), Some(HOLD_TOKENS_MAX - 1));
+    assert_eq!(of_tokens(HOLD_TOKENS_MAX), None);
+}
+
+#[test]
 fn an_exhausted_quota_refuses_what_costs_nothing() {
     let mut journal = Journal::with(100);
     assert!(matches!(journal.hold(0, &quota(Some(0), None)), Err(Refusal::KeyMoney { .. })));
