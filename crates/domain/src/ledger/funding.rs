@@ -255,6 +255,10 @@ mod tests {
         let (paid, beyond) = held.pay(110, 55, 110);
         assert_eq!(paid.into_parts(), [part(0, 10, 5), part(100, 100, 10)]);
         assert_eq!(beyond, Given { money: 0, tokens: 0 });
+        // Each share is rounded up, but not beyond the tokens that there were.
+        let held = Split::of(&[part(0, 1, 1), part(100, 1, 1), part(200, 1, 1)], Nanos(3));
+        let (paid, _) = held.pay(3, 2, 3);
+        assert_eq!(paid.into_parts(), [part(0, 1, 1), part(100, 1, 1), part(200, 1, 0)]);
     }
 
     /// What is there when something is held: grants, money and tokens of the subscription.

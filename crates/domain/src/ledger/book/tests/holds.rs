@@ -8,6 +8,7 @@ fn m_10_a_charge_takes_from_its_hold_then_from_the_wallet_then_is_owed() {
         let mut journal = Journal::with(30);
         let hold = journal.hold(20, &unlimited()).unwrap();
         assert_eq!(journal.book.totals().held, Nanos(20));
+        assert!(!journal.book.is_quiet());
         journal.settle(hold, cost, 1).unwrap();
         assert_eq!(journal.pots(), [available, 0, 0, cost, 0, debt, -30, 0, 0], "{cost}");
     };
@@ -184,6 +185,8 @@ fn a_key_that_is_set_back_has_its_whole_quota_again() {
 
 #[test]
 fn m_28_m_29_amounts_beyond_reason_are_refused() {
+    assert_eq!(HOLD_MAX, "1000000".parse().unwrap());
+    assert_eq!(HOLD_TOKENS_MAX / crate::usage::COUNT_MAX, 10);
     let mut journal = Journal::with(i64::MAX);
     let forbidden =
         |refused: Result<Seq, Refusal>| assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{refused:?}");

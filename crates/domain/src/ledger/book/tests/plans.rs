@@ -391,7 +391,7 @@ fn a_cycle_is_renewed_with_the_last_of_the_wallet_and_has_its_plans_prices() {
     assert_eq!(journal.book.subscription().unwrap().multiplier(), "0.9".parse().unwrap());
     journal.now = cycle(&journal).end;
     journal.until_quiet();
-    assert!(!journal.book.subscription().unwrap().unpaid);
+    assert_eq!(step_of(&journal, 3), SubscriptionStep::Renewed);
     assert_eq!(journal.pots(), [0, 0, 0, 0, 200, 0, -200, 0, 0]);
 }
 
@@ -406,6 +406,19 @@ fn what_is_left_of_an_allowance_in_tokens_is_no_room_for_any_number_of_them() {
     };
     journal.start(&Arc::new(PlanTerms { allowance: tokens(60), fallback: true, ..plan(0, 0) })).unwrap();
     assert_eq!(room(&journal), [(HOLD_MAX.0, Some(60)), (50, None)]);
+    journal.hold_for(KEY, 0, 60, &unlimited()).unwrap();
+    assert_eq!(room(&journal), [(50, None), (50, None)], "nothing is left");
+    journal.end().unwrap();
+    // It pays at most 20: less than the wallet, as much, more.
+    let windows = vec![window("week", money(20))];
+    let terms = Arc::new(PlanTerms { allowance: tokens(60), windows, fallback: true, ..plan(1, 0) });
+    journal.start(&terms).unwrap();
+    assert_eq!(room(&journal), [(49, None), (49, None)]);
+    journal.fund(Origin::Adjustment, -29).unwrap();
+    assert_eq!(room(&journal), [(20, None), (20, None)]);
+    journal.fund(Origin::Adjustment, -1).unwrap();
+    assert_eq!(room(&journal), [(20, Some(60)), (19, None)]);
+    journal.fund(Origin::Adjustment, 30).unwrap();
     journal.end().unwrap();
     journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(10, 20) })).unwrap();
     assert_eq!(room(&journal), [(60, None), (60, None)]);
