@@ -409,6 +409,7 @@ fn what_is_left_of_an_allowance_in_tokens_is_no_room_for_any_number_of_them() {
     journal.hold_for(KEY, 0, 60, &unlimited()).unwrap();
     assert_eq!(room(&journal), [(50, None), (50, None)], "nothing is left");
     journal.end().unwrap();
+    journal.pass(1);
     // It pays at most 20: less than the wallet, as much, more.
     let windows = vec![window("week", money(20))];
     let terms = Arc::new(PlanTerms { allowance: tokens(60), windows, fallback: true, ..plan(1, 0) });
@@ -420,6 +421,7 @@ fn what_is_left_of_an_allowance_in_tokens_is_no_room_for_any_number_of_them() {
     assert_eq!(room(&journal), [(20, Some(60)), (19, None)]);
     journal.fund(Origin::Adjustment, 30).unwrap();
     journal.end().unwrap();
+    journal.pass(1);
     journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(10, 20) })).unwrap();
     assert_eq!(room(&journal), [(60, None), (60, None)]);
 }
