@@ -232,7 +232,7 @@ mod tests {
         let claim = Claim { provider: Provider::Stripe, amount: 1_000, currency: euro, livemode: true };
         assert_eq!(quote.check(Provider::Stripe, true, &claim), Ok(()));
         assert_eq!(quote.check(Provider::Stripe, false, &claim), Err(Mismatch::Livemode));
-        let dollars = Claim { currency: Currency::USD, ..claim.clone() };
+        let dollars = Claim { currency: Currency::USD, ..claim };
         let currency = Mismatch::Currency { ordered: euro, claimed: Currency::USD };
         assert_eq!(quote.check(Provider::Stripe, true, &dollars), Err(currency));
         let less = Claim { amount: 999, ..claim };

@@ -127,11 +127,14 @@ fn a_quota_is_used_up_by_what_was_charged() {
     assert_eq!(journal.hold(11, &quota(Some(50), None)), Err(money));
     let tokens = Refusal::KeyTokens { quota: 10, used: 9, held: none, needed: 2 };
     assert_eq!(journal.hold_for(KEY, 1, 2, &quota(None, Some(10))), Err(tokens));
-    let headroom = |limits| journal.book.headroom(KEY, &limits, journal.now);
-    assert_eq!(headroom(quota(Some(50), None)), Headroom { money: Nanos(10), tokens: None });
-    assert_eq!(headroom(quota(None, Some(10))), Headroom { money: Nanos(960), tokens: Some(1) });
+    let room = |limits: &Limits| {
+        let Headroom { money, tokens, .. } = journal.book.headroom(KEY, limits, journal.now);
+        (money.0, tokens)
+    };
+    assert_eq!(room(&quota(Some(50), None)), (10, None));
+    assert_eq!(room(&quota(None, Some(10))), (960, Some(1)));
     // As many tokens as no request may have are no limit.
-    let of_tokens = |quota_left: u64| headroom(quota(None, Some(9 + quota_left))).tokens;
+    let of_tokens = |quota_left: u64| room(&quota(None, Some(9 + quota_left))).1;
     assert_eq!(of_tokens(HOLD_TOKENS_MAX - 1), Some(HOLD_TOKENS_MAX - 1));
     assert_eq!(of_tokens(HOLD_TOKENS_MAX), None);
 }
