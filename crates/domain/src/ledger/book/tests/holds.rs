@@ -140,6 +140,27 @@ fn a_quota_is_used_up_by_what_was_charged() {
 }
 
 #[test]
+fn of_limits_that_leave_as_much_the_first_binds() {
+    let mut journal = Journal::with(50);
+    let hold = journal.hold_for(KEY, 0, 10, &unlimited()).unwrap();
+    journal.settle(hold, 0, 10).unwrap();
+    let budget = |id: i64, metric: Metric, limit: i64| {
+        let counted = Counted { budget: BudgetId(id), subject: "".into(), period: Period::ALL_TIME };
+        BudgetLimit { counted, name: "b".into(), metric, limit }
+    };
+    let check = |quota: (i64, u64), of_budgets: (i64, i64), money_by: Binding, tokens_by: Binding| {
+        let quota = Quota { money: Some(Nanos(quota.0)), tokens: Some(10 + quota.1) };
+        let budgets = [budget(1, Metric::Money, of_budgets.0), budget(2, Metric::Tokens, of_budgets.1)];
+        let limits = Limits { quota, budgets: budgets.into() };
+        let room = journal.book.headroom(KEY, &limits, journal.now);
+        assert_eq!((room.money_by, room.tokens_by), (money_by, tokens_by), "{limits:?}");
+    };
+    check((50, 20), (50, 20), Binding::Funds, Binding::KeyQuota);
+    check((49, 20), (49, 19), Binding::KeyQuota, Binding::Budget(1));
+    check((49, 19), (48, 20), Binding::Budget(0), Binding::KeyQuota);
+}
+
+#[test]
 fn an_exhausted_quota_refuses_what_costs_nothing() {
     let mut journal = Journal::with(100);
     assert!(matches!(journal.hold(0, &quota(Some(0), None)), Err(Refusal::KeyMoney { .. })));

@@ -424,6 +424,13 @@ fn what_is_left_of_an_allowance_in_tokens_is_no_room_for_any_number_of_them() {
     journal.pass(1);
     journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(10, 20) })).unwrap();
     assert_eq!(room(&journal), [(60, None), (60, None)]);
+
+    let mut journal = Journal::empty();
+    journal.start(&Arc::new(PlanTerms { allowance: tokens(60), fallback: true, ..plan(0, 0) })).unwrap();
+    journal.grant(10, None).unwrap();
+    assert_eq!(room(&journal)[1], (10, None));
+    journal.fund(Origin::Dispute, -1).unwrap();
+    assert_eq!(room(&journal), [(0, None), (0, None)], "who owes money holds nothing");
 }
 
 #[test]
