@@ -307,6 +307,8 @@ mod tests {
         check("5", 5_000_000_000, "5.00");
         check("5.00", 5_000_000_000, "5.00");
         check("0.00125", 1_250_000, "0.00125");
+        check("0", 0, "0.00");
+        check("-0", 0, "0.00");
         check("-0.000000001", -1, "-0.000000001");
         check("0.5000000000000", 500_000_000, "0.50");
         check("9223372036.854775807", i64::MAX, "9223372036.854775807");
@@ -342,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_times_a_factor_is_rounded_up() {
+        for (rate, factor, expected) in [(1, "0.5", 1), (2, "0.5", 1), (3, "0.5", 2), (7, "0", 0), (0, "9", 0)] {
+            assert_eq!(Rate(rate).times(factor), Ok(Rate(expected)), "{rate} × {factor}");
+        }
+        assert_eq!([Rate::ZERO.per_million_text(), Rate::ZERO.per_unit_text()], ["0.00", "0.00"]);
+    }
+
+    #[test]
     fn m_31_the_rounding_is_up_and_less_than_one_nano() {
         for (sum, nanos) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
             assert_eq!(Nanos::from_micro_products(sum).unwrap(), Nanos(nanos));
@@ -357,6 +367,11 @@ mod tests {
             assert!(text.parse::<Multiplier>().is_err(), "{text:?}");
         }
         assert_eq!("0.90".parse::<Multiplier>().unwrap().to_string(), "0.90");
+        assert_eq!("-1".parse::<Multiplier>(), Err(MoneyError::Negative("-1".to_owned())));
+        for (millionths, taken) in [(0, true), (900_000, true), (1_000_000_000, true), (1_000_000_001, false)] {
+            let expected = taken.then_some(Multiplier(millionths));
+            assert_eq!(Multiplier::from_millionths(millionths), expected, "{millionths}");
+        }
     }
 
     #[test]
@@ -375,6 +390,12 @@ mod tests {
         assert_eq!(Nanos(NANOS_PER_USD).quota_units(500_000), 500_000);
         assert_eq!(Nanos(1_999).quota_units(500_000), 0);
         assert_eq!(Nanos(-1).quota_units(500_000), -1);
+        assert_eq!([Nanos(i64::MAX), Nanos(-i64::MAX)].map(|all| all.quota_units(i64::MAX)), [i64::MAX, i64::MIN]);
+    }
+
+    #[test]
+    fn sums_are_of_everything() {
+        assert_eq!([Nanos(1), Nanos(-3), Nanos(7)].into_iter().sum::<Nanos>(), Nanos(5));
     }
 
     proptest! {

@@ -258,6 +258,60 @@ mod tests {
         }
     }
 
+    /// Each kind of token has a rate that tells it apart. Longer prompts and the tier `priority` are dearer.
+    const MANY_RATES: &str = r#"{
+        "input_per_million":"1","cached_input_per_million":"0.5","cache_write_1h_per_million":"2",
+        "input_audio_per_million":"30","input_image_per_million":"20",
+        "output_per_million":"4","reasoning_per_million":"5","output_audio_per_million":"60","per_web_search":"0.01",
+        "tiers":[{"above_input_tokens":1000,"cache_write_1h_per_million":"3","reasoning_per_million":"7"}],
+        "service_tiers":{"priority":{"cache_write_1h_per_million":"9","reasoning_per_million":"11"}}}"#;
+
+    #[test]
+    fn m_12_a_bound_is_the_dearest_that_the_request_can_be_and_no_dearer() {
+        let price = price(MANY_RATES);
+        let check = |bound: Bound, usd: &str| assert_eq!(price.bound(&bound).unwrap().to_string(), usd, "{bound:?}");
+        let plain = Bound { input_tokens: 1_000, output_tokens: 100, ..Bound::default() };
+        check(Bound::default(), "0.00");
+        check(plain.clone(), "0.0025");
+        check(Bound { audio_in: true, ..plain.clone() }, "0.0305");
+        check(Bound { images_in: true, ..plain.clone() }, "0.0205");
+        check(Bound { audio_out: true, ..plain.clone() }, "0.008");
+        check(Bound { input_tokens: 1_001, ..plain.clone() }, "0.003703");
+        let mut calls = Usage::default();
+        calls[Meter::WebSearch] = 3;
+        check(Bound { calls, ..plain.clone() }, "0.0325");
+        for tier in ["default", "standard"] {
+            check(Bound { service_tier: Some(tier.to_owned()), ..plain.clone() }, "0.0025");
+        }
+        for tier in ["priority", "auto", "flex"] {
+            check(Bound { service_tier: Some(tier.to_owned()), ..plain.clone() }, "0.0101");
+        }
+    }
+
+    #[test]
+    fn the_dearest_answer_token_is_within_the_bound() {
+        let price = price(MANY_RATES);
+        let check = |bound: Bound, expected: &str| {
+            assert_eq!(price.dearest_output(&bound).per_million_text(), expected, "{bound:?}");
+        };
+        check(Bound { input_tokens: 1_000, ..Bound::default() }, "5.00");
+        check(Bound { input_tokens: 1_001, ..Bound::default() }, "7.00");
+        check(Bound { service_tier: Some("auto".to_owned()), ..Bound::default() }, "11.00");
+        check(Bound { audio_out: true, ..Bound::default() }, "60.00");
+    }
+
+    #[test]
+    fn a_meter_is_priced_where_any_tier_prices_it() {
+        let check = |sheet: &str, expected: bool| {
+            assert_eq!(price(sheet).prices(Meter::WebSearch), expected, "{sheet}");
+        };
+        check(r#"{"input_per_million":"1"}"#, false);
+        check(r#"{"input_per_million":"1","per_web_search":"0"}"#, false);
+        check(r#"{"input_per_million":"1","per_web_search":"0.01"}"#, true);
+        check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":9,"per_web_search":"0.01"}]}"#, true);
+        check(r#"{"input_per_million":"1","service_tiers":{"flex":{"per_web_search":"0.01"}}}"#, true);
+    }
+
     fn usage_within(bound: &Bound, draws: &[u64]) -> Usage {
         let mut usage = Usage::default();
         let mut left = bound.input_tokens;

@@ -565,3 +565,40 @@ pub struct Quota {
     /// Tokens, prompt and answer together.
     pub tokens: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// These names stand in journals.
+    #[test]
+    fn endings_have_one_name_in_the_journal_and_outside() {
+        for ending in Ending::ALL {
+            assert_eq!(serde_json::to_value(ending).unwrap(), ending.name());
+            assert_eq!(Ending::from_name(ending.name()), Some(ending));
+        }
+        assert_eq!(Ending::from_name("lost"), None);
+    }
+
+    #[test]
+    fn a_statement_calls_each_step_by_its_name_in_the_journal() {
+        use SubscriptionStep as Step;
+        let steps = [Step::Started, Step::Renewed, Step::Unpaid, Step::Paid, Step::Changed, Step::ChangeScheduled];
+        for step in steps.into_iter().chain([Step::Cancelled, Step::Resumed, Step::FallbackSet, Step::Ended]) {
+            let name = serde_json::to_value(step).unwrap();
+            assert_eq!(step.line(), format!("plan_{}", name.as_str().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_part_is_written_short() {
+        let check = |source: Source, tokens: u64, written: serde_json::Value| {
+            let part = Part { source, amount: Nanos(-7), tokens };
+            assert_eq!(serde_json::to_value(&part).unwrap(), written);
+            assert_eq!(serde_json::from_value::<Part>(written).unwrap(), part);
+        };
+        check(Source::Wallet, 0, json!({"f": "w", "a": -7}));
+        check(Source::Grant(Seq(3)), 9, json!({"f": {"g": 3}, "a": -7, "t": 9}));
+    }
+}

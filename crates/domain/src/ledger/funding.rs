@@ -240,6 +240,27 @@ mod tests {
         assert_eq!(both.into_parts()[0], grants[1]);
     }
 
+    #[test]
+    fn m_10_a_charge_beyond_the_tokens_of_its_hold_is_paid_by_shares() {
+        let held = Split::of(&[Part { source: of_plan(0), amount: Nanos(100), tokens: 50 }], Nanos(100));
+        let (paid, beyond) = held.pay(100, 100, 50);
+        assert_eq!((paid.plan(), paid.others[0].tokens), (50, 50));
+        assert_eq!(beyond, Given { money: 50, tokens: 50 });
+    }
+
+    #[test]
+    fn m_41_parts_whose_tokens_cost_differently_take_no_tokens_without_money() {
+        let part = |start, amount, tokens| Part { source: of_plan(start), amount: Nanos(amount), tokens };
+        let held = Split::of(&[part(0, 10, 100), part(100, 100, 10)], Nanos(110));
+        let (paid, beyond) = held.pay(110, 55, 110);
+        assert_eq!(paid.into_parts(), [part(0, 10, 5), part(100, 100, 10)]);
+        assert_eq!(beyond, Given { money: 0, tokens: 0 });
+        // Each share is rounded up, but not beyond the tokens that there were.
+        let held = Split::of(&[part(0, 1, 1), part(100, 1, 1), part(200, 1, 1)], Nanos(3));
+        let (paid, _) = held.pay(3, 2, 3);
+        assert_eq!(paid.into_parts(), [part(0, 1, 1), part(100, 1, 1), part(200, 1, 0)]);
+    }
+
     /// What is there when something is held: grants, money and tokens of the subscription.
     #[derive(Clone, Copy, Debug)]
     struct There {

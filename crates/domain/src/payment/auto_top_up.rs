@@ -186,6 +186,14 @@ mod tests {
         assert_eq!(once.after_success(), settings());
     }
 
+    #[test]
+    fn each_further_failure_doubles_the_wait() {
+        for (failures, hours) in [(0, 1), (1, 2), (2, 4), (8, 256), (9, 256), (u32::MAX, 256)] {
+            let failed = AutoTopUp { failures, ..settings() }.after_failure(Decline::Soft, "x", Timestamp(0));
+            assert_eq!(failed.retry_at, Some(Timestamp(hours * RETRY_WAIT_MS)), "{failures}");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_never_charges_more_often_than_the_month_allows(

@@ -207,6 +207,15 @@ mod tests {
         check("jpy", 500, "0.0067", "3.35");
         check("kwd", 1230, "3.25", "3.9975");
         check("usd", 1, "0.000000001", "0");
+        assert_eq!("1.08".parse::<ExchangeRate>().unwrap().nanos(), 1_080_000_000);
+    }
+
+    #[test]
+    fn currencies_and_amounts_as_texts() {
+        let euro: Currency = "Eur".parse().unwrap();
+        assert_eq!((euro.to_string().as_str(), String::from(euro).as_str()), ("EUR", "eur"));
+        let printed = [-1_250, -5, 0, 5].map(|minor| euro.amount_text(minor));
+        assert_eq!(printed, ["-12.50", "-0.05", "0.00", "0.05"]);
     }
 
     #[test]

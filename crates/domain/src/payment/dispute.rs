@@ -75,6 +75,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn the_bank_has_the_money_of_a_dispute_that_stands_or_is_lost() {
+        use DisputeState::{Dismissed, Inquiry, Lost, Opened, Won};
+        for (state, takes) in [(Inquiry, false), (Opened, true), (Won, false), (Lost, true), (Dismissed, false)] {
+            assert_eq!(state.takes(), takes, "{state:?}");
+            assert_eq!(DisputeState::from_name(state.name()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+            let first = if takes { Movement::Take } else { Movement::Nothing };
+            assert_eq!(DisputeState::after(None, state), Some((state, first)));
+        }
+        assert_eq!(DisputeState::from_name("closed"), None);
+    }
+
     proptest! {
         #[test]
         fn m_38_in_any_order_and_number_money_is_out_iff_the_dispute_stands_or_is_lost(

@@ -226,6 +226,46 @@ mod tests {
     }
 
     #[test]
+    fn s_28_a_claim_is_refused_by_the_first_term_that_differs() {
+        let euro: Currency = "eur".parse().unwrap();
+        let quote = Quote::new(1_000, euro, ExchangeRate::USD).unwrap();
+        let claim = Claim { provider: Provider::Stripe, amount: 1_000, currency: euro, livemode: true };
+        assert_eq!(quote.check(Provider::Stripe, true, &claim), Ok(()));
+        assert_eq!(quote.check(Provider::Stripe, false, &claim), Err(Mismatch::Livemode));
+        let dollars = Claim { currency: Currency::USD, ..claim };
+        let currency = Mismatch::Currency { ordered: euro, claimed: Currency::USD };
+        assert_eq!(quote.check(Provider::Stripe, true, &dollars), Err(currency));
+        let less = Claim { amount: 999, ..claim };
+        let amount = Mismatch::Amount { ordered: 1_000, claimed: 999 };
+        assert_eq!(quote.check(Provider::Stripe, true, &less), Err(amount));
+    }
+
+    #[test]
+    fn m_38_what_each_report_makes_of_each_state() {
+        use OrderReport as Report;
+        use OrderState::{Cancelled, Expired, Failed, Paid, Pending, Processing};
+        // Processing, paid, failed, cancelled, expired.
+        let table = [
+            (Pending, [Some(Processing), Some(Paid), Some(Failed), Some(Cancelled), Some(Expired)]),
+            (Processing, [None, Some(Paid), Some(Failed), Some(Cancelled), None]),
+            (Paid, [None; 5]),
+            (Failed, [None, Some(Paid), None, None, None]),
+            (Cancelled, [None, Some(Paid), None, None, None]),
+            (Expired, [None, Some(Paid), None, None, None]),
+        ];
+        let reports = [Report::Processing, Report::Paid, Report::Failed, Report::Cancelled, Report::Expired];
+        for (state, expected) in table {
+            assert_eq!(reports.map(|report| state.after(report)), expected, "{state:?}");
+            assert_eq!(state.is_open(), matches!(state, Pending | Processing), "{state:?}");
+            assert_eq!(OrderState::from_name(state.name()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
+        assert_eq!(OrderState::from_name("refunded"), None);
+        assert_eq!(serde_json::to_value(Provider::Stripe).unwrap(), Provider::Stripe.name());
+        assert_eq!(["stripe", "strip"].map(Provider::from_name), [Some(Provider::Stripe), None]);
+    }
+
+    #[test]
     fn m_29_an_order_buys_something() {
         for amount in [0, -1, i64::MIN] {
             assert!(Quote::new(amount, Currency::USD, ExchangeRate::USD).is_err(), "{amount}");

@@ -161,6 +161,10 @@ mod tests {
     #[test]
     fn m_37_a_refund_takes_once_and_returns_once() {
         use RefundState::{Failed, Pending, Succeeded};
+        for state in [Pending, Succeeded, Failed] {
+            assert_eq!(RefundState::from_name(state.name()), Some(state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
         assert_eq!(RefundState::after(None, Pending), Some((Pending, Movement::Take)));
         assert_eq!(RefundState::after(None, Succeeded), Some((Succeeded, Movement::Take)));
         assert_eq!(RefundState::after(None, Failed), Some((Failed, Movement::Nothing)));

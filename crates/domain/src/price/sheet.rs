@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn sheets_read_back_as_written() {
         let json = r#"{"input_per_million":"1.25","output_per_million":"10.00","per_web_search":"0.01",
-            "max_output_tokens":128000,"tiers":[{"above_input_tokens":200000,"input_per_million":"2.50"}],
+            "max_input_tokens":1000000,"max_output_tokens":128000,"tiers":[{"above_input_tokens":200000,"input_per_million":"2.50"}],
             "service_tiers":{"flex":{"input_per_million":"0.625","tiers":[{"above_input_tokens":1,"input_per_million":"3"}]}}}"#;
         let sheet: PriceSheet = serde_json::from_str(json).unwrap();
         let written = serde_json::to_string(&sheet).unwrap();
@@ -411,6 +411,29 @@ mod tests {
         check(r#"{"completion_multiplier":"2"}"#, "needs a `model_rate`");
         check(r#"{"model_rate":"1","input_per_million":"1"}"#, "two forms of one price");
         check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":1}]}"#, "ascend");
+        check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":2}]}"#, "ascend");
+    }
+
+    #[test]
+    fn what_a_sheet_leaves_out_costs_as_the_broader_meter() {
+        use Meter::*;
+        let check = |json: &str, meters: &[Meter], usd: &str| {
+            let rates = serde_json::from_str::<PriceSheet>(json).unwrap().compile().unwrap().standard.base;
+            for meter in meters {
+                assert_eq!(rates[*meter as usize].per_million_text(), usd, "{meter:?} of {json}");
+            }
+        };
+        // Whole numbers need no quotes.
+        let two = r#"{"input_per_million":3,"output_per_million":"4"}"#;
+        check(two, &[Input, CachedInput, CacheWrite5m, CacheWrite1h, InputAudio, InputImage], "3.00");
+        check(two, &[Output, Reasoning, OutputAudio, OutputImage], "4.00");
+        check(two, &Meter::CALLS, "0.00");
+        let written = r#"{"input_per_million":"3","cache_write_5m_per_million":"5"}"#;
+        check(written, &[CacheWrite5m, CacheWrite1h], "5.00");
+        check(written, &[CachedInput, InputAudio], "3.00");
+        let ascending = r#"{"input_per_million":"3",
+            "tiers":[{"above_input_tokens":1,"input_per_million":"4"},{"above_input_tokens":2,"input_per_million":"5"}]}"#;
+        check(ascending, &[Input], "3.00");
     }
 
     #[test]

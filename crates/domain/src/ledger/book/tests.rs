@@ -8,15 +8,23 @@ mod grants;
 mod holds;
 mod machine;
 mod plans;
+mod restore;
 mod worth;
 
 use super::*;
-use crate::calendar::{Cycle, Zone};
-use crate::ids::{PlanId, PriceId};
-use crate::ledger::entry::{Quota, SubscriptionStep};
+use crate::calendar::{Cycle, Period, Zone};
+use crate::ids::{AccountId, PlanId, PriceId};
+use crate::ledger::counter::{Binding, BudgetLimit, Headroom, Limits, Metric, Refusal};
+use crate::ledger::effect::{Change, Effect};
+use crate::ledger::entry::{
+    Charge, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Origin, Part, Quota, Release, Reset, ResetOf,
+    Resolution, Source, SubscriptionChange, SubscriptionStep,
+};
+use crate::ledger::funding::{Room, Split};
 use crate::ledger::subscription::SubscriptionRefusal;
 use crate::money::Multiplier;
-use crate::plan::{PlanTerms, WindowTerms};
+use crate::plan::{Allowance, PlanTerms, WindowLength, WindowTerms};
+use crate::usage::Usage;
 
 const ACCOUNT: AccountId = AccountId(1);
 const KEY: KeyId = KeyId(7);

@@ -54,7 +54,10 @@ fn t_11_an_extension_counts_in_the_period_of_its_hold() {
     journal.pass(24 * HOUR_MS);
     let tomorrow =
         limits(&[budget(1, Metric::Money, 100, day(journal.now)), budget(2, Metric::Money, 0, Period::ALL_TIME)]);
-    assert!(matches!(journal.extend(hold, 41, 0, &tomorrow), Err(Refusal::Budget { held: 60, needed: 41, .. })));
+    match journal.extend(hold, 41, 0, &tomorrow) {
+        Err(Refusal::Budget { budget, held: 60, needed: 41, .. }) => assert_eq!(*budget, today.budgets[0]),
+        other => panic!("{other:?}"),
+    }
     journal.extend(hold, 40, 0, &tomorrow).unwrap();
     let counter = |limits: &Limits| journal.book.budget(&limits.budgets[0].counted).map(|counter| counter.held.money.0);
     assert_eq!((counter(&today), counter(&tomorrow)), (Some(100), None));
@@ -89,6 +92,16 @@ fn a_late_charge_counts_where_its_hold_did() {
     assert_eq!(book.budgets().count(), 1, "not too many");
     book.forget_idle_counters(0);
     assert_eq!(book.budgets().count(), 0);
+
+    let hold = journal.hold(10, &all).unwrap();
+    journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
+    let mut forgotten = journal.book.clone();
+    forgotten.forget_idle_counters(0);
+    let late = journal.late_charge(hold, 5, 1).unwrap();
+    forgotten.apply(&journal.entries[late.0 as usize - 1]).unwrap();
+    assert_eq!(forgotten.budgets().count(), 0);
+    let counter = BudgetCounter::of(&all.budgets[0].counted);
+    assert!(journal.book.knows_budget(&counter) && !forgotten.knows_budget(&counter));
 }
 
 #[test]

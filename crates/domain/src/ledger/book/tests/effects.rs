@@ -32,6 +32,13 @@ fn sums(journal: &Journal) -> BTreeMap<String, [i64; 6]> {
 }
 
 #[test]
+fn changes_add_up_and_stay_at_the_ends_of_64_bits() {
+    let mut sum = Change { money: 1, tokens: i64::MAX, requests: 3 };
+    sum.add(Change { money: -5, tokens: 1, requests: 2 });
+    assert_eq!(sum, Change { money: -4, tokens: i64::MAX, requests: 5 });
+}
+
+#[test]
 fn the_effects_of_a_finished_hold_are_what_was_charged_and_nothing_stays_reserved() {
     let check = |finish: &dyn Fn(&mut Journal, Seq), expected: &[(&str, [i64; 6])]| {
         let mut journal = Journal::with(1_000);

@@ -47,6 +47,50 @@ fn change_of(kind: &mut Kind) -> &mut SubscriptionChange {
 }
 
 #[test]
+fn i_01_an_entry_that_does_not_balance_is_named_as_such() {
+    let (seq, at, account, previous) = (Seq(9), NEW_YEAR, ACCOUNT, Seq(8));
+    let fund = Fund { origin: Origin::TopUp, by: by(), note: "".into(), reference: None };
+    let check = |legs: Legs, sum: i64| {
+        let entry = Entry { seq, at, account, previous, legs, kind: Kind::Fund(fund.clone()) };
+        assert_eq!(Book::default().apply(&entry), Err(Broken::Unbalanced { seq, sum: Nanos(sum) }), "{legs:?}");
+    };
+    check(Legs { available: Nanos(5), funding: Nanos(-4), ..Legs::default() }, 1);
+    check(Legs { available: Nanos(i64::MAX), spent: Nanos(1), ..Legs::default() }, i64::MAX);
+    assert_eq!(Legs { available: Nanos(5), funding: Nanos(-4), ..Legs::default() }.sum(), Nanos(1));
+}
+
+/// Sums that were stored wrongly: entries that the rules give would take a pot out of its range.
+#[test]
+fn i_03_no_pot_leaves_its_range() {
+    let check = |pots: Legs, change: &dyn Fn(&mut Book), legs: Legs, kind: Kind, pot: &str, value: i128| {
+        let mut book = Book::restore(pots);
+        change(&mut book);
+        let before = book.clone();
+        let (seq, at, previous) = (Seq(9), NEW_YEAR, Seq(8));
+        let broken = book.apply(&Entry { seq, at, account: ACCOUNT, previous, legs, kind });
+        let expected = match broken {
+            Err(Broken::OutOfRange { pot, value, .. }) => (pot, value),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(expected, (pot, value));
+        assert_eq!(book, before, "a broken entry changes nothing");
+    };
+    let none = Legs::default();
+    let open = |book: &mut Book| book.restore_hold(Seq(1), OpenHold { terms: terms(20, 1), at: NEW_YEAR });
+    let void = Kind::Void(Release { hold: Seq(1), key: KEY, ending: Ending::UpstreamError });
+    let back = Legs { available: Nanos(20), held: Nanos(-20), ..none };
+    check(none, &open, back, void.clone(), "held", -20);
+    let all = Legs { available: Nanos(i64::MAX), held: Nanos(20), ..none };
+    check(all, &open, back, void, "available", i128::from(i64::MAX) + 20);
+    let left = Grant { id: Seq(1), left: Nanos(5), held: Nanos(0), expires_at: None };
+    let ended = Kind::GrantEnd(GrantEnded { grant: Seq(1), by: Some(by()) });
+    let taken = Legs { granted: Nanos(-5), promotion: Nanos(5), ..none };
+    check(none, &|book| book.restore_grant(left), taken, ended.clone(), "granted", -5);
+    let granted = Legs { granted: Nanos(5), ..none };
+    check(granted, &|book| book.restore_grant(left), taken, ended, "promotion", 5);
+}
+
+#[test]
 fn forged_holds() {
     let mut journal = Journal::with(100);
     let soon = journal.grant(10, Some(1_000)).unwrap();
@@ -139,12 +183,20 @@ fn forged_charges() {
 #[test]
 fn forged_late_charges() {
     let mut journal = Journal::with(100);
+    // Otherwise what was spent would be less than nothing, which is refused by itself.
+    let charged = journal.hold(20, &unlimited()).unwrap();
+    journal.settle(charged, 20, 1).unwrap();
     let hold = journal.hold(20, &unlimited()).unwrap();
     journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
     let mut late = journal.book.clone();
     let seq = journal.late_charge(hold, 5, 1).unwrap();
     let entry = journal.entries[seq.0 as usize - 1].clone();
-    for forge in [|charge: &mut Charge| charge.key = KeyId(8), |charge: &mut Charge| charge.cost = Nanos(-5)] {
+    let wallet = Part { source: Source::Wallet, amount: Nanos(5), tokens: 0 };
+    let forges: [&dyn Fn(&mut Charge); 3] =
+        [&|charge| charge.key = KeyId(8), &|charge| charge.cost = Nanos(-5), &|charge| {
+            charge.parts = vec![wallet.clone()]
+        }];
+    for forge in forges {
         let mut forged = entry.clone();
         forge(charge_of(&mut forged.kind));
         if charge_of(&mut forged.kind).cost < Nanos::ZERO {
@@ -264,6 +316,23 @@ fn i_18_no_forged_step_of_a_subscription_gives_credit() {
     assert!(journal.book.subscribe(renewed, journal.now).is_err());
     let late = now.end(Tally::default(), by(), now.cycle.end).unwrap();
     assert!(journal.book.subscribe(late, now.cycle.end).is_err());
+}
+
+#[test]
+fn t_15_a_change_of_plan_keeps_an_older_end_only_where_it_opens_a_cycle() {
+    let changed_to = |journal: &Journal, cycle: Cycle| {
+        let to = Arc::new(PlanTerms { cycle, ..plan(200, 2_000) });
+        let change = journal.book.subscription().unwrap().change(to, Tally::default(), by(), journal.now).unwrap();
+        journal.book.subscribe(change, journal.now).unwrap()
+    };
+    let later_end = |kind: &mut Kind| change_of(kind).state.as_mut().unwrap().cycle.end.0 += HOUR_MS;
+    let mut journal = Journal::with(1_000);
+    journal.start(&Arc::new(plan(100, 1_000))).unwrap();
+    journal.pass(HOUR_MS);
+    check(&journal, &changed_to(&journal, Cycle::Month), |_, kind| later_end(kind));
+    let (legs, mut kind) = changed_to(&journal, Cycle::Week);
+    later_end(&mut kind);
+    journal.post((legs, kind));
 }
 
 #[test]

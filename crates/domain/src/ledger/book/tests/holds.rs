@@ -8,6 +8,7 @@ fn m_10_a_charge_takes_from_its_hold_then_from_the_wallet_then_is_owed() {
         let mut journal = Journal::with(30);
         let hold = journal.hold(20, &unlimited()).unwrap();
         assert_eq!(journal.book.totals().held, Nanos(20));
+        assert!(!journal.book.is_quiet());
         journal.settle(hold, cost, 1).unwrap();
         assert_eq!(journal.pots(), [available, 0, 0, cost, 0, debt, -30, 0, 0], "{cost}");
     };
@@ -117,6 +118,49 @@ fn m_03_a_refusal_by_any_limit_leaves_no_residue() {
 }
 
 #[test]
+fn a_quota_is_used_up_by_what_was_charged() {
+    let mut journal = Journal::with(1_000);
+    let hold = journal.hold_for(KEY, 40, 9, &unlimited()).unwrap();
+    journal.settle(hold, 40, 9).unwrap();
+    let (held, none) = (Nanos::ZERO, 0);
+    let money = Refusal::KeyMoney { quota: Nanos(50), used: Nanos(40), held, needed: Nanos(11) };
+    assert_eq!(journal.hold(11, &quota(Some(50), None)), Err(money));
+    let tokens = Refusal::KeyTokens { quota: 10, used: 9, held: none, needed: 2 };
+    assert_eq!(journal.hold_for(KEY, 1, 2, &quota(None, Some(10))), Err(tokens));
+    let room = |limits: &Limits| {
+        let Headroom { money, tokens, .. } = journal.book.headroom(KEY, limits, journal.now);
+        (money.0, tokens)
+    };
+    assert_eq!(room(&quota(Some(50), None)), (10, None));
+    assert_eq!(room(&quota(None, Some(10))), (960, Some(1)));
+    // As many tokens as no request may have are no limit.
+    let of_tokens = |quota_left: u64| room(&quota(None, Some(9 + quota_left))).1;
+    assert_eq!(of_tokens(HOLD_TOKENS_MAX - 1), Some(HOLD_TOKENS_MAX - 1));
+    assert_eq!(of_tokens(HOLD_TOKENS_MAX), None);
+}
+
+#[test]
+fn of_limits_that_leave_as_much_the_first_binds() {
+    let mut journal = Journal::with(50);
+    let hold = journal.hold_for(KEY, 0, 10, &unlimited()).unwrap();
+    journal.settle(hold, 0, 10).unwrap();
+    let budget = |id: i64, metric: Metric, limit: i64| {
+        let counted = Counted { budget: BudgetId(id), subject: "".into(), period: Period::ALL_TIME };
+        BudgetLimit { counted, name: "b".into(), metric, limit }
+    };
+    let check = |quota: (i64, u64), of_budgets: (i64, i64), money_by: Binding, tokens_by: Binding| {
+        let quota = Quota { money: Some(Nanos(quota.0)), tokens: Some(10 + quota.1) };
+        let budgets = [budget(1, Metric::Money, of_budgets.0), budget(2, Metric::Tokens, of_budgets.1)];
+        let limits = Limits { quota, budgets: budgets.into() };
+        let room = journal.book.headroom(KEY, &limits, journal.now);
+        assert_eq!((room.money_by, room.tokens_by), (money_by, tokens_by), "{limits:?}");
+    };
+    check((50, 20), (50, 20), Binding::Funds, Binding::KeyQuota);
+    check((49, 20), (49, 19), Binding::KeyQuota, Binding::Budget(1));
+    check((49, 19), (48, 20), Binding::Budget(0), Binding::KeyQuota);
+}
+
+#[test]
 fn an_exhausted_quota_refuses_what_costs_nothing() {
     let mut journal = Journal::with(100);
     assert!(matches!(journal.hold(0, &quota(Some(0), None)), Err(Refusal::KeyMoney { .. })));
@@ -165,6 +209,8 @@ fn a_key_that_is_set_back_has_its_whole_quota_again() {
 
 #[test]
 fn m_28_m_29_amounts_beyond_reason_are_refused() {
+    assert_eq!(HOLD_MAX, "1000000".parse().unwrap());
+    assert_eq!(HOLD_TOKENS_MAX / crate::usage::COUNT_MAX, 10);
     let mut journal = Journal::with(i64::MAX);
     let forbidden =
         |refused: Result<Seq, Refusal>| assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{refused:?}");

@@ -361,7 +361,7 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 3 / 2, ..ProptestConfig::default() })]
 
     /// I-01 … I-07, I-10, I-16, I-17: whatever is done in whatever order, every entry balances, every pot and counter is
     /// what the entries add up to, nothing is used beyond its limit, and a replay gives the same book.

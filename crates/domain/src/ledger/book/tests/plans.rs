@@ -68,6 +68,7 @@ fn a_refusal_names_the_limit_that_resets_last() {
     let monday = NEW_YEAR.plus_ms(4 * 24 * HOUR_MS);
     assert_eq!(refusal(&mut journal, 11), (Some("5 hours".into()), 10, five_hours));
     assert_eq!(refusal(&mut journal, 16), (Some("week".into()), 15, monday));
+    assert_eq!(refusal(&mut journal, 20), (Some("week".into()), 15, monday), "the cycle covers 20");
     assert_eq!(refusal(&mut journal, 21), (None, 20, cycle(&journal).end));
     journal.hold(10, &unlimited()).unwrap();
     assert_eq!(refusal(&mut journal, 1), (Some("5 hours".into()), 0, five_hours));
@@ -85,6 +86,8 @@ fn t_10_two_first_uses_share_a_window() {
     let windows = vec![window("5 hours", money(10))];
     journal.start(&Arc::new(PlanTerms { windows, ..plan(0, 100) })).unwrap();
     journal.pass(1_234);
+    let (unopened, unused) = journal.book.window_counter(0, journal.now).unwrap();
+    assert_eq!(unused, Counter { until: unopened.end, ..Counter::default() });
     let first = journal.hold(6, &unlimited()).unwrap();
     journal.pass(1);
     assert!(journal.hold(6, &unlimited()).is_err(), "a refusal opens no window of its own");
@@ -96,6 +99,36 @@ fn t_10_two_first_uses_share_a_window() {
     assert_eq!(period(first), period(second));
     assert_eq!(period(first).start, NEW_YEAR.plus_ms(1_234));
     assert_eq!(period(first).length_ms(), 5 * HOUR_MS);
+}
+
+#[test]
+fn what_cost_nothing_and_comes_late_takes_no_tokens_of_an_allowance() {
+    let mut journal = Journal::with(10);
+    journal.start(&Arc::new(PlanTerms { allowance: tokens(60), ..plan(0, 0) })).unwrap();
+    let hold = journal.hold_for(KEY, 0, 20, &unlimited()).unwrap();
+    assert_eq!(journal.book.cycle_counter().held, tally(0, 20, 0));
+    journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
+    journal.late_charge(hold, 0, 20).unwrap();
+    assert_eq!(journal.book.cycle_counter().taken(), Tally::default());
+}
+
+#[test]
+fn counters_of_ended_cycles_are_forgotten() {
+    let mut journal = Journal::with(100);
+    journal.start(&Arc::new(PlanTerms { cycle: Cycle::Day, ..plan(1, 10) })).unwrap();
+    for _ in 0..2 {
+        let hold = journal.hold(1, &unlimited()).unwrap();
+        journal.settle(hold, 1, 1).unwrap();
+        journal.pass(24 * HOUR_MS);
+    }
+    let mut book = journal.book.clone();
+    let starts = |book: &Book| book.plan_counters().map(|(_, start, _)| start).collect::<Vec<_>>();
+    let second = NEW_YEAR.plus_ms(24 * HOUR_MS);
+    assert_eq!(starts(&book), [NEW_YEAR, second]);
+    book.prune(Timestamp(journal.now.0 - 1));
+    assert_eq!(starts(&book), [second]);
+    book.prune(journal.now);
+    assert_eq!(starts(&book), []);
 }
 
 #[test]
@@ -316,7 +349,88 @@ fn t_09_a_change_to_another_cadence_begins_a_whole_cycle() {
         (subscription.allowance, subscription.paid, subscription.anchor),
         (money(4_000), Nanos(200), journal.now)
     );
+    assert_eq!(subscription.since, journal.now);
     assert_eq!(journal.book.totals().fees, Nanos(250));
+}
+
+#[test]
+fn two_changes_in_the_last_millisecond_of_a_cycle_open_a_new_one() {
+    let mut journal = Journal::with(1_000);
+    let terms = Arc::new(plan(100, 1_000));
+    journal.start(&terms).unwrap();
+    let end = cycle(&journal).end;
+    journal.now = Timestamp(end.0 - 1);
+    journal.change(&terms).unwrap();
+    assert_eq!(cycle(&journal), Period { start: journal.now, end });
+    journal.change(&terms).unwrap();
+    assert_eq!((cycle(&journal).start, journal.book.subscription().unwrap().anchor), (end, end));
+    assert!(cycle(&journal).length_ms() >= 28 * 24 * HOUR_MS);
+}
+
+#[test]
+fn a_change_takes_the_place_of_what_was_to_come() {
+    let mut journal = Journal::with(10_000);
+    let [small, large, other] = [100, 200, 300].map(|price| Arc::new(plan(price, 1_000)));
+    journal.start(&small).unwrap();
+    journal.step(|now, _, _| now.cancel(by())).unwrap();
+    journal.change(&large).unwrap();
+    assert!(!journal.book.subscription().unwrap().ends);
+    journal.step(|now, _, _| now.change_later(other.clone(), by())).unwrap();
+    journal.pass(1);
+    journal.change(&small).unwrap();
+    assert_eq!(journal.book.subscription().unwrap().next, None);
+    journal.step(|now, _, _| now.change_later(other, by())).unwrap();
+    journal.step(|now, _, _| now.cancel(by())).unwrap();
+    assert_eq!(journal.book.subscription().unwrap().next, None);
+}
+
+#[test]
+fn a_cycle_is_renewed_with_the_last_of_the_wallet_and_has_its_plans_prices() {
+    let mut journal = Journal::with(200);
+    journal.start(&Arc::new(PlanTerms { multiplier: "0.9".parse().unwrap(), ..plan(100, 1_000) })).unwrap();
+    assert_eq!(journal.book.subscription().unwrap().multiplier(), "0.9".parse().unwrap());
+    journal.now = cycle(&journal).end;
+    journal.until_quiet();
+    assert_eq!(step_of(&journal, 3), SubscriptionStep::Renewed);
+    assert_eq!(journal.pots(), [0, 0, 0, 0, 200, 0, -200, 0, 0]);
+}
+
+#[test]
+fn what_is_left_of_an_allowance_in_tokens_is_no_room_for_any_number_of_them() {
+    let mut journal = Journal::with(50);
+    let room = |journal: &Journal| {
+        let (book, now) = (&journal.book, journal.now);
+        let [all, beside] =
+            [book.headroom(KEY, &unlimited(), now), book.headroom_beside_tokens(KEY, &unlimited(), now)];
+        [(all.money.0, all.tokens), (beside.money.0, beside.tokens)]
+    };
+    journal.start(&Arc::new(PlanTerms { allowance: tokens(60), fallback: true, ..plan(0, 0) })).unwrap();
+    assert_eq!(room(&journal), [(HOLD_MAX.0, Some(60)), (50, None)]);
+    journal.hold_for(KEY, 0, 60, &unlimited()).unwrap();
+    assert_eq!(room(&journal), [(50, None), (50, None)], "nothing is left");
+    journal.end().unwrap();
+    journal.pass(1);
+    // It pays at most 20: less than the wallet, as much, more.
+    let windows = vec![window("week", money(20))];
+    let terms = Arc::new(PlanTerms { allowance: tokens(60), windows, fallback: true, ..plan(1, 0) });
+    journal.start(&terms).unwrap();
+    assert_eq!(room(&journal), [(49, None), (49, None)]);
+    journal.fund(Origin::Adjustment, -29).unwrap();
+    assert_eq!(room(&journal), [(20, None), (20, None)]);
+    journal.fund(Origin::Adjustment, -1).unwrap();
+    assert_eq!(room(&journal), [(20, Some(60)), (19, None)]);
+    journal.fund(Origin::Adjustment, 30).unwrap();
+    journal.end().unwrap();
+    journal.pass(1);
+    journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(10, 20) })).unwrap();
+    assert_eq!(room(&journal), [(60, None), (60, None)]);
+
+    let mut journal = Journal::empty();
+    journal.start(&Arc::new(PlanTerms { allowance: tokens(60), fallback: true, ..plan(0, 0) })).unwrap();
+    journal.grant(10, None).unwrap();
+    assert_eq!(room(&journal)[1], (10, None));
+    journal.fund(Origin::Dispute, -1).unwrap();
+    assert_eq!(room(&journal), [(0, None), (0, None)], "who owes money holds nothing");
 }
 
 #[test]
@@ -427,6 +541,9 @@ fn t_15_newer_time_zone_data_moves_no_end_of_an_open_cycle_and_sells_no_stump() 
     assert_eq!(next(1, 5), february);
     assert_eq!(next(-1, 5), february);
     assert_eq!(next(24, 5), february);
+    // Half a cycle is one by itself; less is taken together with the next, in which an hour is missing.
+    assert_eq!(next(14 * 24, 5), february);
+    assert_eq!(next(14 * 24 + 1, 5), february + 31 * 24 - 1);
     assert_eq!(next(-24, 5), february);
 }
 
