@@ -112,8 +112,7 @@ pub async fn admit(
 ) -> Result<Admitted, Failure> {
     let mut prompt = asking.prompt();
     for attempt in 1.. {
-        let funds = asking.funds(ledger, now).await?;
-        let terms = asking.terms(funds, &mut prompt).await?;
+        let (funds, terms) = asking.decide(ledger, &mut prompt, now).await?;
         let hold = asking.hold(&terms, request_id.clone(), lease_until);
         match ledger.hold(asking.caller.account.id, &hold, asking.limits, now).await {
             Ok(hold) => return Ok(Admitted { hold, terms }),
@@ -142,14 +141,32 @@ pub struct Prompt {
 }
 
 impl Asking<'_> {
-    /// What the ledger could hold for the request now.
-    pub async fn funds(&self, ledger: &Ledger, now: Timestamp) -> Result<Funds, Failure> {
+    /// What to hold, and what there is of which that was decided.
+    pub async fn decide(
+        &self,
+        ledger: &Ledger,
+        prompt: &mut Prompt,
+        now: Timestamp,
+    ) -> Result<(Funds, Terms), Failure> {
         let Caller { account, key, .. } = self.caller;
         let headroom = ledger.headroom(account.id, key.id, self.limits, now).await;
-        let headroom = headroom.map_err(|error| store_unavailable(error.to_string()))?;
+        let funds = self.funds(headroom.map_err(|error| store_unavailable(error.to_string()))?);
+        let terms = self.terms(funds, prompt).await?;
+        let subscription_counts = funds.tokens.is_some() && matches!(funds.by.1, Binding::Funds | Binding::Allowance);
+        if !subscription_counts || terms.are_ample(funds) {
+            return Ok((funds, terms));
+        }
+        // Its tokens are nearly used up; what else there is may pay for more.
+        let beside = self.funds(ledger.headroom_beside_tokens(account.id, key.id, self.limits, now));
+        let beside = (beside, self.terms(beside, prompt).await?);
+        let worth = |(funds, terms): &(Funds, Terms)| (terms.fits(*funds), terms.output_max());
+        Ok(if worth(&beside) > worth(&(funds, terms.clone())) { beside } else { (funds, terms) })
+    }
+
+    fn funds(&self, headroom: Headroom) -> Funds {
         let Headroom { money, money_by, tokens, tokens_by, multiplier } = headroom;
         let multiplier = multiplier.unwrap_or(self.caller.multiplier);
-        Ok(Funds { money, tokens, by: (money_by, tokens_by), multiplier })
+        Funds { money, tokens, by: (money_by, tokens_by), multiplier }
     }
 
     /// The terms, in the ledger's form.
@@ -351,6 +368,11 @@ pub(crate) fn greatest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
 }
 
 impl Terms {
+    /// The most answer tokens that may come, over all choices.
+    fn output_max(&self) -> u64 {
+        self.extends_to.unwrap_or(self.bound.output_tokens)
+    }
+
     /// How the hold grows, if it does.
     pub fn growth(&self, limits: &Limits) -> Option<Growth> {
         let output_max = self.extends_to?;

@@ -5,7 +5,7 @@
 //! what a mark says beyond its hold after a crash was reserved by the entries that were lost: it is still there.
 
 use crate::admit::greatest;
-use domain::ledger::Limits;
+use domain::ledger::{Headroom, Limits};
 use domain::price::{Bound, Price};
 use domain::{Nanos, Timestamp, Usage};
 use store::ledger::{HoldError, Ledger, OpenedHold};
@@ -61,12 +61,12 @@ impl Growth {
                 Err(HoldError::Refused(_)) => {}
                 Err(HoldError::TooManyOpen | HoldError::Unavailable) => return Grown::Unavailable,
             }
-            let room = ledger.room(hold, &self.limits, now);
-            let fits = |more| {
+            let fits = |more, room: Headroom| {
                 room.tokens.is_none_or(|tokens| more <= tokens)
                     && self.amount_for(more, hold, price).is_some_and(|amount| amount <= room.money)
             };
-            more = greatest(more, fits);
+            let rooms = ledger.room(hold, &self.limits, now);
+            more = rooms.map(|room| greatest(more, |more| fits(more, room))).into_iter().max().unwrap_or_default();
         }
         Grown::Exhausted
     }
@@ -111,8 +111,8 @@ impl Growth {
                 return usage;
             }
             // As much of it as there is. If even that is refused, somebody else was quicker.
-            let room = ledger.room(hold, &self.limits, now);
-            let (money, tokens) = (money.min(room.money), tokens.min(room.tokens.unwrap_or(u64::MAX)));
+            let of = |room: Headroom| (money.min(room.money), tokens.min(room.tokens.unwrap_or(u64::MAX)));
+            let (money, tokens) = ledger.room(hold, &self.limits, now).map(of).into_iter().max().unwrap_or_default();
             if (money, tokens) == (Nanos::ZERO, 0) || ledger.extend(hold, money, tokens, &self.limits, now).is_ok() {
                 break;
             }
@@ -120,5 +120,180 @@ impl Growth {
         let more = usage.output_tokens() - held;
         let charged = |more: u64| usage.with_output_at_most(held + more);
         charged(greatest(more, |more| is_covered(hold, &charged(more))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::calendar::Calendar;
+    use domain::ledger::{BudgetLimit, Counted, Ending, Hold, Metric, Quota, Resolution};
+    use domain::price::PriceSheet;
+    use domain::{AccountId, BudgetId, KeyId, Meter, Multiplier, PriceId, Zone};
+    use proptest::prelude::*;
+
+    const ACCOUNT: AccountId = AccountId(1);
+    const KEY: KeyId = KeyId(1);
+    const NOW: Timestamp = Timestamp(1_000);
+
+    /// Two nano-USD for a prompt token, ten for an answer token, and thirty for one that is thought unseen.
+    fn price() -> Price {
+        let sheet = r#"{"input_per_million":"0.002","output_per_million":"0.01","reasoning_per_million":"0.03"}"#;
+        serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap()
+    }
+
+    /// A ledger with that much money and a hold for so many answer tokens of at most `output_max`.
+    async fn held(
+        money: i64,
+        output: u64,
+        output_max: u64,
+        limits: Limits,
+        multiplier: Multiplier,
+    ) -> (Ledger, OpenedHold, Growth) {
+        let ledger = Ledger::in_memory(10);
+        let fund = ledger.top_up(ACCOUNT, Nanos(money), "", NOW);
+        // Nobody writes this journal, so nothing becomes durable.
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(1), fund).await.is_err());
+        let bound = Bound { input_tokens: 10, output_tokens: output, ..Bound::default() };
+        let amount = price().bound_at(&bound, multiplier).unwrap();
+        let terms = Hold {
+            key: KEY,
+            request: "r".into(),
+            model: "m".into(),
+            upstream: "u".into(),
+            price: PriceId(1),
+            multiplier,
+            amount,
+            bound: Usage::tokens(10, output),
+            lease_until: NOW,
+            parts: Vec::new(),
+            counted: Default::default(),
+        };
+        let hold = ledger.hold(ACCOUNT, &terms, &limits, NOW).await.unwrap();
+        (ledger, hold, Growth { bound, output_max, limits })
+    }
+
+    fn charge(usage: &Usage, multiplier: Multiplier) -> Option<Nanos> {
+        price().charge_at(usage, None, multiplier).ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_is_doubled_until_it_pays_for_all_that_may_come() {
+        // Each answer token can cost thirty.
+        let (ledger, mut hold, growth) = held(1_000_000, 100, 1_500, Limits::default(), Multiplier::ONE).await;
+        let mut paid = Vec::new();
+        while let Some(output) = growth.output_paid(&hold) {
+            paid.push(output);
+            assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Larger);
+        }
+        assert_eq!(paid, [100, 356, 712, 1424]);
+        assert_eq!((hold.terms.bound.output_tokens(), hold.terms.amount), (1_500, Nanos(20 + 45_000)));
+        assert_eq!(ledger.totals(ACCOUNT).await.unwrap().held, hold.terms.amount);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_had_is_not_held_whatever_limits_it() {
+        let quota = |money, tokens| Limits::quota(Quota { money, tokens });
+        let budget = |metric, limit| {
+            let period = Calendar::Day.period(&Zone::UTC, NOW);
+            let counted = Counted { budget: BudgetId(1), subject: "".into(), period };
+            let budget = BudgetLimit { counted, name: "b".into(), metric, limit };
+            Limits { quota: Quota::default(), budgets: [budget].into() }
+        };
+        for (money, limits) in [
+            (20 + 150 * 30 + 29, Limits::default()),
+            (1_000_000, quota(Some(Nanos(20 + 150 * 30)), None)),
+            (1_000_000, quota(None, Some(160))),
+            (1_000_000, budget(Metric::Money, 20 + 150 * 30)),
+            (1_000_000, budget(Metric::Tokens, 160)),
+        ] {
+            let (ledger, mut hold, growth) = held(money, 100, 1_500, limits.clone(), Multiplier::ONE).await;
+            assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Larger, "{limits:?}");
+            assert_eq!(growth.output_paid(&hold), Some(150), "{limits:?}");
+            assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Exhausted, "{limits:?}");
+            assert_eq!(hold.terms.amount, Nanos(20 + 150 * 30));
+        }
+        // A few tokens are not worth an entry, unless they are the last.
+        let (ledger, mut hold, growth) = held(20 + 110 * 30, 100, 1_500, Limits::default(), Multiplier::ONE).await;
+        assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Exhausted);
+        let (ledger, mut hold, growth) = held(20 + 110 * 30, 100, 105, Limits::default(), Multiplier::ONE).await;
+        assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Larger);
+        assert_eq!(growth.output_paid(&hold), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_produced_unseen_is_held_afterwards_or_not_charged() {
+        let mut thought = Usage::tokens(10, 50);
+        thought[Meter::Reasoning] = 450;
+        let check = |money: i64, limits: Limits, output: u64, reasoning: u64| async move {
+            let (ledger, mut hold, growth) = held(money, 100, 1_500, limits, Multiplier::ONE).await;
+            let cost = |usage: &Usage| charge(usage, Multiplier::ONE);
+            let charged = growth.cover(&ledger, &mut hold, thought, cost, NOW);
+            assert_eq!((charged[Meter::Output], charged[Meter::Reasoning]), (output, reasoning), "{money}");
+            let cost = cost(&charged).unwrap();
+            assert!(cost <= hold.terms.amount);
+            assert!(charged.total_tokens() <= hold.terms.bound.total_tokens());
+            let (ending, service_tier) = (Ending::Complete, None);
+            let settle = Resolution::Settle { usage: charged, service_tier, cost, ending, estimated: false };
+            ledger.resolve(hold, settle, NOW);
+            let totals = ledger.totals(ACCOUNT).await.unwrap();
+            assert_eq!((totals.spent, totals.debt, totals.held), (cost, Nanos::ZERO, Nanos::ZERO));
+        };
+        let whole = 20 + 50 * 10 + 450 * 30;
+        check(whole, Limits::default(), 50, 450).await;
+        check(whole - 1, Limits::default(), 50, 449).await;
+        check(20 + 100 * 30, Limits::default(), 50, 83).await;
+        check(1_000_000, Limits::quota(Quota { money: None, tokens: Some(400) }), 50, 340).await;
+        check(1_000_000, Limits::quota(Quota { money: Some(Nanos(whole - 30)), tokens: None }), 50, 449).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_of_the_prompt_beyond_their_bound_are_not_forgiven() {
+        let (ledger, mut hold, growth) = held(20 + 3_000, 100, 1_500, Limits::default(), Multiplier::ONE).await;
+        let cost = |usage: &Usage| charge(usage, Multiplier::ONE);
+        let usage = Usage::tokens(2_000, 90);
+        assert_eq!(growth.cover(&ledger, &mut hold, usage, cost, NOW), usage);
+        let usage = Usage::tokens(2_000, 400);
+        assert_eq!(growth.cover(&ledger, &mut hold, usage, cost, NOW), Usage::tokens(2_000, 100));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// M-12 for holds that grow: they always cover the price of what they pay for, at whatever multiplier, and the
+        /// account is never charged more than it has.
+        #[test]
+        fn m_12_a_hold_covers_what_it_pays_for_however_it_grew(
+            money in 4_000_i64..200_000,
+            output in 1_u64..120,
+            beyond in 0_u64..3_000,
+            steps in 0_usize..6,
+            reasoning in 0_u64..3_000,
+            millionths in 0_u32..1_100_000,
+        ) {
+            let multiplier = Multiplier::from_millionths(millionths).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let limits = Limits::default();
+                let (ledger, mut hold, growth) = held(money, output, output + beyond, limits, multiplier).await;
+                for _ in 0..steps {
+                    if growth.output_paid(&hold).is_none() {
+                        break;
+                    }
+                    growth.grow(&ledger, &mut hold, &price(), NOW);
+                    let mut most = Usage::tokens(10, 0);
+                    most[Meter::Reasoning] = hold.terms.bound.output_tokens();
+                    assert!(charge(&most, multiplier).unwrap() <= hold.terms.amount);
+                }
+                let mut usage = Usage::tokens(10, output);
+                usage[Meter::Reasoning] = reasoning.min(beyond);
+                let charged = growth.cover(&ledger, &mut hold, usage, |usage| charge(usage, multiplier), NOW);
+                assert!(charged.output_tokens() >= output.min(usage.output_tokens()));
+                assert!(charge(&charged, multiplier).unwrap() <= hold.terms.amount);
+                let totals = ledger.totals(ACCOUNT).await.unwrap();
+                assert_eq!(totals.held, hold.terms.amount);
+                assert_eq!(totals.available.0 + totals.held.0, money);
+            });
+        }
     }
 }

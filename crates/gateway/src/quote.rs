@@ -53,8 +53,7 @@ impl Gateway {
         let limits = limits(caller, &request, now);
         let asking = self.asking(caller, &request, body, route, priced, &limits);
         let mut prompt = asking.prompt();
-        let funds = asking.funds(&self.ledger, now).await?;
-        let terms = asking.terms(funds, &mut prompt).await?;
+        let (funds, terms) = asking.decide(&self.ledger, &mut prompt, now).await?;
         let refusal = admit::verdict(&self.ledger, &asking, &terms, now).await.err();
         asking.count(&mut prompt).await;
         let whole = asking.whole(prompt, funds.multiplier)?;

@@ -521,9 +521,18 @@ impl Ledger {
         Ok(self.look_at(account, now, |book| book.headroom(key, limits, now)).unwrap_or_default())
     }
 
-    /// What an open hold could be extended by now, under the limits that it was opened with.
-    pub fn room(&self, hold: &OpenedHold, limits: &Limits, now: Timestamp) -> Headroom {
-        self.look_at(hold.account, now, |book| book.headroom(hold.terms.key, limits, now)).unwrap_or_default()
+    /// The same without an allowance that counts tokens, for a request that needs more of them than are left. To be asked
+    /// after [`Ledger::headroom`].
+    pub fn headroom_beside_tokens(&self, account: AccountId, key: KeyId, limits: &Limits, now: Timestamp) -> Headroom {
+        self.look_at(account, now, |book| book.headroom_beside_tokens(key, limits, now)).unwrap_or_default()
+    }
+
+    /// What an open hold could be extended by now, under the limits that it was opened with: what
+    /// [`Ledger::headroom`] says, and what [`Ledger::headroom_beside_tokens`] says.
+    pub fn room(&self, hold: &OpenedHold, limits: &Limits, now: Timestamp) -> [Headroom; 2] {
+        let key = hold.terms.key;
+        let rooms = |book: &Book| [book.headroom(key, limits, now), book.headroom_beside_tokens(key, limits, now)];
+        self.look_at(hold.account, now, rooms).unwrap_or_default()
     }
 
     /// What [`Ledger::hold`] would say now. Nothing is posted: what the calendar asks for first is only thought of.

@@ -54,6 +54,7 @@ pub struct Fate {
     pub outcome: Outcome,
     pub ending: Ending,
     pub estimated: bool,
+    /// At the end, with what it was extended by.
     pub held: Nanos,
     pub cost: Nanos,
     /// By meter name.
@@ -452,10 +453,11 @@ impl Journal {
     }
 
     fn fate_of_hold(&self, seq: i64, held: Nanos, hold_price: Option<i64>) -> Option<Fate> {
-        let mut statement = self
-            .0
-            .prepare_cached("select kind, ending, estimated, spent, usage, price from journal where hold = ?1")
-            .expect("the journal can be read");
+        let extended = "select coalesce(sum(held), 0) from journal where hold = ?1 and kind = 7";
+        let extended: i64 = self.0.query_row(extended, [seq], |row| row.get(0)).expect("the journal can be read");
+        let held = Nanos(held.0 + extended);
+        let ending = "select kind, ending, estimated, spent, usage, price from journal where hold = ?1 and kind <> 7";
+        let mut statement = self.0.prepare_cached(ending).expect("the journal can be read");
         let rows = statement.query_map([seq], |row| {
             let outcome = match row.get(0)? {
                 3_i64 => Outcome::Settled,
@@ -498,7 +500,7 @@ impl Journal {
     /// Holds without an end.
     pub fn open_holds(&self) -> i64 {
         let open = "select count(*) from journal as opened where kind = 2
-                    and not exists (select 1 from journal as ended where ended.hold = opened.seq)";
+                    and not exists (select 1 from journal as ended where ended.hold = opened.seq and ended.kind <> 7)";
         self.0.query_row(open, [], |row| row.get(0)).expect("the journal can be read")
     }
 }
