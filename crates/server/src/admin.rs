@@ -46,6 +46,7 @@ pub use budgets::{
     Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject,
 };
 pub use codes::{CodeObject, CreateCodes, NewCodes, Redeem, Redemption, Revoked, WrongCodes};
+pub use csv::TEXT_CSV;
 pub use error::ErrorObject;
 pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};

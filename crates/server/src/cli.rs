@@ -7,14 +7,21 @@
 mod account;
 mod audit;
 mod bench;
+mod budget;
 mod client;
+mod code;
+mod grant;
 mod key;
 mod ledger;
 mod member;
 mod operator;
 mod output;
+mod plan;
 mod price;
 mod project;
+mod statement;
+mod subscription;
+mod tier;
 mod usage;
 mod user;
 
@@ -59,6 +66,29 @@ enum Command {
     /// Accounts: who pays.
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Put money into an account: `account top-up`.
+    #[command(name = "topup")]
+    TopUp(account::TopUpArgs),
+    /// Plans: what accounts can subscribe to.
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
+    /// Subscriptions: what an account has subscribed to.
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
+    /// Grants: promotional credit that expires.
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    /// Redemption codes: credit for whoever presents one.
+    #[command(subcommand)]
+    Code(code::CodeCommand),
+    /// Budgets: caps on what a scope of an account may use up.
+    #[command(subcommand)]
+    Budget(budget::BudgetCommand),
+    /// Tiers: what accounts are promoted to by what they pay.
+    #[command(subcommand)]
+    Tier(tier::TierCommand),
+    /// What an account had, what happened, what it has.
+    Statement(statement::StatementArgs),
     /// Projects: groups of an account's keys.
     #[command(subcommand)]
     Project(project::ProjectCommand),
@@ -124,6 +154,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn operate(command: Command, client: &Client, format: Format) -> anyhow::Result<ExitCode> {
     match command {
         Command::Account(command) => account::run(command, client, format).await?,
+        Command::TopUp(args) => account::top_up(args, client, format).await?,
+        Command::Plan(command) => plan::run(command, client, format).await?,
+        Command::Subscription(command) => subscription::run(command, client, format).await?,
+        Command::Grant(command) => grant::run(command, client, format).await?,
+        Command::Code(command) => code::run(command, client, format).await?,
+        Command::Budget(command) => budget::run(command, client, format).await?,
+        Command::Tier(command) => tier::run(command, client, format).await?,
+        Command::Statement(args) => statement::run(args, client, format).await?,
         Command::Project(command) => project::run(command, client, format).await?,
         Command::Key(command) => key::run(command, client, format).await?,
         Command::User(command) => user::run(command, client, format).await?,
@@ -179,6 +217,42 @@ mod tests {
             "tollgate account top-up acme 5.00 --data-dir d",
             "tollgate account top-up acme -0.50 --note correction",
             "tollgate account list --json",
+            "tollgate account top-up acme -5 --kind refund --note back",
+            "tollgate account reset acme --note goodwill",
+            "tollgate account create acme --multiplier 0.9 --tier Gold",
+            "tollgate account edit acme --no-multiplier --automatic-tier",
+            "tollgate topup acme 5.00 --json",
+            "tollgate plan create Pro --price 20.00 --allowance 25.00 --window week=10.00 --fallback",
+            "tollgate plan create Bulk --cycle week --price 20 --tokens 1000000 --multiplier 0.9",
+            "tollgate plan edit Pro --price 30.00 --no-windows --active",
+            "tollgate plan retire 3",
+            "tollgate subscription start acme Pro --fallback true",
+            "tollgate subscription change acme Small --next-cycle",
+            "tollgate subscription change acme --fallback false",
+            "tollgate subscription cancel acme --now",
+            "tollgate subscription resume acme",
+            "tollgate subscription reset acme --note n --json",
+            "tollgate budget create --account acme day --limit 5.00 --period day --each end-user --model gpt-4o*",
+            "tollgate budget create --account acme t --limit 5000 --metric tokens --period once --project 3",
+            "tollgate budget list --account acme",
+            "tollgate budget edit 7 --limit 10.00",
+            "tollgate budget counters 7",
+            "tollgate budget reset 7",
+            "tollgate grant give acme 5.00 --expires-at 2027-01-01T00:00:00Z --note welcome",
+            "tollgate grant revoke acme 12",
+            "tollgate code create --amount 5.00 --batch spring --count 100 --csv",
+            "tollgate code create --amount 5.00 --batch spring --grant-days 30 --json",
+            "tollgate code list --batch spring",
+            "tollgate code revoke 7",
+            "tollgate code revoke --batch spring",
+            "tollgate code redeem acme TG-7K3MQ-X0A9V-2RBCD-E5FGH-JNPST",
+            "tollgate statement acme --from 2026-11-01 --to 2026-11-30 --csv",
+            "tollgate tier list",
+            "tollgate tier set 6 --name Gold --paid 5000 --days 30 --multiplier 0.8 --no-monthly",
+            "tollgate key reset 7 --note n",
+            "tollgate ledger balance acme",
+            "tollgate ledger entries acme --before 12 --limit 5",
+            "tollgate ledger statement acme",
             "tollgate account edit acme --name other --error-profile relay --shows-upstream true",
             "tollgate key create --account acme --name ci --quota 1.00 --json --data-dir d",
             "tollgate key create --account acme --name ci --quota-tokens 50000 --json",
@@ -226,6 +300,20 @@ mod tests {
             "tollgate account top-up acme 1e3",
             "tollgate account top-up acme NaN",
             "tollgate account create acme --balance 0.0000000001",
+            "tollgate account top-up acme 5 --kind gift",
+            "tollgate account edit acme --multiplier -1",
+            "tollgate plan create Pro --price 20.00",
+            "tollgate plan create Pro --price 20.00 --allowance 5 --tokens 5",
+            "tollgate plan create Pro --price 20.00 --allowance 5 --cycle year",
+            "tollgate subscription change acme --next-cycle",
+            "tollgate budget create --account a b --limit 5 --period year",
+            "tollgate budget create --account a b --limit 5 --period day --each tag",
+            "tollgate grant give acme 0.0000000001",
+            "tollgate code create --amount 5",
+            "tollgate code revoke",
+            "tollgate code revoke 7 --batch b",
+            "tollgate tier set 6 --paid 5 --by-hand",
+            "tollgate ledger entries acme --limit 0",
             "tollgate key create --name ci",
             "tollgate key create --account a --name n --quota-tokens -5",
             "tollgate key create --account a --name n --error-profile nice",

@@ -219,7 +219,8 @@ pub fn error_profile(name: &str) -> Result<ErrorProfile, String> {
     ErrorProfile::from_name(name).ok_or_else(|| "it is tollgate, openai or relay".to_owned())
 }
 
-fn one(account: &AccountObject) -> String {
+/// An account for people.
+pub fn one(account: &AccountObject) -> String {
     properties([
         ("id", account.id.to_string()),
         ("name", account.name.clone()),

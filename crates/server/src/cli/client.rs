@@ -1,6 +1,6 @@
 //! One client of the operator's API, whatever stands behind it.
 
-use crate::admin::{self, AccountObject, BEARER, Page};
+use crate::admin::{self, AccountObject, BEARER, Page, TEXT_CSV};
 use crate::app::App;
 use crate::config::Config;
 use crate::serve::SOCKET_NAME;
@@ -91,6 +91,13 @@ impl Client {
         self.call(Method::DELETE, path, None).await.map(drop)
     }
 
+    /// Asks for a table.
+    pub async fn csv(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<String> {
+        let body = body.map(serde_json::to_vec).transpose()?;
+        let table = self.ask(method, path, body, TEXT_CSV).await?;
+        String::from_utf8(table.to_vec()).context("the gateway's answer is no text")
+    }
+
     /// Removes something that leaves something to be told.
     pub async fn remove<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         parsed(&self.call(Method::DELETE, path, None).await?)
@@ -131,7 +138,17 @@ impl Client {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Bytes> {
-        let mut request = Request::builder().method(method).uri(path);
+        self.ask(method, path, body, "application/json").await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        accepted: &'static str,
+    ) -> anyhow::Result<Bytes> {
+        let mut request = Request::builder().method(method).uri(path).header(header::ACCEPT, accepted);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }

@@ -1,6 +1,6 @@
 //! `tollgate key`
 
-use super::account::{ListArgs, error_profile, set_or_removed};
+use super::account::{ListArgs, error_profile, reset, set_or_removed};
 use super::client::{Client, encoded};
 use super::member::role;
 use super::output::{Column, Format, or_all, or_dash, properties, table, tell_more, usd};
@@ -58,6 +58,14 @@ pub enum KeyCommand {
     Delete {
         /// Its id.
         id: i64,
+    },
+    /// Set back what was used of its quotas.
+    Reset {
+        /// Its id.
+        id: i64,
+        /// Why; kept in the ledger.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
     },
 }
 
@@ -197,6 +205,7 @@ pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow
             let path = format!("{}/rotate", path(id));
             format.print(&client.send(Method::POST, &path, &RotateKey { grace_seconds }).await?, with_secret)
         }
+        KeyCommand::Reset { id, note } => reset(&format!("{}/reset", path(id)), note, client, format).await,
         KeyCommand::Delete { id } => {
             client.delete(&path(id)).await?;
             format.print(&json!({ "id": id, "deleted": true }), |_| format!("key {id} is deleted"))

@@ -20,6 +20,11 @@ impl Format {
             Self::Json => serde_json::to_string_pretty(answer)?,
             Self::Table => words(answer),
         };
+        self.text(&text)
+    }
+
+    /// Prints a text as it is.
+    pub fn text(self, text: &str) -> anyhow::Result<()> {
         match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
             // Whoever reads has seen enough (`| head`).
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

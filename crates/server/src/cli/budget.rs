@@ -1,0 +1,273 @@
+//! `tollgate budget`
+
+use super::account::{PAGE_SIZE, reset};
+use super::client::{Client, encoded};
+use super::output::{Column, Format, or_dash, properties, table, usd};
+use crate::admin::{
+    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject,
+};
+use clap::{Args, Subcommand};
+use domain::{Calendar, KeyId, ProjectId};
+use http::Method;
+use serde_json::json;
+
+#[derive(Debug, Subcommand)]
+pub enum BudgetCommand {
+    /// Create a budget of an account.
+    Create(Box<CreateArgs>),
+    /// List an account's budgets with what was used of them.
+    List {
+        /// The account's name or id.
+        #[arg(long)]
+        account: String,
+    },
+    /// Show a budget.
+    Show {
+        /// Its id.
+        budget: i64,
+    },
+    /// List what was used of a budget in its present period, each value by itself.
+    Counters {
+        /// Its id.
+        budget: i64,
+        /// Only subjects after this one.
+        #[arg(long, value_name = "SUBJECT")]
+        after: Option<String>,
+    },
+    /// Change a budget's name or limit.
+    Edit {
+        /// Its id.
+        budget: i64,
+        /// A new name.
+        #[arg(long)]
+        name: Option<String>,
+        /// A new limit: USD, or a count.
+        #[arg(long, value_name = "AMOUNT")]
+        limit: Option<String>,
+    },
+    /// Delete a budget.
+    Delete {
+        /// Its id.
+        budget: i64,
+    },
+    /// Set back what was used in the present period, which ends when it would have.
+    Reset {
+        /// Its id.
+        budget: i64,
+        /// Why; kept in the ledger.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Its name.
+    name: String,
+    /// The account's name or id.
+    #[arg(long)]
+    account: String,
+    /// How much there is in a period: USD, or a count of tokens or requests.
+    #[arg(long, value_name = "AMOUNT")]
+    limit: String,
+    /// When it starts anew: once (never), hour, day, week, "week from sunday" or month.
+    #[arg(long)]
+    period: Calendar,
+    /// What is counted: money, tokens or requests.
+    #[arg(long, default_value = "money", value_parser = metric)]
+    metric: MetricName,
+    /// Only requests of keys of this project, by id.
+    #[arg(long, value_name = "ID")]
+    project: Option<i64>,
+    /// Only requests of this key, by id.
+    #[arg(long, value_name = "ID")]
+    key: Option<i64>,
+    /// Only requests for this end user.
+    #[arg(long, value_name = "NAME")]
+    end_user: Option<String>,
+    /// Only requests for this model; a trailing * stands for any ending.
+    #[arg(long)]
+    model: Option<String>,
+    /// Only requests with this tag.
+    #[arg(long)]
+    tag: Option<String>,
+    /// Count by itself for each: project, key, end-user or model; again for more.
+    #[arg(long, value_parser = each)]
+    each: Vec<EachOf>,
+}
+
+pub async fn run(command: BudgetCommand, client: &Client, format: Format) -> anyhow::Result<()> {
+    match command {
+        BudgetCommand::Create(args) => {
+            let path = format!("/api/v1/accounts/{}/budgets", client.account(&args.account).await?.id);
+            let new = CreateBudget {
+                limit: limit(&args.limit, args.metric)?,
+                name: args.name,
+                scope: ScopeObject {
+                    project: args.project.map(ProjectId),
+                    key: args.key.map(KeyId),
+                    end_user: args.end_user,
+                    model: args.model,
+                    tag: args.tag,
+                },
+                each: args.each,
+                metric: Some(args.metric),
+                period: args.period,
+            };
+            format.print(&client.send(Method::POST, &path, &new).await?, one)
+        }
+        BudgetCommand::List { account } => {
+            let path = format!("/api/v1/accounts/{}/budgets", client.account(&account).await?.id);
+            let budgets: Budgets = client.get(&path).await?;
+            format.print(&budgets, many)
+        }
+        BudgetCommand::Show { budget } => {
+            let budget: BudgetObject = client.get(&format!("/api/v1/budgets/{budget}")).await?;
+            format.print(&budget, one)
+        }
+        BudgetCommand::Counters { budget, after } => {
+            let after = after.map(|after| format!("&after={}", encoded(&after))).unwrap_or_default();
+            let counters: Counters =
+                client.get(&format!("/api/v1/budgets/{budget}/counters?limit={PAGE_SIZE}{after}")).await?;
+            format.print(&counters, of_each)?;
+            if let Some(next) = &counters.next {
+                eprintln!("there are more: --after {next:?} continues");
+            }
+            Ok(())
+        }
+        BudgetCommand::Edit { budget, name, limit: new } => {
+            let path = format!("/api/v1/budgets/{budget}");
+            let new = match new {
+                Some(text) => {
+                    let budget: BudgetObject = client.get(&path).await?;
+                    Some(limit(&text, budget.metric)?)
+                }
+                None => None,
+            };
+            format.print(&client.send(Method::PATCH, &path, &ChangeBudget { name, limit: new }).await?, one)
+        }
+        BudgetCommand::Delete { budget } => {
+            client.delete(&format!("/api/v1/budgets/{budget}")).await?;
+            format.print(&json!({ "id": budget, "deleted": true }), |_| format!("budget {budget} is deleted"))
+        }
+        BudgetCommand::Reset { budget, note } => {
+            reset(&format!("/api/v1/budgets/{budget}/reset"), note, client, format).await
+        }
+    }
+}
+
+/// An amount of that metric.
+fn limit(text: &str, metric: MetricName) -> anyhow::Result<Amount> {
+    Ok(match metric {
+        MetricName::Money => Amount::Money(text.parse()?),
+        MetricName::Tokens | MetricName::Requests => Amount::Count(text.parse()?),
+    })
+}
+
+fn metric(name: &str) -> Result<MetricName, String> {
+    match name {
+        "money" => Ok(MetricName::Money),
+        "tokens" => Ok(MetricName::Tokens),
+        "requests" => Ok(MetricName::Requests),
+        _ => Err("it is money, tokens or requests".to_owned()),
+    }
+}
+
+fn each(name: &str) -> Result<EachOf, String> {
+    match name {
+        "project" => Ok(EachOf::Project),
+        "key" => Ok(EachOf::Key),
+        "end-user" => Ok(EachOf::EndUser),
+        "model" => Ok(EachOf::Model),
+        _ => Err("it is project, key, end-user or model".to_owned()),
+    }
+}
+
+fn shown(amount: &Amount) -> String {
+    match amount {
+        Amount::Money(money) => usd(money),
+        Amount::Count(count) => count.to_string(),
+    }
+}
+
+fn metric_name(metric: MetricName) -> String {
+    match metric {
+        MetricName::Money => "money",
+        MetricName::Tokens => "tokens",
+        MetricName::Requests => "requests",
+    }
+    .to_owned()
+}
+
+fn scope(budget: &BudgetObject) -> String {
+    let ScopeObject { project, key, end_user, model, tag } = &budget.scope;
+    let named = [
+        ("project", project.map(|id| id.to_string())),
+        ("key", key.map(|id| id.to_string())),
+        ("end user", end_user.clone()),
+        ("model", model.clone()),
+        ("tag", tag.clone()),
+    ];
+    let mut parts: Vec<String> =
+        named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
+    parts.extend(budget.each.iter().map(|each| match each {
+        EachOf::Project => "each project".to_owned(),
+        EachOf::Key => "each key".to_owned(),
+        EachOf::EndUser => "each end user".to_owned(),
+        EachOf::Model => "each model".to_owned(),
+    }));
+    if parts.is_empty() { "the whole account".to_owned() } else { parts.join(", ") }
+}
+
+fn one(budget: &BudgetObject) -> String {
+    properties([
+        ("id", budget.id.to_string()),
+        ("account", budget.account.to_string()),
+        ("name", budget.name.clone()),
+        ("for", scope(budget)),
+        ("metric", metric_name(budget.metric)),
+        ("limit", shown(&budget.limit)),
+        ("period", budget.period.to_string()),
+        ("used", or_dash(budget.used.as_ref().map(shown))),
+        ("held", or_dash(budget.held.as_ref().map(shown))),
+        ("left", or_dash(budget.left.as_ref().map(shown))),
+        ("resets", budget.resets_at.map_or("never".to_owned(), |at| at.to_string())),
+        ("created", budget.created_at.to_string()),
+    ])
+}
+
+fn many(budgets: &Budgets) -> String {
+    use Column::{Number, Text};
+    let columns = [
+        Number("id"),
+        Text("name"),
+        Text("for"),
+        Text("metric"),
+        Text("period"),
+        Number("limit"),
+        Number("used"),
+        Number("left"),
+    ];
+    let rows = budgets.data.iter().map(|budget| {
+        [
+            budget.id.to_string(),
+            budget.name.clone(),
+            scope(budget),
+            metric_name(budget.metric),
+            budget.period.to_string(),
+            shown(&budget.limit),
+            or_dash(budget.used.as_ref().map(shown)),
+            or_dash(budget.left.as_ref().map(shown)),
+        ]
+    });
+    table(columns, rows)
+}
+
+fn of_each(counters: &Counters) -> String {
+    use Column::{Number, Text};
+    let rows = counters
+        .data
+        .iter()
+        .map(|counter| [counter.subject.clone(), shown(&counter.used), shown(&counter.held), shown(&counter.left)]);
+    table([Text("subject"), Number("used"), Number("held"), Number("left")], rows)
+}
