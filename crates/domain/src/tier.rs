@@ -32,7 +32,7 @@ pub struct Paid {
 }
 
 /// The tier that an account in `present` is promoted to at `now`. It is never demoted.
-pub fn promotion<'t>(tiers: &'t [Tier], present: TierId, paid: Paid, now: Timestamp) -> Option<&'t Tier> {
+pub fn promotion(tiers: &[Tier], present: TierId, paid: Paid, now: Timestamp) -> Option<&Tier> {
     let first_at = paid.first_at?;
     let is_earned = |tier: &&Tier| {
         tier.paid.is_some_and(|least| least <= paid.total) && now >= first_at.plus_ms(i64::from(tier.days) * DAY_MS)

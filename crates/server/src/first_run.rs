@@ -1,5 +1,6 @@
 //! What a start puts in place: prices, and at the very first one an operator, an account and a key.
 
+use crate::admin::promote;
 use crate::app::App;
 use crate::config::{Config, SIMULATOR};
 use domain::price::PriceSheet;
@@ -87,5 +88,6 @@ pub async fn create_first(app: &App) -> anyhow::Result<Option<Welcome>> {
         .top_up(account.id, FIRST_BALANCE, "first start", now)
         .await
         .map_err(|error| anyhow::anyhow!("cannot give the first account its balance: {error:?}"))?;
+    promote(app, account.id).await;
     Ok(Some(Welcome { operator_key, account: account.name, balance: FIRST_BALANCE, key }))
 }

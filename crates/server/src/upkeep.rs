@@ -6,7 +6,9 @@
 use crate::admin::promote;
 use crate::app::App;
 use domain::Timestamp;
-use store::{StoreError, credits, tiers};
+use std::sync::Arc;
+use store::credits::{self, Delivered};
+use store::{StoreError, tiers};
 
 /// Accounts that are looked at in one go.
 const BATCH: u32 = 500;
@@ -35,12 +37,22 @@ impl Upkeep {
     }
 }
 
+/// Posts a credit that was noted a moment ago. Prices can change with it: a payment may promote the account.
+pub async fn deliver(app: &App, reference: &Arc<str>) -> Result<Delivered, StoreError> {
+    let delivered = credits::deliver(&app.ledger, &app.database, reference, app.now()).await?;
+    app.forget_callers();
+    Ok(delivered)
+}
+
 /// Posts credits that were noted and not posted: whoever was to do it died, or the ledger could not take them then.
 pub async fn deliver_credits(app: &App) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         match credits::deliver_all(&app.ledger, &app.database, app.now()).await? {
             0 => break,
-            delivered => tracing::info!(delivered, "credits that were on their way were booked"),
+            delivered => {
+                tracing::info!(delivered, "credits that were on their way were booked");
+                app.forget_callers();
+            }
         }
     }
     Ok(())

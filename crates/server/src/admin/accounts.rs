@@ -11,6 +11,7 @@ use super::values::{
 };
 use crate::app::App;
 use crate::error::ErrorProfile;
+use crate::upkeep::deliver;
 use axum::Json;
 use axum::extract::State;
 use domain::ledger::{Fund, Origin};
@@ -293,7 +294,7 @@ pub async fn create(
     });
     let (account, opening) = created.await?.ok_or_else(name_is_taken)?;
     if let Some(opening) = opening {
-        credits::deliver(&app.ledger, &app.database, &opening, now).await.map_err(|error| {
+        deliver(&app, &opening).await.map_err(|error| {
             let id = account.id;
             Problem::from(error).after(&format!("The account was created with id {id}; its balance is on its way."))
         })?;

@@ -8,6 +8,7 @@ use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
 use super::values::{rfc3339, stored};
 use crate::app::App;
+use crate::upkeep::deliver;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::codes::{self, BATCH_MAX, Code, NewCode, NotRedeemed};
-use store::credits::{self, Delivered};
+use store::credits::Delivered;
 use store::secrets::code_hint;
 use store::sql::Transaction;
 use store::{StoreError, accounts};
@@ -256,7 +257,7 @@ pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str)
         NotRedeemed::UsedUp => Problem::in_the_way("code_used", "The code has been redeemed already."),
         NotRedeemed::Twice => Problem::in_the_way("code_used", "This account has redeemed the code already."),
     })?;
-    let entry = match credits::deliver(&app.ledger, &app.database, &reference, now).await {
+    let entry = match deliver(app, &reference).await {
         Ok(Delivered::Posted(entry)) => Some(entry),
         Ok(Delivered::Refused(why)) => {
             tracing::error!(%reference, %why, "the ledger refuses what a code gives; it is kept with the reason");
