@@ -13,9 +13,12 @@ use std::time::Duration;
 use store::credits::{Credit, CreditKind};
 use store::ledger::HoldError;
 
+/// A credit and what became of it.
+type Sent = (Credit, Option<Delivered>);
+
 /// Money on its way, as a table would keep it: what is written here outlives the process.
 #[derive(Default)]
-pub struct Outbox(RefCell<BTreeMap<Arc<str>, (Credit, Option<Delivered>)>>);
+pub struct Outbox(RefCell<BTreeMap<Arc<str>, Sent>>);
 
 /// What became of a credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

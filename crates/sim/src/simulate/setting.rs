@@ -156,7 +156,8 @@ fn plans(dice: &mut Dice) -> Vec<Arc<PlanTerms>> {
         ("3 days", 0, Allowance::Tokens(300), vec![]),
         ("week", 900_000, money(1_500_000), vec![("1 hours", Allowance::Tokens(700)), ("2 hours", money(900_000))]),
     ];
-    let plan = |(number, (cycle, price, allowance, windows)): (i64, (&str, i64, Allowance, Vec<(&str, Allowance)>))| {
+    type Windows<'a> = Vec<(&'a str, Allowance)>;
+    let plan = |(number, (cycle, price, allowance, windows)): (i64, (&str, i64, Allowance, Windows<'_>))| {
         let window = |(length, limit): (&str, Allowance)| WindowTerms {
             name: length.into(),
             limit,
