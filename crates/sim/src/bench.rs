@@ -34,6 +34,8 @@ pub struct Settings {
     pub gateway: Option<PathBuf>,
     /// Put a second pass-through in the gateway's place: shows the noise, all ratios should be 1.
     pub self_check: bool,
+    /// Let a subscription, three budgets and a wallet decide about every request.
+    pub governed: bool,
     /// Short rounds.
     pub quick: bool,
     /// Scenarios to run; all when empty.
@@ -126,8 +128,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
     let gateway = match &settings.gateway {
         _ if settings.self_check => Some(start_passthrough(&mock, core)?),
         Some(executable) => {
+            let money = if settings.governed { process::GOVERNED } else { &[] };
             let (server, key) =
-                process::start_gateway(executable, &mock.base_url(), UPSTREAM_KEY, directory.path(), core)?;
+                process::start_gateway(executable, &mock.base_url(), UPSTREAM_KEY, directory.path(), core, money)?;
             let target = Target::parse(&server.url, &key).map_err(anyhow::Error::msg)?;
             Some(Subject { server, target })
         }

@@ -258,7 +258,7 @@ async fn k_10_k_11_killed_while_a_payment_is_taken_it_is_credited_once() {
         let paid = shop.stripe.last_event("checkout.session.completed");
         let (stripe, url) = (shop.stripe.clone(), shop.webhook());
         let delivery = tokio::spawn(async move { stripe.deliver(&paid, &url).await });
-        let lifetime = Duration::from_millis(dice.roll(60));
+        let lifetime = Duration::from_millis(dice.roll(12));
         assert!(tokio::time::timeout(lifetime, std::future::pending::<()>()).await.is_err());
         shop.gateway.kill9();
         let answered = delivery.await.expect("no panic").is_ok();
@@ -288,7 +288,7 @@ async fn k_10_k_11_killed_while_a_payment_is_taken_it_is_credited_once() {
     eprintln!(
         "killed {before} times before the event was taken, {between} times before its entry, {after} times after"
     );
-    assert!(before + after > 0 && between > 0, "the test is blind: {before}, {between}, {after}");
+    assert!(before + between > 0 && after > 0, "the test is blind: {before}, {between}, {after}");
     assert_eq!(shop.entries(&ann).len(), 16);
     shop.gateway.quiet().await;
 }

@@ -100,13 +100,36 @@ pub(super) fn start_passthrough(upstream: &str, key: &str, core: usize) -> anyho
     Server::start(&command, &[], None, core)
 }
 
-/// Starts a gateway over the mock with a fresh ledger in `directory`; gives it and a key with ample funds.
+/// What makes the account of the benchmark a governed one: a plan that pays for everything, and three budgets.
+pub(super) const GOVERNED: &[&[&str]] = &[
+    &["plan", "create", "bench", "--price", "0.00", "--allowance", "1000000.00", "--fallback"],
+    &["subscription", "start", "bench", "bench"],
+    &["budget", "create", "month", "--account", "bench", "--limit", "1000000.00", "--period", "month"],
+    &["budget", "create", "keys", "--account", "bench", "--limit", "1000000.00", "--period", "day", "--each", "key"],
+    &[
+        "budget",
+        "create",
+        "calls",
+        "--account",
+        "bench",
+        "--metric",
+        "requests",
+        "--limit",
+        "1000000000",
+        "--period",
+        "hour",
+    ],
+];
+
+/// Starts a gateway over the mock with a fresh ledger in `directory`; gives it and a key with ample funds. `money` are the
+/// commands that give the account more than a wallet.
 pub(super) fn start_gateway(
     executable: &Path,
     upstream_base_url: &str,
     upstream_key: &str,
     directory: &Path,
     core: usize,
+    money: &[&[&str]],
 ) -> anyhow::Result<(Server, String)> {
     let config = directory.join("tollgate.toml");
     std::fs::write(
@@ -148,6 +171,9 @@ output_per_million = "2.00"
         output(&mut command, START_WAIT_MAX)
     };
     cli(&["account", "create", "bench", "--balance", "1000000.00"])?;
+    for command in money {
+        cli(command)?;
+    }
     let created = cli(&["key", "create", "--account", "bench", "--name", "bench", "--json"])?;
     let created: serde_json::Value = serde_json::from_str(&created).context("reading the created key")?;
     let key = created["key"].as_str().context("the created key is in the field `key`")?.to_owned();

@@ -22,6 +22,9 @@ struct Arguments {
     /// Put a second pass-through in the gateway's place, to see the noise.
     #[arg(long)]
     self_check: bool,
+    /// Let a subscription, three budgets and a wallet decide about every request.
+    #[arg(long)]
+    governed: bool,
     /// Short rounds: about 40 seconds instead of 3 minutes.
     #[arg(long)]
     quick: bool,
@@ -69,8 +72,8 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     bench::pin()?;
-    let Arguments { gateway, self_check, quick, json, only, .. } = arguments;
-    let settings = Settings { gateway, self_check, quick, only };
+    let Arguments { gateway, self_check, governed, quick, json, only, .. } = arguments;
+    let settings = Settings { gateway, self_check, governed, quick, only };
     // Load and mock share one core, so one thread is right for both.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {
