@@ -177,6 +177,21 @@ impl Usage {
         self
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn saturating_add(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|meter| self.0[meter].saturating_add(other.0[meter])))
+    }
+
+    /// What is more than the other; `None` where it is less of anything.
+    pub fn checked_sub(&self, other: &Self) -> Option<Self> {
+        let mut more = *self;
+        for (count, less) in more.0.iter_mut().zip(other.0) {
+            *count = count.checked_sub(less)?;
+        }
+        Some(more)
+    }
+
     /// Nothing was consumed.
     pub fn is_zero(&self) -> bool {
         self.0.iter().all(|&count| count == 0)

@@ -12,7 +12,7 @@ use crate::prices;
 use crate::sql::{self, Connection};
 use domain::ledger::{Book, Charge, Entry, Kind};
 use domain::price::Price;
-use domain::{AccountId, Nanos, PriceId, Seq, Timestamp};
+use domain::{AccountId, Nanos, PriceId, Seq, Timestamp, Usage};
 use std::collections::HashMap;
 use sums::Sums;
 
@@ -68,6 +68,7 @@ pub fn verify(connection: &Connection) -> Result<Verified, Difference> {
         books: HashMap::new(),
         lasts: HashMap::new(),
         prices: HashMap::new(),
+        expired: HashMap::new(),
         sums: Sums::default(),
     };
     let mut verified = Verified::default();
@@ -115,6 +116,8 @@ struct Audit<'a> {
     /// The last entry of each account.
     lasts: HashMap<AccountId, Seq>,
     prices: HashMap<PriceId, Price>,
+    /// What expired holds were charged by their last marks: a late charge is for what is beyond that.
+    expired: HashMap<Seq, (Usage, Nanos)>,
     sums: Sums,
 }
 
@@ -145,16 +148,26 @@ impl Audit<'_> {
         {
             return Err(Difference::Found(format!("row {} is priced otherwise than its hold", entry.seq)));
         }
-        self.reprice(entry, charge)?;
-        if charge.usage.is_zero() && matches!(entry.kind, Kind::Expire(_)) {
-            return Ok(());
+        let is_nothing = charge.usage.is_zero() && charge.cost == Nanos::ZERO;
+        let before = match &entry.kind {
+            Kind::LateCharge(_) if is_nothing => return Ok(()),
+            Kind::LateCharge(_) => self.expired.remove(&charge.hold).unwrap_or_default(),
+            _ => Default::default(),
+        };
+        self.reprice(entry, charge, before)?;
+        if let Kind::Expire(_) = &entry.kind {
+            if is_nothing {
+                return Ok(());
+            }
+            self.expired.insert(charge.hold, (charge.usage, charge.cost));
         }
         verified.charges += 1;
         verified.estimated += u64::from(charge.estimated);
         Ok(())
     }
 
-    fn reprice(&mut self, entry: &Entry, charge: &Charge) -> Result<(), Difference> {
+    /// `before`: what was charged for the same hold already.
+    fn reprice(&mut self, entry: &Entry, charge: &Charge, before: (Usage, Nanos)) -> Result<(), Difference> {
         let price = match self.prices.entry(charge.price) {
             std::collections::hash_map::Entry::Occupied(price) => price.into_mut(),
             std::collections::hash_map::Entry::Vacant(empty) => {
@@ -162,8 +175,9 @@ impl Audit<'_> {
             }
         };
         let cost = price
-            .charge_at(&charge.usage, charge.service_tier.as_deref(), charge.multiplier)
+            .charge_at(&charge.usage.saturating_add(&before.0), charge.service_tier.as_deref(), charge.multiplier)
             .map_err(|error| Difference::Found(format!("row {}: {error}", entry.seq)))?;
+        let cost = Nanos((cost.0 - before.1.0).max(0));
         if cost != charge.cost {
             let Charge { cost: found, price, .. } = charge;
             return Err(Difference::Found(format!(

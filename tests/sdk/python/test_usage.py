@@ -54,7 +54,7 @@ class Usage(unittest.TestCase):
         self.assertEqual(units["total_available"], int((QUOTA - total) * UNITS_PER_USD))
 
     def test_a_quota_pays_for_what_fits_and_for_nothing_more(self):
-        _, key = Bed.new_key("fits", "--quota", "0.01")
+        _, key = Bed.new_key("fits", "--quota", "0.01", "--on-short-funds", "refuse")
         client, served = Bed.gateway.client(key), 0
         before = Bed.mock.requests()
         script = {"prompt_tokens": 100, "completion_tokens": 1000, "words": 1}

@@ -10,12 +10,12 @@ pub use apply::Broken;
 pub use decide::{Unresolved, resolve_abandoned};
 
 use super::counter::{Counter, KeyTotals};
-use super::entry::{Counted, Hold, Kind, Legs, Tally};
+use super::entry::{Charge, Counted, Hold, Kind, Legs, Tally};
 use super::subscription::Subscription;
 use crate::ids::{BudgetId, KeyId, Seq};
 use crate::money::{NANOS_PER_USD, Nanos};
 use crate::time::Timestamp;
-use crate::usage::COUNT_MAX;
+use crate::usage::{COUNT_MAX, Usage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Book {
     /// Open holds by the entry that opened them.
     holds: HashMap<Seq, OpenHold>,
     /// Expired holds that may still be charged late, once each. Bounded by [`EXPIRED_KEPT`].
-    expired: Vec<(Seq, KeyId)>,
+    expired: Vec<Expired>,
     keys: HashMap<KeyId, KeyTotals>,
     /// Grants that are not used up, soonest expiry first.
     grants: Vec<Grant>,
@@ -70,6 +70,15 @@ pub struct OpenHold {
     pub terms: Hold,
     /// When it was opened.
     pub at: Timestamp,
+}
+
+/// An expired hold, and what it was charged by its last mark.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Expired {
+    hold: Seq,
+    key: KeyId,
+    usage: Usage,
+    cost: Nanos,
 }
 
 /// Promotional credit.
@@ -219,6 +228,18 @@ impl Book {
 
     fn sort_grants(&mut self) {
         self.grants.sort_by_key(|grant| (grant.expires_at.unwrap_or(Timestamp(i64::MAX)), grant.id));
+    }
+}
+
+impl Expired {
+    /// What a charge for all that was consumed leaves to be charged. Where more of anything was charged before, by a count
+    /// of our own, that stands.
+    fn beyond(&self, charge: Charge) -> Charge {
+        let (usage, cost) = match charge.usage.checked_sub(&self.usage) {
+            Some(usage) => (usage, Nanos((charge.cost.0 - self.cost.0).max(0))),
+            None => (Usage::NOTHING, Nanos::ZERO),
+        };
+        Charge { usage, cost, ..charge }
     }
 }
 

@@ -136,10 +136,11 @@ impl Entry {
             }
             Kind::Expire(charge) => {
                 release(hold, tell);
-                if !charge.usage.is_zero() || charge.cost > Nanos::ZERO {
+                if !charge.consumes_nothing() {
                     count(charge, hold.map_or(&[], |terms| &terms.counted), tell);
                 }
             }
+            Kind::LateCharge(charge) if charge.consumes_nothing() => {}
             Kind::LateCharge(charge) => count(charge, &charge.counted, tell),
             Kind::Grant(_) => tell(Effect::Grant { id: self.seq, left: self.legs.granted.0, held: 0 }),
             Kind::GrantEnd(end) => tell(Effect::Grant { id: end.grant, left: self.legs.granted.0, held: 0 }),

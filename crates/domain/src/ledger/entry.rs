@@ -272,11 +272,12 @@ pub struct Charge {
     pub price: PriceId,
     /// What the account pays of that price, as pinned by the hold.
     pub multiplier: Multiplier,
-    /// What was consumed.
+    /// What was consumed; of a late charge, what was not charged when its hold expired.
     pub usage: Usage,
     /// The service tier that the provider named, which decides the rates.
     pub service_tier: Option<Arc<str>>,
-    /// Price of that usage at the hold's price version and multiplier.
+    /// Price of that usage at the hold's price version and multiplier; of a late charge, the price of all less what was
+    /// charged when its hold expired.
     pub cost: Nanos,
     /// How the request ended.
     pub ending: Ending,
@@ -286,6 +287,13 @@ pub struct Charge {
     pub parts: Vec<Part>,
     /// For a late charge, the counters of its hold; empty otherwise, because the hold names them.
     pub counted: Arc<[Counted]>,
+}
+
+impl Charge {
+    /// Nothing of it counts anywhere, not as a request either.
+    pub(super) fn consumes_nothing(&self) -> bool {
+        self.usage.is_zero() && self.cost == Nanos::ZERO
+    }
 }
 
 /// The end of a hold that cost nothing.

@@ -170,8 +170,10 @@ impl Folds {
         match &entry.kind {
             Kind::Hold(_) => self.restore_open(entry),
             Kind::Extend(_) => self.enlarge(entry),
-            Kind::Settle(charge) | Kind::LateCharge(charge) => self.count(entry, charge),
-            Kind::Expire(charge) if !charge.usage.is_zero() || charge.cost > Nanos::ZERO => self.count(entry, charge),
+            Kind::Settle(charge) => self.count(entry, charge),
+            Kind::Expire(charge) | Kind::LateCharge(charge) if !charge.usage.is_zero() || charge.cost > Nanos::ZERO => {
+                self.count(entry, charge);
+            }
             Kind::Grant(grant) => {
                 let delta = self.grants.entry(entry.seq).or_default();
                 delta.account = Some(entry.account);

@@ -37,7 +37,8 @@ impl Sums {
             Effect::Key { .. } | Effect::Grant { .. } => {}
         });
         match &entry.kind {
-            Kind::Expire(charge) if charge.usage.is_zero() && charge.cost == Nanos::ZERO => {}
+            Kind::Expire(charge) | Kind::LateCharge(charge) if charge.usage.is_zero() && charge.cost == Nanos::ZERO => {
+            }
             Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge) => self.count(entry, charge),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! Applying: an entry is checked against the rules and taken into the book.
 
 use super::decide::{grant_end, is_extendable, is_holdable};
-use super::{Book, BudgetCounter, COUNTERS_PRUNED_ABOVE, EXPIRED_KEPT, Grant, OpenHold, Unresolved};
+use super::{Book, BudgetCounter, COUNTERS_PRUNED_ABOVE, EXPIRED_KEPT, Expired, Grant, OpenHold, Unresolved};
 use crate::ids::{AccountId, KeyId, Seq};
 use crate::ledger::counter::Counter;
 use crate::ledger::effect::{Change, Effect};
@@ -102,9 +102,8 @@ impl Book {
             }
             Kind::Void(release) => Ok(self.release_legs(&self.open(release.hold, release.key, seq)?.terms)),
             Kind::LateCharge(charge) => {
-                let (legs, decided) = self
-                    .late_charge(charge.clone(), at)
-                    .map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                self.expired(charge).map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                let (legs, decided) = self.charge_late(charge.clone(), at);
                 let is_right = decided == entry.kind && charge.cost >= Nanos::ZERO;
                 if is_right { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
             }
@@ -213,9 +212,10 @@ impl Book {
                 if self.expired.len() == EXPIRED_KEPT {
                     self.expired.remove(0);
                 }
-                self.expired.push((charge.hold, charge.key));
+                let Charge { hold, key, usage, cost, .. } = *charge;
+                self.expired.push(Expired { hold, key, usage, cost });
             }
-            Kind::LateCharge(charge) => self.expired.retain(|&(hold, _)| hold != charge.hold),
+            Kind::LateCharge(charge) => self.expired.retain(|expired| expired.hold != charge.hold),
             _ => {}
         }
         let hold = ended.as_ref().or(enlarged.as_ref());

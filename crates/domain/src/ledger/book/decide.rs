@@ -1,6 +1,6 @@
 //! Deciding: what an entry would do, or why it may not be. Nothing changes.
 
-use super::{Book, Decided, GRANTS_MAX, Grant, HOLD_MAX, HOLD_TOKENS_MAX};
+use super::{Book, Decided, Expired, GRANTS_MAX, Grant, HOLD_MAX, HOLD_TOKENS_MAX};
 use crate::ids::{KeyId, Seq};
 use crate::ledger::counter::{BudgetLimit, Limits, Refusal};
 use crate::ledger::entry::{
@@ -169,17 +169,25 @@ impl Book {
         Ok((legs, if by_sweeper { Kind::Expire(charge) } else { Kind::Settle(charge) }))
     }
 
-    /// The entry of usage that came after its hold had expired; refused when it came before, or twice. `charge` names
-    /// the counters of its hold, and who pays is decided here.
-    pub fn late_charge(&self, mut charge: Charge, at: Timestamp) -> Result<Decided, Unresolved> {
-        if !self.expired.contains(&(charge.hold, charge.key)) {
-            return Err(Unresolved::NotOpen(charge.hold));
-        }
+    /// The entry of usage that came after its hold had expired; refused when it came before, or twice. `charge` is for all
+    /// that was consumed and names the counters of its hold. Decided here: what of it was not charged when the hold
+    /// expired (M-09), and who pays that.
+    pub fn late_charge(&self, charge: Charge, at: Timestamp) -> Result<Decided, Unresolved> {
+        let expired = self.expired(&charge)?;
+        Ok(self.charge_late(expired.beyond(charge), at))
+    }
+
+    pub(super) fn expired(&self, charge: &Charge) -> Result<&Expired, Unresolved> {
+        let expired = self.expired.iter().find(|expired| (expired.hold, expired.key) == (charge.hold, charge.key));
+        expired.ok_or(Unresolved::NotOpen(charge.hold))
+    }
+
+    pub(super) fn charge_late(&self, mut charge: Charge, at: Timestamp) -> Decided {
         let (cost, tokens) = (charge.cost.0, charge.usage.total_tokens());
         let (paid, debt) = self.pay_beyond(Split::default(), cost, tokens, at, &charge.parts);
         let legs = self.charge_legs(None, &paid, charge.cost, debt);
         charge.parts = paid.into_parts();
-        Ok((legs, Kind::LateCharge(charge)))
+        (legs, Kind::LateCharge(charge))
     }
 
     /// Everything goes back to where it came from.

@@ -339,7 +339,7 @@ impl Folded {
             Kind::Expire(charge) if !charge.usage.is_zero() || charge.cost.0 > 0 => {
                 self.charge(charge, open(&charge.hold));
             }
-            Kind::LateCharge(charge) => self.charge(charge, None),
+            Kind::LateCharge(charge) if !charge.usage.is_zero() || charge.cost.0 > 0 => self.charge(charge, None),
             Kind::Reset(reset) => match &reset.what {
                 ResetOf::Key(_) => {}
                 ResetOf::Budget(counted) => {

@@ -92,6 +92,22 @@ fn m_09_usage_after_expiry_is_a_late_charge_and_only_once() {
 }
 
 #[test]
+fn m_09_what_the_sweeper_charged_by_the_mark_is_not_charged_again() {
+    let charged = |marked: (i64, u64), all: (i64, u64)| {
+        let mut journal = Journal::with(100);
+        let hold = journal.hold(20, &unlimited()).unwrap();
+        journal.resolve(hold, settle(marked.0, marked.1), true).unwrap();
+        journal.late_charge(hold, all.0, all.1).unwrap();
+        let totals = journal.book.key(KEY).unwrap();
+        (totals.used.0, totals.used_tokens, totals.requests)
+    };
+    assert_eq!(charged((3, 2), (8, 5)), (8, 5, 2), "the rest comes as a charge of its own");
+    assert_eq!(charged((3, 2), (3, 2)), (3, 2, 1));
+    assert_eq!(charged((3, 6), (8, 5)), (3, 6, 1), "our own count was more: it stands");
+    assert_eq!(charged((9, 2), (8, 5)), (9, 5, 2), "a dearer mark is not paid back");
+}
+
+#[test]
 fn m_09_late_charges_are_accepted_for_the_last_expired_holds() {
     let mut journal = Journal::with(1_000);
     let holds: Vec<Seq> = (0..=EXPIRED_KEPT).map(|_| journal.hold(1, &unlimited()).unwrap()).collect();
@@ -99,7 +115,7 @@ fn m_09_late_charges_are_accepted_for_the_last_expired_holds() {
         journal.resolve(*hold, settle(1, 1), true).unwrap();
     }
     assert_eq!(journal.late_charge(holds[0], 1, 1), Err(Unresolved::NotOpen(holds[0])));
-    journal.late_charge(holds[1], 1, 1).unwrap();
+    journal.late_charge(holds[1], 2, 2).unwrap();
     assert_eq!(journal.book.totals().spent.0, EXPIRED_KEPT as i64 + 2);
 }
 

@@ -583,3 +583,19 @@ fn what_a_plan_gives_back_pays_debt_first() {
     journal.end().unwrap();
     assert_eq!(journal.pots(), [70, 0, 0, 0, 0, 0, -70, 0, 0]);
 }
+
+/// Found by simulation: the journal's own entry was taken for one of the other plan, and the account was quarantined.
+#[test]
+fn m_10_what_a_plan_before_does_not_cover_is_counted_in_the_windows_of_the_present_one() {
+    let mut journal = Journal::with(1_000);
+    let before = PlanTerms { windows: vec![window("1 hours", money(30))], ..plan(50, 30) };
+    journal.start(&Arc::new(before)).unwrap();
+    let hold = journal.hold(20, &unlimited()).unwrap();
+    let of_before = journal.parts(hold)[0].0.clone();
+    journal.pass(1);
+    journal.change(&Arc::new(PlanTerms { windows: vec![window("week", money(40))], ..plan(60, 90) })).unwrap();
+    let settled = journal.settle(hold, 35, 1).unwrap();
+    let week = crate::Calendar::WEEK.period(&Zone::default(), journal.now);
+    let of_present = Source::Plan(vec![cycle(&journal), week]);
+    assert_eq!(journal.parts(settled), [(of_before, 20, 0), (of_present, 15, 0)]);
+}
