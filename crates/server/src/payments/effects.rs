@@ -3,12 +3,13 @@
 
 use super::Payments;
 use crate::app::App;
+use crate::upkeep;
 use domain::AccountId;
 use domain::payment::Provider;
 use std::sync::Arc;
 use store::StoreError;
 use store::accounts::{self, AccountStatus};
-use store::credits::{self, Delivered};
+use store::credits::Delivered;
 use store::payments::{self, Applied, Deed, Event, FailedTopUp, Outcome, Rules};
 use store::sql::Connection;
 
@@ -58,7 +59,7 @@ async fn follow(app: &App, applied: Applied) -> Result<Outcome, StoreError> {
         tracing::warn!(%account, %order, reason, switched_off, "an automatic top-up failed");
     }
     for reference in credits {
-        match credits::deliver(&app.ledger, &app.database, &reference, app.now()).await {
+        match upkeep::deliver(app, &reference).await {
             Ok(Delivered::Posted(_)) => {}
             Ok(Delivered::Refused(why)) => {
                 tracing::error!(%reference, %why, "the ledger refuses a payment's credit; it is kept with the reason");
