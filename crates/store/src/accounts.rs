@@ -46,7 +46,7 @@ pub struct AccountTier {
 }
 
 impl Account {
-    /// What it pays of list prices, without a subscription.
+    /// What it pays of list prices, where no subscription says otherwise.
     pub fn price_multiplier(&self) -> Multiplier {
         self.multiplier.unwrap_or(self.tier.multiplier)
     }

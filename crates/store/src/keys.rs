@@ -415,23 +415,11 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
-    let multiplier = multiplier(connection, account.id)?;
+    let multiplier = account.price_multiplier();
     let zone = account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))?;
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).collect();
     Ok(Some(Caller { key, account, secret_valid_until: valid_until, multiplier, budgets, zone }))
-}
-
-/// What an account pays of list prices: its own multiplier, else its tier's.
-fn multiplier(connection: &Connection, account: AccountId) -> Result<Multiplier, StoreError> {
-    let millionths: Option<u32> = connection
-        .prepare_cached(
-            "select coalesce(a.multiplier, t.multiplier)
-             from accounts a left join tiers t on t.id = a.tier where a.id = ?1",
-        )?
-        .query_row([account.0], |row| row.get(0))?;
-    let unknown = || StoreError::Damaged(format!("the multiplier of account {account}"));
-    millionths.map_or(Ok(Multiplier::ONE), |millionths| Multiplier::from_millionths(millionths).ok_or_else(unknown))
 }
 
 /// Callers by digest: the look-up of every request. Remembers those who exist; whoever does not is looked up
