@@ -13,6 +13,7 @@ use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
 use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Refusal};
 use domain::price::Bound;
+use domain::usage::COUNT_MAX;
 use domain::{Meter, Multiplier, Nanos, Period, Timestamp, Usage};
 use protocol::openai::{ChoiceStates, Endpoint, Request};
 use std::sync::Arc;
@@ -301,9 +302,8 @@ impl Asking<'_> {
     pub fn binding(&self, funds: Funds, prompt: Prompt) -> Binding {
         let (money_by, tokens_by) = funds.by;
         let Some(_) = funds.tokens else { return money_by };
-        let (most, _) = self.output_max();
-        let by_money = self.output_payable(Funds { tokens: None, ..funds }, prompt, most);
-        let by_tokens = self.output_payable(Funds { money: Nanos::MAX, ..funds }, prompt, most);
+        let by_money = self.output_payable(Funds { tokens: None, ..funds }, prompt, COUNT_MAX);
+        let by_tokens = self.output_payable(Funds { money: Nanos::MAX, ..funds }, prompt, COUNT_MAX);
         if by_tokens < by_money { tokens_by } else { money_by }
     }
 

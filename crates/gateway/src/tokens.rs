@@ -295,6 +295,24 @@ mod tests {
         }
     }
 
+    /// A stream whose hold is used up takes back what was not relayed.
+    #[tokio::test]
+    async fn what_is_taken_back_leaves_the_count_as_it_was() {
+        let tokenizers = Tokenizers::exact();
+        for (before, then) in [(10, 10), (BLOCK_BYTES - 3, 2), (BLOCK_BYTES - 3, 10), (3 * BLOCK_BYTES, 2 * BLOCK_BYTES)] {
+            let text = "one two ".repeat(before / 8 + 1);
+            let mut count = RunningCount::default();
+            count.push(&text[..before], &tokenizers, "gpt-4o");
+            let (estimate, earlier) = (count.estimate(), count.earlier(then));
+            count.push(&"three ".repeat(then / 6 + 1)[..then], &tokenizers, "gpt-4o");
+            count.exceeds(1, &tokenizers, "gpt-4o");
+            count.go_back(earlier);
+            assert_eq!(count.estimate(), estimate);
+            let counted: u64 = blocks(&text[..before]).map(|block| load(Vocabulary::O200k).count(block) as u64).sum();
+            assert_eq!(count.finish(&tokenizers, "gpt-4o").await, counted, "{before} {then}");
+        }
+    }
+
     #[test]
     fn a_vocabulary_that_is_not_the_model_s_counts_more() {
         let tokenizers = Tokenizers::exact();

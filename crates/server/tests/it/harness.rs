@@ -201,6 +201,32 @@ impl Gateway {
         Key { id: new["id"].as_i64().expect("a key has an id"), caller }
     }
 
+    /// A new budget of an account, for a day of UTC unless `terms` say otherwise. Keys that were used before do not see it.
+    pub fn budget(&self, account: i64, terms: Value) -> i64 {
+        let text = |name: &str, default: &str| match &terms[name] {
+            Value::Null => default.to_owned(),
+            Value::String(text) => text.clone(),
+            json => json.to_string(),
+        };
+        let database = Connection::open(self.data_dir().join("tollgate.db")).expect("a database");
+        database.busy_timeout(PATIENCE).expect("a timeout");
+        let made = database.query_row(
+            "insert into budgets (account, name, scope, each, metric, most, period, created_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0) returning id",
+            (
+                account,
+                text("name", "b"),
+                text("scope", "{}"),
+                text("each", "[]"),
+                text("metric", "money"),
+                terms["most"].as_i64().expect("a limit"),
+                text("period", "day"),
+            ),
+            |row| row.get(0),
+        );
+        made.expect("a budget")
+    }
+
     /// What a key has used, reserved and left.
     pub async fn key_shown(&self, id: i64) -> Value {
         self.manage("GET", &format!("/keys/{id}"), Value::Null).await

@@ -2,8 +2,10 @@
 //! is told (`sim::mock`). Test names begin with the number of the fault in the catalogue that they provoke.
 
 mod bad_input;
+mod budgets;
 mod crash;
 mod harness;
+mod holds;
 mod http;
 mod idempotency;
 mod lifecycle;
