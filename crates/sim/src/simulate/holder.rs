@@ -114,7 +114,7 @@ async fn stream(
 ) -> Usage {
     let Process { ledger, clock, auditor, setting, .. } = process;
     let input = hold.terms.bound[Meter::Input];
-    let marks = dice.roll(3) > 0 && end != End::Late; // TEMPORARY
+    let marks = dice.roll(3) > 0;
     let mut produced = 0;
     while produced < total {
         let next = total.min(produced + 1 + dice.roll(16));

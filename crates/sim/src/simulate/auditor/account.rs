@@ -31,6 +31,8 @@ pub struct Account {
     pub pots: Pots,
     pub last: Seq,
     pub holds: HashMap<Seq, OpenHold>,
+    /// What expired holds were charged.
+    pub expired: HashMap<Seq, (Usage, i128)>,
     pub grants: BTreeMap<Seq, Grant>,
     pub keys: HashMap<KeyId, KeySums>,
     /// By slot and start of the period.
@@ -131,8 +133,9 @@ impl Account {
             Kind::Hold(hold) => self.hold(entry.seq, hold, at, limits, reached),
             Kind::Extend(extension) => self.extend(extension, at, limits, reached),
             Kind::Void(release) => self.void(release),
-            Kind::Settle(charge) | Kind::Expire(charge) => self.charge(charge, true, at, reached),
-            Kind::LateCharge(charge) => self.charge(charge, false, at, reached),
+            Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge) => {
+                self.charge(&entry.kind, charge, at, reached)
+            }
             Kind::Subscription(change) => {
                 let used = self.subscription.as_ref().and_then(|now| self.plan.get(&(0, now.cycle.start)));
                 let used = used.map(|counter| counter.used + counter.held).unwrap_or_default();
@@ -485,16 +488,18 @@ impl Account {
         Ok(self.release(&open))
     }
 
-    fn charge(
-        &mut self,
-        charge: &Charge,
-        ends_hold: bool,
-        at: Timestamp,
-        reached: &mut Reached,
-    ) -> Result<Pots, String> {
+    fn charge(&mut self, kind: &Kind, charge: &Charge, at: Timestamp, reached: &mut Reached) -> Result<Pots, String> {
+        let (is_settlement, is_expiry) = (matches!(kind, Kind::Settle(_)), matches!(kind, Kind::Expire(_)));
+        let ends_hold = is_settlement || is_expiry;
         let cost = i128::from(charge.cost.0);
-        if cost != price(&charge.usage, charge.multiplier) {
-            return Err(format!("costs {cost}, but its usage is worth {}", price(&charge.usage, charge.multiplier)));
+        // A late charge is for what is beyond what its hold was charged when it expired.
+        let (usage_before, cost_before) = self.expired.remove(&charge.hold).unwrap_or_default();
+        let worth = price(&charge.usage.saturating_add(&usage_before), charge.multiplier) - cost_before;
+        if cost != worth {
+            return Err(format!("costs {cost}, but its usage is worth {worth}"));
+        }
+        if is_expiry {
+            self.expired.insert(charge.hold, (charge.usage, cost));
         }
         let open = match self.holds.remove(&charge.hold) {
             Some(open) if ends_hold => Some(open),
@@ -552,9 +557,8 @@ impl Account {
                 return Err(format!("owes {debt}, while the subscription could pay"));
             }
         }
-        if ends_hold && charge.usage.is_zero() && cost == 0 {
-            // Nothing was consumed: not a request either.
-        } else {
+        // What consumed nothing counts as no request either, unless it was settled so.
+        if is_settlement || !charge.usage.is_zero() || cost > 0 {
             let used = Sums::of_request(cost, charge.usage.total_tokens(), 1);
             self.keys.entry(charge.key).or_default().used += used;
             let counted = open.as_ref().map_or(&charge.counted, |open| &open.counted);
