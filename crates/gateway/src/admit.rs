@@ -166,7 +166,7 @@ impl Asking<'_> {
 
     fn funds(&self, headroom: Headroom) -> Funds {
         let Headroom { money, money_by, tokens, tokens_by, multiplier } = headroom;
-        let multiplier = multiplier.unwrap_or(self.caller.multiplier);
+        let multiplier = multiplier.unwrap_or_else(|| self.caller.account.price_multiplier());
         Funds { money, tokens, by: (money_by, tokens_by), multiplier }
     }
 
@@ -610,7 +610,6 @@ mod tests {
                     key,
                     account,
                     secret_valid_until: None,
-                    multiplier: Multiplier::ONE,
                     budgets: Arc::default(),
                     zone: Zone::UTC,
                 },

@@ -42,7 +42,7 @@ mod tests {
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
     use protocol::openai::Endpoint;
     use std::sync::Arc;
-    use store::accounts::{Account, AccountStatus};
+    use store::accounts::{Account, AccountStatus, AccountTier};
     use store::keys::{Key, KeyStatus, OnShortFunds};
     use store::ledger::{HoldError, Ledger};
 
@@ -74,10 +74,11 @@ mod tests {
             error_profile: None,
             shows_upstream: false,
             time_zone: zone.into(),
+            tier: AccountTier::default(),
+            multiplier: None,
             created_at,
         };
-        let (multiplier, zone) = (Multiplier::ONE, zone.parse().unwrap());
-        Caller { key, account, secret_valid_until: None, multiplier, budgets: budgets.into(), zone }
+        Caller { key, account, secret_valid_until: None, budgets: budgets.into(), zone: zone.parse().unwrap() }
     }
 
     fn budget(scope: Scope, each: &[Dimension], period: Calendar) -> Budget {

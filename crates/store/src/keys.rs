@@ -9,7 +9,7 @@ use crate::sql::{Connection, Row};
 use domain::budget::Budget;
 use domain::calendar::CalendarError;
 use domain::ledger::Quota;
-use domain::{AccountId, KeyId, Multiplier, Nanos, ProjectId, Role, Timestamp, UserId, Zone};
+use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId, Zone};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -176,8 +176,6 @@ pub struct Caller {
     pub account: Account,
     /// The presented secret was rotated away and stops working then.
     pub secret_valid_until: Option<Timestamp>,
-    /// What the account pays of list prices, where no subscription says otherwise: its own multiplier, else its tier's.
-    pub multiplier: Multiplier,
     /// The account's budgets that the key's requests can fall under.
     pub budgets: Arc<[Budget]>,
     /// The account's time zone, in which periods of budgets begin and end.
@@ -415,11 +413,10 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
-    let multiplier = account.price_multiplier();
     let zone = account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))?;
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).collect();
-    Ok(Some(Caller { key, account, secret_valid_until: valid_until, multiplier, budgets, zone }))
+    Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone }))
 }
 
 /// Callers by digest: the look-up of every request. Remembers those who exist; whoever does not is looked up

@@ -82,6 +82,27 @@ export function streams() {
     });
   }
 
+  test("where the money ends the answer ends as by its length", async () => {
+    await bed.gateway.createAccount("short", "0.01");
+    const { key } = await bed.gateway.createKey("short", "short");
+    const script = { prompt_tokens: 10, completion_tokens: 2000, gap_ms: 8 };
+    const options = { stream: true, stream_options: { include_usage: true }, max_tokens: 4000 };
+    const seen = [];
+    for await (const chunk of await chat(bed.gateway.client(key), script, options)) {
+      seen.push(chunk);
+      if (seen.length > 1) continue;
+      // What the answer would have been paid with is taken away.
+      const { balance } = JSON.parse(await bed.gateway.cli("account", "show", "short", "--json"));
+      await bed.gateway.cli("account", "top-up", "short", `-${balance}`);
+    }
+    const usage = seen.pop();
+    const count = textOf(seen).split(" word").length - 1;
+    assert.ok(count > 100 && count < 2000, `${count}`);
+    assert.deepEqual(seen.at(-1).choices.map((choice) => choice.finish_reason), ["length"]);
+    assert.deepEqual([usage.choices, usage.usage.completion_tokens], [[], count]);
+    assert.equal(new Set([...seen, usage].map((chunk) => chunk.id)).size, 1);
+  });
+
   test("a caller who leaves stops the upstream and nothing else", async () => {
     const { key } = await bed.newKey("leaves");
     const client = bed.gateway.client(key);

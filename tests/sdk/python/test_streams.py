@@ -91,6 +91,24 @@ class Streams(unittest.TestCase):
                 chunks = chat(Bed.client(), {"completion_tokens": 9, **script}, stream=True)
                 self.assertEqual(text_of(chunks), " word" * 9)
 
+    def test_where_the_money_ends_the_answer_ends_as_by_its_length(self):
+        Bed.gateway.create_account("short", "0.01")
+        _, key = Bed.gateway.create_key("short", "short")
+        script = {"prompt_tokens": 10, "completion_tokens": 2000, "gap_ms": 8}
+        options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 4000}
+        stream = chat(Bed.gateway.client(key), script, **options)
+        seen = [next(stream)]
+        # What the answer would have been paid with is taken away.
+        left = json.loads(Bed.gateway.cli("account", "show", "short", "--json"))["balance"]
+        Bed.gateway.cli("account", "top-up", "short", f"-{left}")
+        seen += list(stream)
+        *pieces, usage = seen
+        words = text_of(pieces).count(" word")
+        self.assertTrue(100 < words < 2000, words)
+        self.assertEqual([choice.finish_reason for choice in pieces[-1].choices], ["length"])
+        self.assertEqual((usage.choices, usage.usage.completion_tokens), ([], words))
+        self.assertEqual(len({chunk.id for chunk in seen}), 1)
+
     def test_an_error_inside_the_stream_is_raised_after_what_came_before(self):
         error = {"message": "The model tripped.", "type": "server_error", "code": "tripped"}
         seen, raised = self.read_until_error({"error_after": 4, "error": error})
