@@ -60,6 +60,7 @@ mod tests {
             reached.add(&run(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}")).reached);
         }
         assert!(reached.charges > 100 && reached.crashes > 5 && reached.refused > 5, "{reached:?}");
+        assert!(reached.paid_by_several > 5 && reached.subscribed > 5 && reached.credits_again > 20, "{reached:?}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Seeds from which on every kind of event must have happened, or the simulation has gone blind.
-const SEEDS_THAT_SEE_ALL: u64 = 200;
+const SEEDS_THAT_SEE_ALL: u64 = 1_000;
 
 /// Runs the gateway's logic under faults, by seed.
 #[derive(Parser)]

@@ -6,6 +6,7 @@
 
 mod account;
 mod calendar;
+mod compare;
 mod steps;
 mod sums;
 

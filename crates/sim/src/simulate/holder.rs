@@ -39,7 +39,7 @@ pub async fn ask(process: Process, caller: Arc<Caller>, mut dice: Dice) {
     let (input, most) = (1 + dice.roll(60), 1 + dice.roll(100));
     let first = if dice.roll(2) == 0 { most } else { 1 + dice.roll(most) };
     let multiplier = ledger.read(account, |book| book.subscription().map(Subscription::multiplier)).await;
-    let multiplier = multiplier.expect("memory is always there").unwrap_or(caller.multiplier);
+    let multiplier = multiplier.expect("memory is always there").unwrap_or(caller.account.price_multiplier());
     let bound = usage(input, first);
     let terms = Hold {
         key: caller.key.id,

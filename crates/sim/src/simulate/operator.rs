@@ -167,12 +167,7 @@ async fn step(process: &Process, account: AccountId, dice: &mut Dice) {
             let start = Subscription::start(plan.clone(), setting.zone.clone(), fallback, by, book.free_until(), at);
             return start.ok();
         };
-        let counter = book.cycle_counter();
-        let used = domain::ledger::Tally {
-            money: Nanos(counter.used.money.0 + counter.held.money.0),
-            tokens: counter.used.tokens + counter.held.tokens,
-            requests: counter.used.requests + counter.held.requests,
-        };
+        let used = book.cycle_counter().taken();
         let change = match choice {
             0..=2 => now.change(plan.clone(), used, by, at),
             3 | 4 => now.change_later(plan.clone(), by),

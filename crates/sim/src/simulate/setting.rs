@@ -205,12 +205,10 @@ fn caller(account: AccountId, key: KeyId, quota: Quota, beginning: Timestamp) ->
             shows_upstream: false,
             time_zone: "UTC".to_owned(),
             tier: AccountTier::default(),
-            multiplier: None,
+            multiplier: Multiplier::from_millionths(if account.0 == 2 { 1_250_001 } else { 1_000_000 }),
             created_at: beginning,
         },
         secret_valid_until: None,
-        multiplier: Multiplier::from_millionths(if account.0 == 2 { 1_250_001 } else { 1_000_000 })
-            .expect("it is small"),
         budgets: Arc::default(),
         zone: Zone::UTC,
     }

@@ -283,7 +283,8 @@ impl World {
             self.auditor.durable(&group);
             self.disk.borrow_mut().extend(group);
             self.writing.set(Writing::Untold);
-            tokio::time::sleep(Duration::from_millis(self.roll(4))).await;
+            let slow = if self.roll(16) == 0 { 200 } else { 4 };
+            tokio::time::sleep(Duration::from_millis(self.roll(slow))).await;
             ledger.queue().confirm(last);
             self.writing.set(Writing::Nothing);
         }

@@ -5,8 +5,8 @@ use super::calendar;
 use super::steps;
 use super::sums::{Pots, Sums};
 use domain::ledger::{
-    Book, Charge, Counted, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Metric, Origin, Part, Quota,
-    Release, Reset, ResetOf, Source, Subscription, Tally,
+    Charge, Counted, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Metric, Origin, Part, Quota, Release,
+    Reset, ResetOf, Source, Subscription,
 };
 use domain::plan::{Allowance, WindowLength};
 use domain::{KeyId, Multiplier, Nanos, Period, Seq, Timestamp, Usage};
@@ -55,12 +55,14 @@ pub struct OpenHold {
     pub counted: Arc<[Counted]>,
 }
 
+/// Promotional credit, for ever kept.
 pub struct Grant {
     pub left: i128,
     pub held: i128,
     pub expires_at: Timestamp,
 }
 
+/// What a key has used, reserves, and was forgiven.
 #[derive(Default)]
 pub struct KeySums {
     pub used: Sums,
@@ -82,7 +84,7 @@ impl Counter {
     }
 }
 
-const FOREVER: Timestamp = Timestamp(i64::MAX);
+pub const FOREVER: Timestamp = Timestamp(i64::MAX);
 
 impl Account {
     /// Takes an entry of this account, or says what is wrong with it. What only the whole journal knows is checked
@@ -736,66 +738,5 @@ fn limit(allowance: Allowance) -> (Metric, i128) {
     match allowance {
         Allowance::Money(money) => (Metric::Money, i128::from(money.0)),
         Allowance::Tokens(tokens) => (Metric::Tokens, i128::from(tokens)),
-    }
-}
-
-/// At the end.
-impl Account {
-    /// Whether a book says the same.
-    pub fn compare(&self, book: &Book) -> Result<(), String> {
-        let differs = |what: &str| Err(format!("{what} differ: {book:?}"));
-        if Pots::from(&book.totals()) != self.pots {
-            return differs("pots");
-        }
-        if book.open_holds().count() != self.holds.len() {
-            return differs("open holds");
-        }
-        let kept = self.grants.iter().filter(|(_, grant)| grant.left > 0 || grant.held > 0);
-        let grants: Vec<_> = kept.map(|(id, grant)| (*id, grant.left, grant.held, grant.expires_at)).collect();
-        let mut found: Vec<_> = book
-            .grants()
-            .iter()
-            .map(|grant| {
-                let expires_at = grant.expires_at.unwrap_or(FOREVER);
-                (grant.id, i128::from(grant.left.0), i128::from(grant.held.0), expires_at)
-            })
-            .collect();
-        found.sort_unstable_by_key(|grant| grant.0);
-        if grants != found {
-            return differs("grants");
-        }
-        if book.subscription() != self.subscription.as_deref() || book.free_until() != self.free_until {
-            return differs("subscriptions");
-        }
-        // A book forgets counters of periods that have ended.
-        for (slot, start, counter) in book.plan_counters() {
-            let sums = self.plan.get(&(slot, start));
-            if !sums.is_some_and(|sums| sums.is(&counter.used, &counter.held)) {
-                return differs("counters of the plan");
-            }
-        }
-        for (counted, sums) in &self.budgets {
-            let counter = book.budget(counted);
-            if counter.is_some_and(|counter| !sums.is(&counter.used, &counter.held)) {
-                return differs("counters of budgets");
-            }
-        }
-        for (key, totals) in book.keys() {
-            let used = Sums::of_request(totals.used.0.into(), totals.used_tokens, totals.requests);
-            let held = Sums::of_request(totals.held.0.into(), totals.held_tokens, 0);
-            let forgiven = Sums::of_request(totals.forgiven.0.into(), totals.forgiven_tokens, 0);
-            let nothing = KeySums::default();
-            let sums = self.keys.get(&key).unwrap_or(&nothing);
-            if (sums.used, sums.held.without_requests(), sums.forgiven) != (used, held, forgiven) {
-                return differs("sums of keys");
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Counter {
-    fn is(&self, used: &Tally, held: &Tally) -> bool {
-        (self.used, self.held) == (Sums::from(used), Sums::from(held))
     }
 }
