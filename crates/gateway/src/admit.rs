@@ -606,13 +606,7 @@ mod tests {
                 RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
             let book = PriceBook::from_versions(vec![version]).unwrap();
             Self {
-                caller: Caller {
-                    key,
-                    account,
-                    secret_valid_until: None,
-                    budgets: Arc::default(),
-                    zone: Zone::UTC,
-                },
+                caller: Caller { key, account, secret_valid_until: None, budgets: Arc::default(), zone: Zone::UTC },
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),

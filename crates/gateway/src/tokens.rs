@@ -299,7 +299,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_taken_back_leaves_the_count_as_it_was() {
         let tokenizers = Tokenizers::exact();
-        for (before, then) in [(10, 10), (BLOCK_BYTES - 3, 2), (BLOCK_BYTES - 3, 10), (3 * BLOCK_BYTES, 2 * BLOCK_BYTES)] {
+        for (before, then) in
+            [(10, 10), (BLOCK_BYTES - 3, 2), (BLOCK_BYTES - 3, 10), (3 * BLOCK_BYTES, 2 * BLOCK_BYTES)]
+        {
             let text = "one two ".repeat(before / 8 + 1);
             let mut count = RunningCount::default();
             count.push(&text[..before], &tokenizers, "gpt-4o");

@@ -44,7 +44,7 @@ const DURABLE_WAIT_FAILING: Duration = Duration::from_millis(500);
 
 /// See the module's description.
 pub struct Ledger {
-    shards: Box<[Mutex<HashMap<AccountId, Kept>>]>,
+    shards: Box<[Mutex<foldhash::HashMap<AccountId, Kept>>]>,
     queue: Arc<Queue>,
     slots: Slots,
     /// Slots of holds whose settlement is not durable yet: until it is, the mark is what a restart goes by.
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     fn with(queue: Arc<Queue>, slots: Slots, source: Source) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect();
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { shards, queue, slots, retiring: Mutex::default(), referenced: tokio::sync::Mutex::default(), source }
     }
 
@@ -616,7 +616,7 @@ impl Ledger {
         Some(read(&book))
     }
 
-    fn shard(&self, account: AccountId) -> &Mutex<HashMap<AccountId, Kept>> {
+    fn shard(&self, account: AccountId) -> &Mutex<foldhash::HashMap<AccountId, Kept>> {
         &self.shards[account.0 as usize % SHARDS]
     }
 

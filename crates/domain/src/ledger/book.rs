@@ -16,7 +16,8 @@ use crate::ids::{BudgetId, KeyId, Seq};
 use crate::money::{NANOS_PER_USD, Nanos};
 use crate::time::Timestamp;
 use crate::usage::{COUNT_MAX, Usage};
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The state of one account, the fold of its entries.

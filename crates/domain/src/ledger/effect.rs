@@ -117,6 +117,13 @@ impl Hold {
     }
 }
 
+impl Charge {
+    fn consumed(&self) -> Change {
+        let tokens = i64::try_from(self.usage.total_tokens()).unwrap_or(i64::MAX);
+        Change { money: self.cost.0, tokens, requests: 1 }
+    }
+}
+
 impl Entry {
     /// Tells every change that the entry makes. `hold` is the hold that it is about, as it was before the entry, with all
     /// that it had been extended by; `None` where it is about none.
@@ -129,19 +136,11 @@ impl Entry {
                 let counted = hold.map_or(&[][..], |terms| &terms.counted);
                 reserve(extension.key, counted, more, &extension.parts, tell);
             }
-            Kind::Void(_) => release(hold, tell),
-            Kind::Settle(charge) => {
-                release(hold, tell);
-                count(charge, hold.map_or(&[], |terms| &terms.counted), tell);
-            }
-            Kind::Expire(charge) => {
-                release(hold, tell);
-                if !charge.consumes_nothing() {
-                    count(charge, hold.map_or(&[], |terms| &terms.counted), tell);
-                }
-            }
+            Kind::Void(_) => resolve(hold, None, tell),
+            Kind::Expire(charge) if charge.consumes_nothing() => resolve(hold, None, tell),
+            Kind::Settle(charge) | Kind::Expire(charge) => resolve(hold, Some(charge), tell),
             Kind::LateCharge(charge) if charge.consumes_nothing() => {}
-            Kind::LateCharge(charge) => count(charge, &charge.counted, tell),
+            Kind::LateCharge(charge) => resolve(None, Some(charge), tell),
             Kind::Grant(_) => tell(Effect::Grant { id: self.seq, left: self.legs.granted.0, held: 0 }),
             Kind::GrantEnd(end) => tell(Effect::Grant { id: end.grant, left: self.legs.granted.0, held: 0 }),
             Kind::Reset(reset) => {
@@ -172,37 +171,39 @@ fn reserve<'a>(key: KeyId, counted: &'a [Counted], held: Change, parts: &'a [Par
     }
 }
 
-/// Everything that a hold had reserved anywhere goes back.
-fn release<'a>(hold: Option<&'a Hold>, tell: &mut impl FnMut(Effect<'a>)) {
-    let Some(terms) = hold else { return };
-    let held = -terms.reserved();
-    tell(Effect::Key { key: terms.key, used: Change::NOTHING, held, forgiven: Change::NOTHING });
-    for counted in terms.counted.iter() {
-        tell(Effect::Budget { counted, used: Change::NOTHING, held });
+/// Everything that a hold had reserved anywhere goes back, and a charge is counted at the key, the budgets and whoever
+/// paid it. What both are about is told once.
+fn resolve<'a>(hold: Option<&'a Hold>, charge: Option<&'a Charge>, tell: &mut impl FnMut(Effect<'a>)) {
+    let Some(key) = hold.map(|terms| terms.key).or(charge.map(|charge| charge.key)) else { return };
+    let held = hold.map_or(Change::NOTHING, |terms| -terms.reserved());
+    let used = charge.map_or(Change::NOTHING, Charge::consumed);
+    tell(Effect::Key { key, used, held, forgiven: Change::NOTHING });
+    // A charge without a hold names the counters itself.
+    let counted = hold.map(|terms| &terms.counted).or(charge.map(|charge| &charge.counted));
+    for counted in counted.into_iter().flat_map(|counted| counted.iter()) {
+        tell(Effect::Budget { counted, used, held });
     }
-    for part in &terms.parts {
-        match &part.source {
-            Source::Wallet => {}
-            Source::Grant(id) => tell(Effect::Grant { id: *id, left: part.amount.0, held: -part.amount.0 }),
-            Source::Plan(periods) => plan(periods, Change::NOTHING, -of_plan(part), tell),
-        }
+    let reserved = hold.map_or(&[][..], |terms| &terms.parts);
+    let paid = charge.map_or(&[][..], |charge| &charge.parts);
+    for part in reserved {
+        let paid = paid.iter().find(|paid| paid.source == part.source);
+        part_changed(&part.source, paid, Some(part), tell);
+    }
+    for part in paid.iter().filter(|paid| !reserved.iter().any(|part| part.source == paid.source)) {
+        part_changed(&part.source, Some(part), None, tell);
     }
 }
 
-/// A charge is counted at the key, the budgets and whoever paid it.
-fn count<'a>(charge: &'a Charge, counted: &'a [Counted], tell: &mut impl FnMut(Effect<'a>)) {
-    let tokens = i64::try_from(charge.usage.total_tokens()).unwrap_or(i64::MAX);
-    let used = Change { money: charge.cost.0, tokens, requests: 1 };
-    tell(Effect::Key { key: charge.key, used, held: Change::NOTHING, forgiven: Change::NOTHING });
-    for counted in counted {
-        tell(Effect::Budget { counted, used, held: Change::NOTHING });
-    }
-    for part in &charge.parts {
-        match &part.source {
-            Source::Wallet => {}
-            Source::Grant(id) => tell(Effect::Grant { id: *id, left: -part.amount.0, held: 0 }),
-            Source::Plan(periods) => plan(periods, of_plan(part), Change::NOTHING, tell),
+/// A source has paid one part, and gets another back that was reserved.
+fn part_changed<'a>(source: &'a Source, paid: Option<&Part>, back: Option<&Part>, tell: &mut impl FnMut(Effect<'a>)) {
+    let amount = |part: Option<&Part>| part.map_or(0, |part| part.amount.0);
+    let change = |part: Option<&Part>| part.map_or(Change::NOTHING, of_plan);
+    match source {
+        Source::Wallet => {}
+        Source::Grant(id) => {
+            tell(Effect::Grant { id: *id, left: amount(back) - amount(paid), held: -amount(back) });
         }
+        Source::Plan(periods) => plan(periods, change(paid), -change(back), tell),
     }
 }
 

@@ -8,7 +8,8 @@ use crate::database::StoreError;
 use crate::sql::{Connection, Transaction, Value};
 use domain::ledger::{BudgetCounter, Change, Charge, Effect, Entry, Hold, Kind, Legs, Subscription};
 use domain::{AccountId, KeyId, Meter, Nanos, Seq, Timestamp};
-use std::collections::{BTreeSet, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What has been committed since the folds were last written.
@@ -101,15 +102,15 @@ impl Folds {
     /// Folds that continue at the stored place, with the holds that were open there.
     pub(super) fn new(applied: Seq) -> Self {
         Self {
-            balances: HashMap::new(),
-            days: HashMap::new(),
-            keys: HashMap::new(),
-            daily: HashMap::new(),
-            budgets: HashMap::new(),
-            plan: HashMap::new(),
-            grants: HashMap::new(),
-            subscriptions: HashMap::new(),
-            open: HashMap::new(),
+            balances: HashMap::default(),
+            days: HashMap::default(),
+            keys: HashMap::default(),
+            daily: HashMap::default(),
+            budgets: HashMap::default(),
+            plan: HashMap::default(),
+            grants: HashMap::default(),
+            subscriptions: HashMap::default(),
+            open: HashMap::default(),
             order: BTreeSet::new(),
             last: applied,
             stored: applied,

@@ -7,7 +7,6 @@ use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq
 use rusqlite::Statement;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// The beginning of an insert, with the columns as [`Row::write`] counts them.
@@ -262,12 +261,16 @@ fn write_counted<B: Bind>(to: &mut B, text: &mut String, counted: &[Counted]) ->
         return Ok(());
     }
     text.clear();
+    let mut digits = itoa::Buffer::new();
     for Counted { budget, subject, period: Period { start, end } } in counted {
-        let comma = if text.is_empty() { "[" } else { "," };
-        write!(text, "{comma}[{budget},{},{}", start.0, end.0).expect("writing to a string cannot fail");
+        text.push(if text.is_empty() { '[' } else { ',' });
+        for (before, number) in [('[', budget.0), (',', start.0), (',', end.0)] {
+            text.push(before);
+            text.push_str(digits.format(number));
+        }
         if !subject.is_empty() {
-            let subject = serde_json::to_string(&**subject).expect("a text is always JSON");
-            write!(text, ",{subject}").expect("writing to a string cannot fail");
+            text.push(',');
+            text.push_str(&serde_json::to_string(&**subject).expect("a text is always JSON"));
         }
         text.push(']');
     }
@@ -318,9 +321,12 @@ fn read_json<T: DeserializeOwned>(row: &sql::Row<'_>, column: usize) -> Result<O
 fn write_usage(text: &mut String, usage: &Usage) {
     text.clear();
     text.push('{');
+    let mut digits = itoa::Buffer::new();
     for (meter, count) in usage.counts() {
-        let comma = if text.len() > 1 { "," } else { "" };
-        write!(text, "{comma}\"{}\":{count}", meter.name()).expect("writing to a string cannot fail");
+        text.push_str(if text.len() > 1 { ",\"" } else { "\"" });
+        text.push_str(meter.name());
+        text.push_str("\":");
+        text.push_str(digits.format(count));
     }
     text.push('}');
 }

@@ -8,6 +8,7 @@ use crate::ledger::effect::{Change, Effect};
 use crate::ledger::entry::{Charge, Entry, Extension, GrantEnded, Hold, Kind, Legs, Part};
 use crate::money::Nanos;
 use crate::time::Timestamp;
+use std::collections::hash_map::Entry as Place;
 
 /// An entry that breaks an invariant: corruption or a defect, never a caller's doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -239,11 +240,14 @@ impl Book {
                 totals.forgiven.0 += forgiven.money;
                 totals.forgiven_tokens = totals.forgiven_tokens.saturating_add_signed(forgiven.tokens);
             }
-            // A late charge may be for a period that nobody looks at any more. When somebody does, it is read with this.
-            Effect::Budget { counted, held: Change::NOTHING, .. } if self.budget(counted).is_none() => {}
             Effect::Budget { counted, used, held } => {
-                let fresh = Counter { until: counted.period.end, ..Counter::default() };
-                let counter = self.budgets.entry(BudgetCounter::of(counted)).or_insert(fresh);
+                let counter = match self.budgets.entry(BudgetCounter::of(counted)) {
+                    Place::Occupied(counter) => counter.into_mut(),
+                    // A late charge may be for a period that nobody looks at any more. When somebody does, it is read
+                    // with this.
+                    Place::Vacant(_) if held == Change::NOTHING => return,
+                    Place::Vacant(place) => place.insert(Counter { until: counted.period.end, ..Counter::default() }),
+                };
                 counter.used.changed(used);
                 counter.held.changed(held);
             }
