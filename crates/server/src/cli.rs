@@ -243,8 +243,20 @@ fn target(globals: &Globals) -> Result<Target, clap::Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Runs a command that must succeed, on a data directory. Returns what it prints.
+    pub async fn printed(directory: &std::path::Path, command: &[&str]) -> String {
+        let directory = directory.to_str().expect("a path of plain letters");
+        let line = [&["tollgate", "--data-dir", directory], command].concat();
+        let before = output::tests::PRINTED.take();
+        assert!(before.is_empty(), "two commands at once: {before}");
+        let code = run(Cli::try_parse_from(line).expect("a command")).await.expect("it succeeds");
+        let printed = output::tests::PRINTED.take();
+        assert_eq!(code, ExitCode::SUCCESS, "{printed}");
+        printed
+    }
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(line.split_whitespace())

@@ -1,40 +1,80 @@
-//! The lives of `docs/money.md`, lived through the API, the command line's door and the statement, on a clock of their own.
-//!
-//! A figure that stands in the page stands here as a text, and is compared with what the gateway says.
+//! The second life of `docs/money.md`, which takes a year: lived on a clock of its own, through the routers of both doors and
+//! through the command line's code, over the socket in the data directory. A row of figures in the page is a call of
+//! [`Life::stands`] here. The other lives are lived through the executable, in `tests/it/lives.rs`.
 
 use crate::admin;
 use crate::app::App;
+use crate::cli::tests::printed;
 use crate::config::Config;
+use crate::router::{self, Peer};
+use crate::serve::SOCKET_NAME;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use domain::Timestamp;
+use domain::{Nanos, Timestamp};
 use gateway::{AnswerBody, Call, Case, Clock, Failure};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use protocol::openai::Endpoint;
 use serde_json::{Value, json};
+use sim::figures::{Figures, Views};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
+use tokio::net::UnixListener;
 use tower::ServiceExt;
 
-/// A gateway whose time is told to it, seen through the door that the command line uses.
+/// Before and after everything that happens in a life.
+const FROM: &str = "2020-01-01T00:00:00Z";
+const TO: &str = "2120-01-01T00:00:00Z";
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A gateway whose time is told to it, and the account `team`.
 struct Life {
     app: Arc<App>,
-    door: Router,
+    /// What the command line talks to: whoever comes in is an operator.
+    local: Router,
+    /// What everybody else talks to.
+    public: Router,
+    account: i64,
+    plan: i64,
+    /// A key of the account that may look at everything in it.
+    viewer: String,
     requests: AtomicU64,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Life {
+    /// The account with $600.00, the plan, and the price of the second life.
     async fn beginning(at: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let clock = Clock::standing_at(instant(at));
         let app = App::open_at(&directory.path().join("data"), Config::default(), metrics, clock).await.unwrap();
-        Self { door: admin::local_router(app.clone()), app, requests: AtomicU64::new(0), _directory: directory }
+        let local = admin::local_router(app.clone());
+        let public = router::public(app.clone()).layer(axum::Extension(Peer(HERE)));
+        let (viewer, requests) = (String::new(), AtomicU64::new(0));
+        let mut life = Self { app, local, public, account: 0, plan: 0, viewer, requests, directory };
+        let socket = UnixListener::bind(life.data_dir().join(SOCKET_NAME)).unwrap();
+        tokio::spawn(axum::serve(socket, life.local.clone()).into_future());
+
+        let new = json!({"name": "team", "balance": "600.00", "time_zone": "Europe/Berlin"});
+        life.account = life.post("/api/v1/accounts", new).await["id"].as_i64().unwrap();
+        life.viewer = life.key(json!({"account": "team", "name": "auditor", "role": "viewer"})).await.1;
+        let price = json!({"input_per_million": "100.00", "output_per_million": "1000.00"});
+        life.send(Method::PUT, "/api/v1/prices", json!({"model": "sim-large", "price": price})).await;
+        let allowance = json!({"money": "50.00"});
+        let plan =
+            json!({"name": "Team", "cycle": "month", "price": "40.00", "allowance": allowance, "fallback": true});
+        life.plan = life.post("/api/v1/plans", plan).await["id"].as_i64().unwrap();
+        life
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Moves the clock to an instant that is not over.
@@ -44,47 +84,37 @@ impl Life {
         self.app.gateway.clock().jump(ahead);
     }
 
-    async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let response = self.door.clone().oneshot(request.body(body).unwrap()).await.unwrap();
-        let status = response.status();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() })
-    }
-
-    #[track_caller]
-    fn done((status, body): (StatusCode, Value)) -> Value {
-        assert!(status.is_success(), "{status}: {body}");
-        body
-    }
-
     async fn post(&self, path: &str, body: Value) -> Value {
-        Self::done(self.call(Method::POST, path, body).await)
+        self.send(Method::POST, path, body).await
     }
 
     async fn get(&self, path: &str) -> Value {
-        Self::done(self.call(Method::GET, path, Value::Null).await)
+        self.send(Method::GET, path, Value::Null).await
     }
 
-    /// The secret of a new key.
+    /// A request of the operator.
+    async fn send(&self, method: Method, path: &str, body: Value) -> Value {
+        parsed(&answered(&self.local, "", method, path, body).await)
+    }
+
+    /// A new key: its id and its secret.
     async fn key(&self, new: Value) -> (i64, String) {
         let key = self.post("/api/v1/keys", new).await;
         (key["id"].as_i64().unwrap(), key["key"].as_str().unwrap().to_owned())
     }
 
-    /// One request of so many tokens for a key.
-    async fn ask(&self, secret: &str, prompt: u64, answer: u64, user: Option<&str>) -> Result<(), Failure> {
+    /// One request of 2,000 + 800 tokens for a key.
+    async fn ask(&self, secret: &str, user: Option<&str>) -> Result<(), Failure> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut headers = http::HeaderMap::new();
-        headers.insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        headers.insert(header::AUTHORIZATION, format!("Bearer {secret}").parse().unwrap());
         let caller = self.app.authenticator.identify(&headers, &"/".parse().unwrap(), self.app.now()).await?;
-        gateway::authenticate::permit(&caller, std::net::IpAddr::from([127, 0, 0, 1]), self.app.now())?;
+        gateway::authenticate::permit(&caller, HERE, self.app.now())?;
         let mut body = json!({
             "model": "sim-large",
             "messages": [{"role": "user", "content": "Hello"}],
-            "max_tokens": answer,
-            "simulator": {"latency_ms": 0, "prompt_tokens": prompt, "completion_tokens": answer},
+            "max_tokens": 800,
+            "simulator": {"latency_ms": 0, "prompt_tokens": 2_000, "completion_tokens": 800},
         });
         if let Some(user) = user {
             body["user"] = user.into();
@@ -96,19 +126,64 @@ impl Life {
         Ok(())
     }
 
-    async fn statement(&self, account: i64, from: &str, to: &str) -> Value {
-        self.get(&format!("/api/v1/accounts/{account}/statement?from={from}&to={to}")).await
+    /// Checks a row of the page in every view.
+    async fn stands(&self, step: &str, figures: Figures) {
+        figures.check(step, &self.views().await);
     }
 
-    /// The whole journal once more, from nothing.
-    async fn verify(&self) {
-        let verified = self.get("/api/v1/ledger/verify").await;
-        assert_eq!(verified["ok"], true, "{verified}");
+    async fn views(&self) -> Views {
+        let directory = self.data_dir();
+        let run = async |command: &[&str]| printed(&directory, command).await;
+        let seen = async |door: &Router, path: &str| answered(door, &self.viewer, Method::GET, path, Value::Null).await;
+        let (whole, own) = (format!("/api/v1/accounts/{}", self.account), "/api/v1/account");
+        let [json, csv] = ["json", "csv"].map(|format| format!("statement?from={FROM}&to={TO}&format={format}"));
+        Views {
+            operator: parsed(&seen(&self.local, &whole).await),
+            member: parsed(&seen(&self.public, own).await),
+            command_line: parsed(&run(&["ledger", "balance", "team", "--json"]).await),
+            statements: vec![
+                parsed(&seen(&self.local, &format!("{whole}/{json}")).await),
+                parsed(&seen(&self.public, &format!("{own}/{json}")).await),
+                parsed(&run(&["statement", "team", "--from", FROM, "--to", TO, "--json"]).await),
+            ],
+            tables: vec![
+                seen(&self.local, &format!("{whole}/{csv}")).await,
+                seen(&self.public, &format!("{own}/{csv}")).await,
+                run(&["ledger", "statement", "team", "--from", FROM, "--to", TO, "--csv"]).await,
+            ],
+        }
     }
+
+    /// The end: the whole journal once more, from nothing.
+    async fn ends(self) {
+        let verified = parsed(&printed(&self.data_dir(), &["ledger", "verify", "--json"]).await);
+        assert_eq!((&verified["ok"], &verified["verified"]["open_holds"]), (&json!(true), &json!(0)), "{verified}");
+    }
+}
+
+/// What a door answers to a request that must succeed. The bearer is nobody where the door asks for none.
+async fn answered(door: &Router, bearer: &str, method: Method, path: &str, body: Value) -> String {
+    let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    let response = door.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    assert!(matches!(status, StatusCode::OK | StatusCode::CREATED), "{path}: {status}: {text}");
+    text
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
 }
 
 fn instant(text: &str) -> Timestamp {
     Timestamp(text.parse::<jiff::Timestamp>().expect(text).as_millisecond())
+}
+
+fn dollars(whole: i64) -> Nanos {
+    Nanos(whole * domain::money::NANOS_PER_USD)
 }
 
 #[track_caller]
@@ -119,130 +194,76 @@ fn refused(outcome: Result<(), Failure>, scope: &str) -> Failure {
     failure
 }
 
-fn lines_of<'a>(statement: &'a Value, kind: &str) -> Vec<&'a Value> {
-    statement["lines"].as_array().unwrap().iter().filter(|line| line["kind"] == kind).collect()
-}
-
-/// The sum of decimal amounts, in nano-USD.
-fn sum(lines: &[&Value], field: &str) -> String {
-    let amounts = lines.iter().map(|line| line[field].as_str().unwrap().parse::<domain::Nanos>().unwrap());
-    amounts.sum::<domain::Nanos>().to_string()
-}
-
-#[tokio::test]
-async fn a_developer_with_a_five_dollar_key() {
-    let life = Life::beginning("2028-01-03T09:00:00Z").await;
-    let dana = life.post("/api/v1/accounts", json!({"name": "dana", "balance": "20.00"})).await;
-    let account = dana["id"].as_i64().unwrap();
-    let (key, secret) = life.key(json!({"account": "dana", "name": "laptop", "quota": "5.00"})).await;
-
-    for _ in 0..500 {
-        life.ask(&secret, 2_000, 500, None).await.unwrap();
-    }
-    let failure = refused(life.ask(&secret, 2_000, 500, None).await, "key");
-    assert!(failure.message.contains("$5.00 of $5.00"), "{}", failure.message);
-    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["balance"], "15.00");
-
-    life.post(&format!("/api/v1/keys/{key}/reset"), json!({"note": "a new month"})).await;
-    life.ask(&secret, 2_000, 500, None).await.unwrap();
-    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["balance"], "14.99");
-
-    life.until("2028-01-04T00:00:00Z");
-    let statement = life.statement(account, "2028-01-03T00:00:00Z", "2028-01-04T00:00:00Z").await;
-    assert_eq!((&statement["opening"]["funds"], &statement["closing"]["funds"]), (&json!("0.00"), &json!("14.99")));
-    assert_eq!(sum(&lines_of(&statement, "top_up"), "wallet"), "20.00");
-    let charges = lines_of(&statement, "charge");
-    assert_eq!((charges.len(), &*sum(&charges, "wallet")), (501, "-5.01"));
-    assert_eq!(lines_of(&statement, "reset").len(), 1);
-    life.verify().await;
-}
-
-/// The cycles of the page's table.
-const CYCLES: [&str; 13] = [
-    "2028-01-31T09:00:00Z",
-    "2028-02-29T09:00:00Z",
-    "2028-03-31T08:00:00Z",
-    "2028-04-30T08:00:00Z",
-    "2028-05-31T08:00:00Z",
-    "2028-06-30T08:00:00Z",
-    "2028-07-31T08:00:00Z",
-    "2028-08-31T08:00:00Z",
-    "2028-09-30T08:00:00Z",
-    "2028-10-31T09:00:00Z",
-    "2028-11-30T09:00:00Z",
-    "2028-12-31T09:00:00Z",
-    "2029-01-31T09:00:00Z",
+/// The page's table of cycles: when each begins, the requests made in it, and the dollars in the wallet at its end.
+const CYCLES: [(&str, i64, i64); 12] = [
+    ("2028-01-31T09:00:00Z", 45, 560),
+    ("2028-02-29T09:00:00Z", 60, 510),
+    ("2028-03-31T08:00:00Z", 45, 470),
+    ("2028-04-30T08:00:00Z", 45, 430),
+    ("2028-05-31T08:00:00Z", 45, 390),
+    ("2028-06-30T08:00:00Z", 60, 340),
+    ("2028-07-31T08:00:00Z", 45, 300),
+    ("2028-08-31T08:00:00Z", 45, 260),
+    ("2028-09-30T08:00:00Z", 45, 220),
+    ("2028-10-31T09:00:00Z", 45, 180),
+    ("2028-11-30T09:00:00Z", 60, 130),
+    ("2028-12-31T09:00:00Z", 45, 90),
 ];
+const THIRTEENTH: &str = "2029-01-31T09:00:00Z";
 
 #[tokio::test]
 async fn a_team_through_a_year_of_cycles() {
-    let life = Life::beginning(CYCLES[0]).await;
-    let (account, plan) = team(&life).await;
-    let started =
-        life.post(&format!("/api/v1/accounts/{account}/subscription"), json!({"plan": plan, "fallback": true})).await;
-    assert_eq!(started["cycle_start"], CYCLES[0]);
+    let life = Life::beginning(CYCLES[0].0).await;
+    let subscription = format!("/api/v1/accounts/{}/subscription", life.account);
+    let mut figures = Figures::of_wallet("600.00", "0.00", "600.00", "0.00");
+    life.stands("$600.00 are put in", figures).await;
+    life.post(&subscription, json!({"plan": life.plan, "fallback": true})).await;
     let (_, secret) = life.key(json!({"account": "team", "name": "app"})).await;
 
-    for (index, window) in CYCLES.windows(2).enumerate() {
-        let requests = if [1, 5, 10].contains(&index) { 60 } else { 45 };
+    let ends = CYCLES.iter().skip(1).map(|cycle| cycle.0).chain([THIRTEENTH]);
+    for ((begins, requests, wallet), ends) in CYCLES.into_iter().zip(ends) {
+        life.until(begins);
         for _ in 0..requests {
-            life.ask(&secret, 2_000, 800, None).await.unwrap();
+            life.ask(&secret, None).await.unwrap();
         }
-        let subscription = life.get(&format!("/api/v1/accounts/{account}/subscription")).await;
-        let open = (&subscription["cycle_start"], &subscription["cycle_end"]);
-        assert_eq!(open, (&json!(window[0]), &json!(window[1])));
+        let shown = life.get(&subscription).await;
+        assert_eq!((&shown["cycle_start"], &shown["cycle_end"]), (&json!(begins), &json!(ends)));
         let left = if requests == 60 { "0.00" } else { "5.00" };
-        assert_eq!(subscription["left"], json!({ "money": left }), "cycle {}", index + 1);
-        if index < 11 {
-            life.until(window[1]);
-        }
+        assert_eq!(shown["left"], json!({ "money": left }), "the cycle of {begins}");
+        figures.wallet = dollars(wallet);
+        figures.fees.0 += dollars(40).0;
+        figures.spent.0 += dollars(requests).0;
+        figures.by_plan.0 += dollars(requests.min(50)).0;
+        life.stands(&format!("the cycle of {begins}"), figures).await;
     }
     life.until("2029-01-31T08:59:00Z");
 
-    let statement = life.statement(account, CYCLES[0], "2029-01-31T08:59:00Z").await;
-    let charges = lines_of(&statement, "charge");
-    assert_eq!(charges.len(), 585);
-    assert_eq!((&*sum(&charges, "by_plan"), &*sum(&charges, "wallet")), ("555.00", "-30.00"));
-    let closing = &statement["closing"];
-    assert_eq!((&closing["spent"], &closing["by_plan"]), (&json!("585.00"), &json!("555.00")));
-    assert_eq!((&closing["fees"], &closing["funds"]), (&json!("480.00"), &json!("90.00")));
-    assert_eq!(lines_of(&statement, "plan_renewed").len(), 11);
-    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["balance"], "90.00");
-    life.verify().await;
-}
-
-/// The account, the plan and the price of the second life.
-async fn team(life: &Life) -> (i64, i64) {
-    let new = json!({"name": "team", "balance": "600.00", "time_zone": "Europe/Berlin"});
-    let account = life.post("/api/v1/accounts", new).await["id"].as_i64().unwrap();
-    set_price(life).await;
-    let plan = life
-        .post(
-            "/api/v1/plans",
-            json!({
-                "name": "Team", "cycle": "month", "price": "40.00", "allowance": {"money": "50.00"}, "fallback": true,
-            }),
-        )
-        .await;
-    (account, plan["id"].as_i64().unwrap())
-}
-
-async fn set_price(life: &Life) {
-    let sheet =
-        json!({"model": "sim-large", "price": {"input_per_million": "100.00", "output_per_million": "1000.00"}});
-    Life::done(life.call(Method::PUT, "/api/v1/prices", sheet).await);
+    let year = Figures {
+        wallet: dollars(90),
+        put_in: dollars(600),
+        spent: dollars(585),
+        by_plan: dollars(555),
+        fees: dollars(480),
+        ..Figures::default()
+    };
+    life.stands("the year", year).await;
+    let statement = life.get(&format!("/api/v1/accounts/{}/statement?from={FROM}", life.account)).await;
+    let lines = statement["lines"].as_array().unwrap();
+    let count = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    let counts = ["top_up", "plan_started", "charge", "plan_renewed"].map(count);
+    assert_eq!((counts, lines.len()), ([1, 1, 585, 11], 598));
+    life.ends().await;
 }
 
 #[tokio::test]
 async fn a_teams_three_budgets() {
     let life = Life::beginning("2028-02-10T09:00:00Z").await;
-    let (account, _) = team(&life).await;
     let project = life.post("/api/v1/projects", json!({"account": "team", "name": "research"})).await;
     let (ci, ci_secret) = life.key(json!({"account": "team", "name": "ci"})).await;
     let (_, research_secret) =
         life.key(json!({"account": "team", "name": "lab", "project": project["id"].clone()})).await;
     let (_, app_secret) = life.key(json!({"account": "team", "name": "app"})).await;
-    let budgets = format!("/api/v1/accounts/{account}/budgets");
+    let budgets = format!("/api/v1/accounts/{}/budgets", life.account);
     life.post(&budgets, json!({
         "name": "Research", "scope": {"project": project["id"]}, "metric": "money", "limit": "30.00", "period": "month",
     }))
@@ -270,29 +291,29 @@ async fn a_teams_three_budgets() {
         format!("{number:03}")
     };
     for _ in 0..30 {
-        life.ask(&research_secret, 2_000, 800, Some(&somebody())).await.unwrap();
+        life.ask(&research_secret, Some(&somebody())).await.unwrap();
     }
-    let failure = refused(life.ask(&research_secret, 2_000, 800, Some(&somebody())).await, "budget \"Research\"");
+    let failure = refused(life.ask(&research_secret, Some(&somebody())).await, "budget \"Research\"");
     assert!(
         failure.message.contains("\"Research\"") && failure.message.contains("2028-02-29T23:00:00Z"),
         "{}",
         failure.message
     );
     for _ in 0..17 {
-        life.ask(&app_secret, 2_000, 800, Some("ann")).await.unwrap();
+        life.ask(&app_secret, Some("ann")).await.unwrap();
     }
-    let failure = refused(life.ask(&app_secret, 2_000, 800, Some("ann")).await, "budget \"Each user\"");
+    let failure = refused(life.ask(&app_secret, Some("ann")).await, "budget \"Each user\"");
     assert!(failure.message.contains("\"Each user\""), "{}", failure.message);
-    life.ask(&app_secret, 2_000, 800, Some("bob")).await.unwrap();
+    life.ask(&app_secret, Some("bob")).await.unwrap();
 
     life.until("2028-03-01T00:00:00Z");
-    life.ask(&research_secret, 2_000, 800, Some(&somebody())).await.unwrap();
+    life.ask(&research_secret, Some(&somebody())).await.unwrap();
 
     life.until("2028-03-26T12:00:00Z");
     for _ in 0..20 {
-        life.ask(&ci_secret, 2_000, 800, Some(&somebody())).await.unwrap();
+        life.ask(&ci_secret, Some(&somebody())).await.unwrap();
     }
-    let failure = refused(life.ask(&ci_secret, 2_000, 800, Some(&somebody())).await, "budget \"CI\"");
+    let failure = refused(life.ask(&ci_secret, Some(&somebody())).await, "budget \"CI\"");
     assert!(
         failure.message.contains("\"CI\"") && failure.message.contains("2028-03-26T22:00:00Z"),
         "{}",
@@ -300,6 +321,7 @@ async fn a_teams_three_budgets() {
     );
 
     // 30 + 17 + 1 + 1 + 20 requests at a dollar; the refused ones cost nothing.
-    assert_eq!(life.get(&format!("/api/v1/accounts/{account}")).await["spent"], "69.00");
-    life.verify().await;
+    let figures = Figures::of_wallet("531.00", "0.00", "600.00", "69.00");
+    life.stands("everything that was served", figures).await;
+    life.ends().await;
 }

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,24 @@ impl Format {
 
     /// Prints a text as it is.
     pub fn text(self, text: &str) -> anyhow::Result<()> {
-        match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+        match write_line(text.trim_end()) {
             // Whoever reads has seen enough (`| head`).
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             written => Ok(written?),
         }
     }
+}
+
+#[cfg(not(test))]
+fn write_line(text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{text}")
+}
+
+#[cfg(test)]
+fn write_line(text: &str) -> std::io::Result<()> {
+    tests::PRINTED.with_borrow_mut(|printed| printed.push_str(&format!("{text}\n")));
+    Ok(())
 }
 
 /// Rows under a header.
@@ -95,8 +107,14 @@ pub fn tell_more(next: Option<i64>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// What commands of this thread have printed, for tests that run them.
+        pub static PRINTED: RefCell<String> = const { RefCell::new(String::new()) };
+    }
 
     #[test]
     fn tables_are_aligned_and_plain() {

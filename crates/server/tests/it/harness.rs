@@ -250,12 +250,18 @@ impl Gateway {
         within(PATIENCE, "the command line", run).await.expect("no panic").expect("the executable runs")
     }
 
-    /// The same, where it must print JSON.
-    pub async fn cli_json(&self, arguments: &[&str]) -> Value {
+    /// The same, where it must succeed: what it prints.
+    pub async fn cli_text(&self, arguments: &[&str]) -> String {
         let output = self.cli(arguments).await;
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {stderr}{stdout}");
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {stdout}"))
+        stdout.into_owned()
+    }
+
+    /// The same, where it must print JSON.
+    pub async fn cli_json(&self, arguments: &[&str]) -> Value {
+        let printed = self.cli_text(arguments).await;
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {printed}"))
     }
 
     /// The journal, to be read beside the running gateway.
