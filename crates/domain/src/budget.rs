@@ -3,7 +3,7 @@
 //! A budget names a scope by filters (all must match) and may count each value of some dimensions by itself ("$5 a day
 //! for each end user"). Which counter a request falls into is decided here; the counters are in the account's book.
 
-use crate::calendar::{Calendar, Zone};
+use crate::calendar::{Calendar, Period, Zone};
 use crate::ids::{BudgetId, KeyId, ProjectId};
 use crate::ledger::{BudgetLimit, Counted, Metric};
 use crate::time::Timestamp;
@@ -105,10 +105,15 @@ fn matches_model(pattern: &str, model: &str) -> bool {
 impl Budget {
     /// The limit that this budget puts on a request, if it is for it.
     pub fn limit_for(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Option<BudgetLimit> {
+        self.limit_in(asking, || self.period.period(zone, at))
+    }
+
+    /// The same in a period that is known; it is asked for only where the budget limits the request.
+    pub fn limit_in(&self, asking: &Asking<'_>, period: impl FnOnce() -> Period) -> Option<BudgetLimit> {
         if !self.scope.matches(asking) {
             return None;
         }
-        let counted = Counted { budget: self.id, subject: self.subject(asking), period: self.period.period(zone, at) };
+        let counted = Counted { budget: self.id, subject: self.subject(asking), period: period() };
         Some(BudgetLimit { counted, name: self.name.clone(), metric: self.metric, limit: self.limit })
     }
 

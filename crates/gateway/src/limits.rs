@@ -78,7 +78,13 @@ mod tests {
             multiplier: None,
             created_at,
         };
-        Caller { key, account, secret_valid_until: None, budgets: budgets.into(), zone: zone.parse().unwrap() }
+        Caller {
+            key,
+            account,
+            secret_valid_until: None,
+            budgets: budgets.iter().cloned().map(Into::into).collect(),
+            zone: zone.parse().unwrap(),
+        }
     }
 
     fn budget(scope: Scope, each: &[Dimension], period: Calendar) -> Budget {

@@ -6,10 +6,11 @@ use crate::database::{Database, StoreError};
 use crate::projects;
 use crate::secrets::Digest;
 use crate::sql::{Connection, Row};
-use domain::budget::Budget;
+use domain::budget::{Asking, Budget};
 use domain::calendar::CalendarError;
-use domain::ledger::Quota;
-use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId, Zone};
+use domain::ledger::{BudgetLimit, Quota};
+use domain::{AccountId, KeyId, Nanos, Period, ProjectId, Role, Timestamp, UserId, Zone};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -177,9 +178,35 @@ pub struct Caller {
     /// The presented secret was rotated away and stops working then.
     pub secret_valid_until: Option<Timestamp>,
     /// The account's budgets that the key's requests can fall under.
-    pub budgets: Arc<[Budget]>,
+    pub budgets: Arc<[Limiting]>,
     /// The account's time zone, in which periods of budgets begin and end.
     pub zone: Zone,
+}
+
+/// A budget, and the period that was asked for last: many requests fall into one, and a calendar is slow to ask.
+#[derive(Debug)]
+pub struct Limiting {
+    budget: Budget,
+    last: Mutex<Option<Period>>,
+}
+
+impl Limiting {
+    /// The limit that a request of `at` falls under, if it does. `zone` is the account's, always the same.
+    pub fn limit_for(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Option<BudgetLimit> {
+        self.budget.limit_in(asking, || {
+            let mut last = self.last.lock();
+            match *last {
+                Some(period) if period.contains(at) => period,
+                _ => *last.insert(self.budget.period.period(zone, at)),
+            }
+        })
+    }
+}
+
+impl From<Budget> for Limiting {
+    fn from(budget: Budget) -> Self {
+        Self { budget, last: Mutex::default() }
+    }
 }
 
 const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
@@ -415,7 +442,7 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
     let zone = account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))?;
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
-    let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).collect();
+    let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).map(Limiting::from).collect();
     Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone }))
 }
 

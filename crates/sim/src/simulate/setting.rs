@@ -77,7 +77,7 @@ impl Setting {
         }
         for caller in &mut callers {
             let mine = budgets.iter().filter(|(account, _)| *account == caller.account.id);
-            caller.budgets = mine.map(|(_, budget)| budget.clone()).collect();
+            caller.budgets = mine.map(|(_, budget)| budget.clone().into()).collect();
             caller.zone = zone.clone();
         }
         let callers = callers.into_iter().map(Arc::new).collect();

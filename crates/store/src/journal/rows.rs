@@ -247,11 +247,43 @@ fn write_multiplier<B: Bind>(to: &mut B, multiplier: Multiplier) -> Result<(), B
     if multiplier == Multiplier::ONE { Ok(()) } else { to.integer(18, i64::from(multiplier.millionths())) }
 }
 
+/// The same text that a list of [`Part`] serialises to, into a reused buffer: every request of a subscription has some.
 fn write_parts<B: Bind>(to: &mut B, text: &mut String, parts: &[Part]) -> Result<(), B::Error> {
     if parts.is_empty() {
         return Ok(());
     }
-    write_json(text, parts);
+    text.clear();
+    let mut digits = itoa::Buffer::new();
+    for Part { source, amount, tokens } in parts {
+        text.push_str(if text.is_empty() { "[{\"f\":" } else { ",{\"f\":" });
+        match source {
+            Source::Wallet => text.push_str("\"w\""),
+            Source::Grant(id) => {
+                text.push_str("{\"g\":");
+                text.push_str(digits.format(id.0));
+                text.push('}');
+            }
+            Source::Plan(periods) => {
+                text.push_str("{\"p\":[");
+                for (index, period) in periods.iter().enumerate() {
+                    text.push_str(if index == 0 { "{\"start\":" } else { ",{\"start\":" });
+                    text.push_str(digits.format(period.start.0));
+                    text.push_str(",\"end\":");
+                    text.push_str(digits.format(period.end.0));
+                    text.push('}');
+                }
+                text.push_str("]}");
+            }
+        }
+        text.push_str(",\"a\":");
+        text.push_str(digits.format(amount.0));
+        if *tokens > 0 {
+            text.push_str(",\"t\":");
+            text.push_str(digits.format(*tokens));
+        }
+        text.push('}');
+    }
+    text.push(']');
     to.text(27, text)
 }
 
@@ -345,6 +377,39 @@ mod tests {
             write_usage(&mut text, &usage);
             assert_eq!(text, serde_json::to_string(&usage).unwrap());
         }
+    }
+
+    #[test]
+    fn parts_are_written_as_they_are_read() {
+        #[derive(Default)]
+        struct Texts(Vec<(usize, String)>);
+        impl Bind for Texts {
+            type Error = std::convert::Infallible;
+            fn integer(&mut self, _: usize, _: i64) -> Result<(), Self::Error> {
+                Ok(())
+            }
+            fn text(&mut self, column: usize, value: &str) -> Result<(), Self::Error> {
+                self.0.push((column, value.to_owned()));
+                Ok(())
+            }
+        }
+
+        let period = |start| Period { start: Timestamp(start), end: Timestamp(start + 3_600_000) };
+        let part = |source, amount, tokens| Part { source, amount: Nanos(amount), tokens };
+        let parts = [
+            part(Source::Grant(Seq(7)), 12, 0),
+            part(Source::Plan(vec![period(1_767_225_600_000), period(-5)]), i64::MAX, 9),
+            part(Source::Plan(Vec::new()), 0, u64::MAX),
+            part(Source::Wallet, -1, 0),
+        ];
+        for count in 1..=parts.len() {
+            let (mut to, mut text) = (Texts::default(), String::from("left over"));
+            let Ok(()) = write_parts(&mut to, &mut text, &parts[..count]);
+            assert_eq!(to.0, [(27, serde_json::to_string(&parts[..count]).unwrap())]);
+        }
+        let mut to = Texts::default();
+        let Ok(()) = write_parts(&mut to, &mut String::new(), &[]);
+        assert_eq!(to.0, []);
     }
 
     #[test]

@@ -11,9 +11,12 @@ use domain::{Seq, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::TransactionBehavior;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// Inserts a row; the same text for every group, so that its statement is found.
+static INSERT_ROW: LazyLock<String> = LazyLock::new(|| format!("{INSERT} values ({})", parameters(COLUMNS)));
 
 /// How long an entry that somebody waits for still waits for company. A commit costs as much as a dozen requests, so
 /// a little company is worth a lot; and whoever waits has waited for an upstream, which takes far longer.
@@ -342,7 +345,7 @@ impl Worker {
         let Some(connection) = self.connection.as_sqlite_mut() else { return self.commit_at_once(entries) };
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut statement = transaction.prepare_cached(&format!("{INSERT} values ({})", parameters(COLUMNS)))?;
+            let mut statement = transaction.prepare_cached(&INSERT_ROW)?;
             for entry in entries {
                 Row::insert(&mut statement, entry, &mut self.text)?;
             }
