@@ -95,7 +95,7 @@ impl Scope {
 }
 
 /// A trailing `*` stands for any ending.
-fn matches_model(pattern: &str, model: &str) -> bool {
+pub(crate) fn matches_model(pattern: &str, model: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => model.starts_with(beginning),
         None => pattern == model,

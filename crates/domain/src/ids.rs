@@ -35,6 +35,10 @@ id! {
     BudgetId
 }
 id! {
+    /// A limit on the rate of requests, tokens or money.
+    LimitId
+}
+id! {
     /// A plan that accounts can subscribe to.
     PlanId
 }

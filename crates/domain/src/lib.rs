@@ -14,13 +14,14 @@ pub mod payment;
 pub mod plan;
 pub mod price;
 pub mod proration;
+pub mod rate;
 pub mod role;
 pub mod tier;
 pub mod time;
 pub mod usage;
 
 pub use calendar::{Calendar, Cycle, Period, Window, Zone};
-pub use ids::{AccountId, BudgetId, KeyId, PlanId, PriceId, ProjectId, Seq, TierId, UserId};
+pub use ids::{AccountId, BudgetId, KeyId, LimitId, PlanId, PriceId, ProjectId, Seq, TierId, UserId};
 pub use money::{Multiplier, Nanos, Rate};
 pub use role::{Permission, Role};
 pub use time::Timestamp;
