@@ -1,0 +1,308 @@
+//! Sharing a limit fairly between accounts: weighted max-min fairness by progressive filling (Bertsekas and Gallager,
+//! *Data Networks*, 2nd edition, section 6.5.2).
+//!
+//! While more than half of the limit is left, everybody takes what they ask for. Beyond that, room is handed out ten times a
+//! second, at the pace that the limit can keep up: what each account asked for lately is filled evenly, by weight, until the
+//! room of that moment is spent. Who asks for less gets all of it, and what they leave is lent to the others. How many keys
+//! or requests an account asks with does not matter. Since the limit is never used up ahead of time, somebody who comes new
+//! finds room at once.
+
+use crate::ids::AccountId;
+use crate::time::Timestamp;
+use foldhash::HashMap;
+
+/// Room is handed out so often.
+pub const TICK_MS: i64 = 100;
+/// What was asked for in so many ticks is what an account wants.
+const TICKS: usize = 10;
+/// Accounts that one limit is shared out to; who comes beyond takes what there is.
+const ASKERS_MAX: usize = 10_000;
+/// Nobody is told to come back later than in so many ticks.
+const TICKS_MAX: i64 = 1 << 30;
+/// Credit is counted in this part of what the limit counts.
+pub const UNIT: u128 = 1 << 16;
+
+/// Who shares one limit, and what each may take.
+#[derive(Clone, Debug, Default)]
+pub struct Sharing {
+    tick: i64,
+    /// What is handed out in a tick, in units.
+    pace: u128,
+    askers: HashMap<AccountId, Asker>,
+}
+
+/// An account that asks.
+#[derive(Clone, Debug)]
+struct Asker {
+    weight: u128,
+    /// What it asked for, tick by tick; the present one is first.
+    asked: [u64; TICKS],
+    /// What it may take, in units.
+    credit: u128,
+    /// What it was given in the last tick, in units.
+    given: u128,
+    /// What it was told to come back for, and when that is over.
+    promised: u64,
+    promised_until: i64,
+}
+
+impl Sharing {
+    /// Whether an account may take `cost` of a limit that has `left` of `amount`, or in how many milliseconds it may. Nothing
+    /// is taken: that is for [`Sharing::took`]. `pace` tells, in units, what the limit can give in each tick from now on; it
+    /// is asked at most once in a tick.
+    pub fn ask(
+        &mut self,
+        account: AccountId,
+        weight: u64,
+        cost: u64,
+        (left, amount): (u64, u64),
+        pace: impl FnOnce() -> u128,
+        at: Timestamp,
+    ) -> Result<(), u64> {
+        self.advance(left, pace, at);
+        if !self.askers.contains_key(&account) {
+            if self.askers.len() >= ASKERS_MAX {
+                return Ok(());
+            }
+            let newcomer = self.newcomer(weight.max(1));
+            self.askers.insert(account, newcomer);
+        }
+        let (tick, pace) = (self.tick, self.pace);
+        let weights: u128 = self.askers.values().map(|asker| asker.weight).sum();
+        let asker = self.askers.get_mut(&account).expect("it was put there");
+        asker.asked[0] = asker.asked[0].saturating_add(cost);
+        let wanted = u128::from(cost) * UNIT;
+        if left > amount / 2 || asker.credit >= wanted {
+            return Ok(());
+        }
+        let given = if asker.given > 0 { asker.given } else { (pace * asker.weight / weights).max(1) };
+        let ticks = i64::try_from((wanted - asker.credit).div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
+        asker.promised = asker.promised.max(cost);
+        asker.promised_until = asker.promised_until.max(tick + ticks + TICKS as i64);
+        Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).max(1))
+    }
+
+    /// An account has taken what it had asked for.
+    pub fn took(&mut self, account: AccountId, cost: u64) {
+        if let Some(asker) = self.askers.get_mut(&account) {
+            asker.credit = asker.credit.saturating_sub(u128::from(cost) * UNIT);
+            if cost >= asker.promised {
+                (asker.promised, asker.promised_until) = (0, i64::MIN);
+            }
+        }
+    }
+
+    /// Nobody has asked lately.
+    pub fn is_idle(&self, at: Timestamp) -> bool {
+        let ended = |asker: &Asker| asker.promised_until.max(self.tick + TICKS as i64) < at.0.div_euclid(TICK_MS);
+        self.askers.values().all(ended)
+    }
+
+    /// Somebody new has at once what the others are given in a second.
+    fn newcomer(&self, weight: u64) -> Asker {
+        let weight = u128::from(weight);
+        let level = self.askers.values().map(|asker| asker.given / asker.weight).max().unwrap_or(0);
+        let credit = level * weight * TICKS as u128;
+        Asker { weight, asked: [0; TICKS], credit, given: 0, promised: 0, promised_until: i64::MIN }
+    }
+
+    /// Hands out what the ticks since the last time bring.
+    fn advance(&mut self, left: u64, pace: impl FnOnce() -> u128, at: Timestamp) {
+        let tick = at.0.div_euclid(TICK_MS);
+        let passed = tick - self.tick;
+        if passed <= 0 && passed > -(TICKS as i64) {
+            return;
+        }
+        // A clock that was set back far, or a long silence: what was asked for then is not what is wanted now.
+        let passed = usize::try_from(passed).map_or(TICKS, |passed| passed.min(TICKS));
+        self.tick = tick;
+        self.pace = pace();
+        let credits: u128 = self.askers.values().map(|asker| asker.credit).sum();
+        let pool = (self.pace * passed as u128).min((u128::from(left) * UNIT).saturating_sub(credits));
+        let wanted = self.askers.iter().map(|(id, asker)| (*id, asker.wants(passed), asker.weight)).collect();
+        for (account, given) in filled(wanted, pool) {
+            let asker = self.askers.get_mut(&account).expect("it was there a moment ago");
+            asker.give(given, passed);
+        }
+        self.askers.retain(|_, asker| asker.promised_until >= tick || asker.asked.iter().any(|&asked| asked > 0));
+    }
+}
+
+impl Asker {
+    /// What it wants of so many ticks, in units: as much as it asked for lately, and what it was told to come back for.
+    fn wants(&self, ticks: usize) -> u128 {
+        let lately = self.asked.iter().map(|&asked| u128::from(asked)).sum::<u128>() * UNIT * ticks as u128;
+        let promised = (u128::from(self.promised) * UNIT).saturating_sub(self.credit);
+        (lately / TICKS as u128).max(promised)
+    }
+
+    /// Takes what so many ticks bring. No more is kept than a second brings, or than it needs for its largest request.
+    fn give(&mut self, given: u128, ticks: usize) {
+        self.given = given / ticks as u128;
+        let largest = self.asked.iter().copied().max().unwrap_or(0).min(self.promised);
+        let kept_max = (self.given * TICKS as u128).max(u128::from(largest.max(self.promised)) * UNIT);
+        self.credit = (self.credit + given).min(kept_max);
+        self.asked.rotate_right(ticks % TICKS);
+        self.asked[..ticks].fill(0);
+    }
+}
+
+/// Progressive filling: `(who, wants, weight)`, most easily satisfied first, get what they want as long as it is no more
+/// than an even part of what is left by weight; the rest get that part.
+fn filled(mut wanted: Vec<(AccountId, u128, u128)>, mut pool: u128) -> Vec<(AccountId, u128)> {
+    wanted.sort_unstable_by(|a, b| (a.1 * b.2, a.0).cmp(&(b.1 * a.2, b.0)));
+    let mut weights: u128 = wanted.iter().map(|(.., weight)| weight).sum();
+    let mut fill = |(who, wants, weight): (AccountId, u128, u128)| {
+        let given = wants.min(pool * weight / weights.max(1));
+        pool -= given;
+        weights -= weight;
+        (who, given)
+    };
+    wanted.drain(..).map(&mut fill).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn filling_is_max_min_fair() {
+        let check = |pool: u128, wanted: &[(u128, u128)], expected: &[u128]| {
+            let wanted = (1..).zip(wanted).map(|(id, &(wants, weight))| (AccountId(id), wants, weight)).collect();
+            let mut found = filled(wanted, pool);
+            found.sort_unstable();
+            assert_eq!(found.into_iter().map(|(_, given)| given).collect::<Vec<_>>(), expected);
+        };
+        check(10, &[(2, 1), (3, 1), (4, 1), (5, 1)], &[2, 2, 3, 3]);
+        check(100, &[(10, 1), (50, 1), (60, 1)], &[10, 45, 45]);
+        check(100, &[(10, 1), (20, 1)], &[10, 20]);
+        check(90, &[(90, 1), (90, 2)], &[30, 60]);
+        check(0, &[(5, 1)], &[0]);
+        check(5, &[], &[]);
+    }
+
+    /// A sliding window of a minute, and accounts that ask steadily.
+    struct World {
+        sharing: Sharing,
+        amount: u64,
+        taken: VecDeque<(i64, u64)>,
+        used: u64,
+        /// What each account got, by millisecond.
+        got: Vec<Vec<i64>>,
+    }
+
+    const LENGTH_MS: i64 = 60_000;
+
+    impl World {
+        fn new(amount: u64, accounts: usize) -> Self {
+            let got = vec![Vec::new(); accounts];
+            Self { sharing: Sharing::default(), amount, taken: VecDeque::new(), used: 0, got }
+        }
+
+        fn ask(&mut self, account: usize, at: i64) -> Result<(), u64> {
+            while self.taken.front().is_some_and(|(then, _)| *then <= at - LENGTH_MS) {
+                self.used -= self.taken.pop_front().map_or(0, |(_, cost)| cost);
+            }
+            let (id, left) = (AccountId(account as i64), self.amount - self.used);
+            let taken = &self.taken;
+            // The steadiest pace at which what is left and what becomes free never run out within a window.
+            let pace = || {
+                let (mut free, mut least) = (left, self.amount as f64 / LENGTH_MS as f64);
+                for (then, cost) in taken {
+                    least = least.min(free as f64 / (then + LENGTH_MS - at).max(1) as f64);
+                    free += cost;
+                }
+                (least * TICK_MS as f64 * UNIT as f64) as u128
+            };
+            self.sharing.ask(id, 1, 1, (left, self.amount), pace, Timestamp(at))?;
+            if left == 0 {
+                return Err(1);
+            }
+            self.sharing.took(id, 1);
+            self.taken.push_back((at, 1));
+            self.used += 1;
+            self.got[account].push(at);
+            Ok(())
+        }
+
+        fn got_in(&self, account: usize, from: i64, to: i64) -> usize {
+            self.got[account].iter().filter(|at| (from..to).contains(at)).count()
+        }
+    }
+
+    #[test]
+    fn l_16_fifty_accounts_with_one_to_a_hundred_keys_get_the_same() {
+        const ACCOUNTS: usize = 50;
+        // Every key asks ten times a second. All together could have 1,000 a second: 20 each.
+        let mut world = World::new(60_000, ACCOUNTS);
+        let keys = |account: usize| 1 + account * 99 / (ACCOUNTS - 1);
+        // The first two ask for less than their share.
+        let wants = |account: usize| if account < 2 { 10.0 } else { 10.0 * keys(account) as f64 };
+        let mut due: Vec<f64> = (0..ACCOUNTS).map(|account| account as f64).collect();
+        for at in 0..150_000_i64 {
+            for account in 0..ACCOUNTS {
+                while due[account] <= at as f64 {
+                    due[account] += 1_000.0 / wants(account);
+                    let _ = world.ask(account, at);
+                }
+            }
+        }
+        // Any ten seconds once the first window has passed.
+        for from in (70_000..140_000).step_by(3_500) {
+            let got: Vec<usize> = (0..ACCOUNTS).map(|account| world.got_in(account, from, from + 10_000)).collect();
+            let all: usize = got.iter().sum();
+            let fair = (all - got[0] - got[1]) as f64 / (ACCOUNTS - 2) as f64;
+            assert!((98..=102).contains(&got[0]) && (98..=102).contains(&got[1]), "{got:?}");
+            for (account, &got) in got.iter().enumerate().skip(2) {
+                assert!((got as f64 - fair).abs() <= 0.05 * fair, "{account} at {from}: {got} of {fair}");
+            }
+        }
+        let all: usize = (0..ACCOUNTS).map(|account| world.got_in(account, 60_000, 120_000)).sum();
+        assert!(all > 57_000, "{all} of 60,000 a minute are used");
+    }
+
+    #[test]
+    fn l_16_somebody_new_gets_a_share_within_a_second_and_what_nobody_uses_is_lent() {
+        let mut world = World::new(60_000, 3);
+        for at in 0..100_000_i64 {
+            // Greedy from the start.
+            for _ in 0..4 {
+                let _ = world.ask(0, at);
+            }
+            if at >= 40_000 {
+                for _ in 0..2 {
+                    let _ = world.ask(1, at);
+                }
+            }
+        }
+        let mine = world.got_in(1, 40_000, 41_000);
+        let theirs = world.got_in(0, 40_000, 41_000);
+        assert!(mine as f64 >= 0.9 * theirs as f64 && mine > 100, "{mine} beside {theirs}");
+        let mut alone = World::new(600, 1);
+        for at in 0..180_000 {
+            let asked = alone.ask(0, at);
+            assert!(asked.is_ok() || at >= 300, "half is free to be taken at once");
+        }
+        let lent = alone.got_in(0, 120_000, 180_000);
+        assert!((580..=600).contains(&lent), "{lent}");
+    }
+
+    #[test]
+    fn l_04_who_comes_back_when_told_is_served() {
+        let mut world = World::new(600, 2);
+        for at in 0..120_000_i64 {
+            let _ = world.ask(0, at);
+            if at == 90_000 {
+                let mut at = at;
+                let mut told = 0;
+                while let Err(wait) = world.ask(1, at) {
+                    at += i64::try_from(wait).unwrap();
+                    told += 1;
+                    assert!(told < 4, "told to come back again and again");
+                }
+                return;
+            }
+        }
+    }
+}
