@@ -66,6 +66,9 @@ struct Kept {
     book: Book,
     /// The last entry of this account.
     last: Seq,
+    /// Holds that were opened here and that nobody has come to resolve yet, given up by the sweeper or not. Bounded by
+    /// the slots, of which each has one.
+    unresolved: usize,
     /// The rules rejected an entry that they had made: nothing more is decided for this account.
     quarantined: bool,
 }
@@ -211,11 +214,14 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(Seq, Hold), HoldError> {
         let mut terms = Hold { counted: limits.counted(), ..asked.clone() };
-        let seq = self.decide(account, now, |book, at| {
+        let mut shard = self.shard(account).lock();
+        let kept = Kept::deciding(&mut shard, account)?;
+        let seq = self.decide_in(kept, account, now, |book, at| {
             let (legs, parts) = book.hold(asked, limits, at)?;
             terms.parts = parts;
             Ok((legs, Kind::Hold(terms.clone())))
         })?;
+        kept.unresolved += 1;
         Ok((seq, terms))
     }
 
@@ -244,12 +250,20 @@ impl Ledger {
     fn decide(
         &self,
         account: AccountId,
+        now: Timestamp,
+        decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> Result<Seq, HoldError> {
+        let mut shard = self.shard(account).lock();
+        self.decide_in(Kept::deciding(&mut shard, account)?, account, now, decide)
+    }
+
+    fn decide_in(
+        &self,
+        kept: &mut Kept,
+        account: AccountId,
         mut now: Timestamp,
         mut decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
     ) -> Result<Seq, HoldError> {
-        let mut shard = self.shard(account).lock();
-        // Missing means evicted in the instant after it was loaded: as rare as it is harmless to refuse.
-        let kept = shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)?;
         for _ in 0..DUE_MAX {
             self.post_due(kept, account, now, false)?;
             match self.post(kept, account, now, true, |book, at| {
@@ -297,7 +311,8 @@ impl Ledger {
 
     fn resolve_in_book(&self, hold: &OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
         let mut shard = self.shard(hold.account).lock();
-        let kept = shard.get_mut(&hold.account).expect("a book with an open hold is never evicted");
+        let kept = shard.get_mut(&hold.account).expect("a book whose holds are not resolved is never dropped");
+        kept.unresolved -= 1;
         let posted = self.post(kept, hold.account, now, false, |book, at| {
             let resolved = book.resolve(hold.seq, resolution.clone(), false, at);
             let resolved = match (resolved, late_charge(hold, resolution)) {
@@ -309,17 +324,18 @@ impl Ledger {
         posted.map_or(Resolved::AlreadyResolved, Resolved::Posted)
     }
 
-    /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark.
-    /// Returns how many.
+    /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark,
+    /// oldest first. Returns how many.
     pub fn sweep(&self, steady: Timestamp, now: Timestamp, price: PriceLookup<'_>) -> Result<usize, StoreError> {
         let mut lapsed = Vec::new();
         for shard in &self.shards {
             for (&account, kept) in shard.lock().iter() {
                 let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < steady);
-                lapsed.extend(late.map(|(seq, hold)| (account, seq, hold.terms.price, hold.terms.multiplier)));
+                lapsed.extend(late.map(|(seq, hold)| (seq, account, hold.terms.price, hold.terms.multiplier)));
             }
         }
-        for &(account, seq, version, multiplier) in &lapsed {
+        lapsed.sort_unstable();
+        for &(seq, account, version, multiplier) in &lapsed {
             let mark = self.slots.find(seq);
             self.give_up(account, seq, (version, multiplier), mark, Ending::LeaseLapsed, true, now, price)?;
         }
@@ -585,9 +601,15 @@ impl Ledger {
                 kept.book.forget_idle_counters(IDLE_COUNTERS_MAX);
             }
             if books.len() > per_shard {
-                books.retain(|_, kept| !kept.book.is_quiet() || kept.last > folded || kept.quarantined);
+                books.retain(|_, kept| !kept.is_quiet(folded));
             }
         }
+    }
+
+    /// The book of an account is in memory.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, account: AccountId) -> bool {
+        self.look(account, |_| ()).is_some()
     }
 
     fn look<T>(&self, account: AccountId, read: impl FnOnce(&Book) -> T) -> Option<T> {
@@ -719,7 +741,19 @@ impl From<NotPosted> for HoldError {
 
 impl Kept {
     fn new(book: Book, last: Seq) -> Self {
-        Self { book, last, quarantined: false }
+        Self { book, last, unresolved: 0, quarantined: false }
+    }
+
+    /// The book of an account that may decide something.
+    fn deciding(shard: &mut HashMap<AccountId, Self>, account: AccountId) -> Result<&mut Self, HoldError> {
+        // Missing means dropped in the instant after it was loaded: as rare as it is harmless to refuse.
+        shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)
+    }
+
+    /// It can be dropped, and read again. Usage may still come for a hold that the sweeper gave up: what was charged for
+    /// it is not in the stored sums. After a restart nobody is left who could come.
+    fn is_quiet(&self, folded: Seq) -> bool {
+        self.book.is_quiet() && self.unresolved == 0 && self.last <= folded && !self.quarantined
     }
 }
 
