@@ -104,6 +104,9 @@ pub enum Resolved {
     Posted(Seq),
     /// The hold had ended before; nothing was charged again.
     AlreadyResolved,
+    /// The book contradicts itself: nothing was posted, the money stays held, and the account is quarantined. The next
+    /// start tries again, by the mark.
+    Quarantined,
 }
 
 /// Prices by version, as resolving an abandoned hold needs them.
@@ -292,7 +295,9 @@ impl Ledger {
         let outcome = self.resolve_in_book(&hold, resolution, now);
         match outcome {
             Resolved::Posted(seq) if charges => self.retiring.lock().push_back((seq, hold.slot)),
-            _ => self.slots.give_back(hold.slot),
+            Resolved::Posted(_) | Resolved::AlreadyResolved => self.slots.give_back(hold.slot),
+            // Its mark is what the next start goes by.
+            Resolved::Quarantined => {}
         }
         outcome
     }
@@ -321,28 +326,36 @@ impl Ledger {
             };
             resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
         });
-        posted.map_or(Resolved::AlreadyResolved, Resolved::Posted)
+        match posted {
+            Ok(seq) => Resolved::Posted(seq),
+            Err(NotPosted::Refused(_)) => Resolved::AlreadyResolved,
+            // What ends a hold is always taken, whatever the calendar says; what is left is a contradiction.
+            Err(NotPosted::Broken | NotPosted::Busy | NotPosted::Due(_)) => Resolved::Quarantined,
+        }
     }
 
     /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark,
-    /// oldest first. Returns how many.
+    /// oldest first. Returns how many. Those of quarantined accounts stay open.
     pub fn sweep(&self, steady: Timestamp, now: Timestamp, price: PriceLookup<'_>) -> Result<usize, StoreError> {
         let mut lapsed = Vec::new();
         for shard in &self.shards {
-            for (&account, kept) in shard.lock().iter() {
+            for (&account, kept) in shard.lock().iter().filter(|(_, kept)| !kept.quarantined) {
                 let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < steady);
                 lapsed.extend(late.map(|(seq, hold)| (seq, account, hold.terms.price, hold.terms.multiplier)));
             }
         }
         lapsed.sort_unstable();
+        let mut given_up = 0;
         for &(seq, account, version, multiplier) in &lapsed {
-            let mark = self.slots.find(seq);
-            self.give_up(account, seq, (version, multiplier), mark, Ending::LeaseLapsed, true, now, price)?;
+            let (mark, ending) = (self.slots.find(seq), Ending::LeaseLapsed);
+            given_up +=
+                usize::from(self.give_up(account, seq, (version, multiplier), mark, ending, true, now, price)?);
         }
-        Ok(lapsed.len())
+        Ok(given_up)
     }
 
-    /// Resolves every hold that an earlier process left open, by what it had marked. Returns how many.
+    /// Resolves every hold that an earlier process left open, by what it had marked. Returns how many. One that the book
+    /// contradicts stays open: nobody else's start is to wait for it.
     pub fn resolve_left_open(
         &self,
         marks: &HashMap<Seq, Mark>,
@@ -358,14 +371,17 @@ impl Ledger {
             }
         }
         open.sort_unstable();
+        let mut given_up = 0;
         for &(seq, account, version, multiplier) in &open {
             let mark = marks.get(&seq).cloned();
             let ending = if mark.is_some() { Ending::Crashed } else { Ending::CrashedUnknown };
-            self.give_up(account, seq, (version, multiplier), mark, ending, false, now, price)?;
+            given_up +=
+                usize::from(self.give_up(account, seq, (version, multiplier), mark, ending, false, now, price)?);
         }
-        Ok(open.len())
+        Ok(given_up)
     }
 
+    /// Whether it is done.
     #[expect(clippy::too_many_arguments, reason = "one private step of two loops; a struct would only rename them")]
     fn give_up(
         &self,
@@ -377,7 +393,7 @@ impl Ledger {
         by_sweeper: bool,
         now: Timestamp,
         price: PriceLookup<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let marked = match mark {
             None => None,
             Some(Mark { usage, estimated, service_tier }) => {
@@ -388,15 +404,18 @@ impl Ledger {
             }
         };
         let mut shard = self.shard(account).lock();
-        let Some(kept) = shard.get_mut(&account) else { return Ok(()) };
+        let Some(kept) = shard.get_mut(&account) else { return Ok(false) };
         let posted = self.post(kept, account, now, false, |book, at| {
             let resolved = book.resolve(hold, resolve_abandoned(marked, ending), by_sweeper, at);
             resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
         });
         match posted {
+            Ok(_) => Ok(true),
             // Between the look and this lock the request may have resolved its hold itself: nothing left to do then.
-            Ok(_) | Err(NotPosted::Refused(_)) => Ok(()),
-            Err(_) => Err(StoreError::Unavailable),
+            Err(NotPosted::Refused(_)) => Ok(false),
+            // Said and quarantined by `post`.
+            Err(NotPosted::Broken) => Ok(false),
+            Err(NotPosted::Busy | NotPosted::Due(_)) => Err(StoreError::Unavailable),
         }
     }
 
@@ -610,6 +629,12 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) fn knows(&self, account: AccountId) -> bool {
         self.look(account, |_| ()).is_some()
+    }
+
+    /// What a defect could do to a book.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, account: AccountId, damage: impl FnOnce(&mut Book)) {
+        damage(&mut self.shard(account).lock().get_mut(&account).expect("the book is in memory").book);
     }
 
     fn look<T>(&self, account: AccountId, read: impl FnOnce(&Book) -> T) -> Option<T> {

@@ -14,6 +14,7 @@ everywhere! {
     quiet_books_are_dropped_and_read_again
     m_09_usage_that_comes_late_finds_its_book_when_others_are_dropped
     holds_are_given_up_in_the_order_in_which_they_were_opened
+    m_08_a_hold_whose_end_the_book_rejects_is_not_taken_for_one_that_had_ended
 }
 
 async fn a_hold_is_settled_voided_extended_or_given_up(world: World) {
@@ -292,4 +293,37 @@ async fn holds_are_given_up_in_the_order_in_which_they_were_opened(world: World)
     };
     assert!(given_up.len() == 32 && given_up.is_sorted(), "{given_up:?}");
     world.finish(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
+}
+
+/// The money stays held, the account decides nothing more, everybody else goes on; the next start, with a book that is read
+/// anew, settles by the mark.
+async fn m_08_a_hold_whose_end_the_book_rejects_is_not_taken_for_one_that_had_ended(mut world: World) {
+    let limits = Limits::default();
+    for account in [1, 2] {
+        world.top_up(account, 1_000_000, START).await;
+    }
+    let mut hold = world.hold(1, (10, 10), &limits, START).await.unwrap();
+    let other = world.hold(2, (10, 10), &limits, START).await.unwrap();
+    world.ledger().mark(&mut hold, &Mark { usage: Usage::tokens(10, 5), estimated: false, service_tier: None });
+    let seq = hold.seq;
+    world.ledger().damage(AccountId(1), |book| {
+        let open = book.open_hold(seq).unwrap().clone();
+        *book = domain::ledger::Book::restore(Legs::default());
+        book.restore_hold(seq, open);
+    });
+    let before = world.ledger().queue().decided();
+    assert_eq!(world.settle(hold, (10, 5), START), Resolved::Quarantined);
+    assert_eq!(world.ledger().queue().decided(), before, "nothing is posted");
+    let refused = world.hold(1, (0, 0), &limits, START).await;
+    assert!(matches!(refused, Err(HoldError::Unavailable)), "{refused:?}");
+    let lapsed = START.plus_ms(5_000);
+    drop(other);
+    let swept = world.ledger().sweep(lapsed, lapsed, &|_| Ok(World::compiled()));
+    assert_eq!((swept.unwrap(), world.ledger().open_holds()), (1, 1), "only the other's");
+    world.restart().await;
+    assert_eq!(world.ledger().open_holds(), 0);
+    let charged = if world.is_stored() { cost(10, 5) } else { Nanos::ZERO };
+    assert_eq!((world.totals(1).await.held, world.totals(1).await.spent), (Nanos::ZERO, charged));
+    world.hold(1, (0, 0), &limits, START).await.unwrap();
+    world.finish(&[1, 2]).await;
 }
