@@ -787,6 +787,20 @@ fn late_charge(hold: &OpenedHold, resolution: Resolution) -> Option<Charge> {
     let Resolution::Settle { usage, service_tier, cost, ending, estimated } = resolution else { return None };
     let Hold { key, price, multiplier, .. } = hold.terms;
     let (model, counted) = (hold.terms.model.clone(), hold.terms.counted.clone());
-    let (hold, parts) = (hold.seq, Vec::new());
-    Some(Charge { hold, key, model, price, multiplier, usage, service_tier, cost, ending, estimated, parts, counted })
+    let (hold, parts, again) = (hold.seq, Vec::new(), false);
+    Some(Charge {
+        hold,
+        key,
+        model,
+        price,
+        multiplier,
+        usage,
+        service_tier,
+        cost,
+        ending,
+        estimated,
+        parts,
+        counted,
+        again,
+    })
 }

@@ -240,7 +240,12 @@ impl Expired {
             Some(usage) => (usage, Nanos((charge.cost.0 - self.cost.0).max(0))),
             None => (Usage::NOTHING, Nanos::ZERO),
         };
-        Charge { usage, cost, ..charge }
+        Charge { usage, cost, again: self.is_charged(), ..charge }
+    }
+
+    /// It counts as a request already.
+    fn is_charged(&self) -> bool {
+        !self.usage.is_zero() || self.cost > Nanos::ZERO
     }
 }
 

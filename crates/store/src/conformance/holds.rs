@@ -258,6 +258,8 @@ async fn m_09_usage_that_comes_late_finds_its_book_when_others_are_dropped(world
     fill().await;
     assert_eq!(world.ledger().knows(AccountId(STEP)), !world.is_stored());
     assert_eq!(world.totals(STEP).await.spent, Nanos(cost(10, 9).0 + cost(10, 4).0));
+    let totals = world.ledger().key_totals(AccountId(STEP), KeyId(10 * STEP)).await.unwrap();
+    assert_eq!((totals.requests, totals.used_tokens), (2, 19 + 14), "what came late is more of the same request");
     world.finish(&[STEP]).await;
 }
 

@@ -103,7 +103,11 @@ impl Book {
             }
             Kind::Void(release) => Ok(self.release_legs(&self.open(release.hold, release.key, seq)?.terms)),
             Kind::LateCharge(charge) => {
-                self.expired(charge).map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                let expired =
+                    self.expired(charge).map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                if charge.again != expired.is_charged() {
+                    return Err(wrong("it counts as another number of requests"));
+                }
                 let (legs, decided) = self.charge_late(charge.clone(), at);
                 let is_right = decided == entry.kind && charge.cost >= Nanos::ZERO;
                 if is_right { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
@@ -155,6 +159,9 @@ impl Book {
         }
         if (charge.price, charge.multiplier, &charge.model) != (terms.price, terms.multiplier, &terms.model) {
             return Err("it is priced otherwise than its hold");
+        }
+        if charge.again {
+            return Err("it counts as no request");
         }
         let (paid, debt) = self.pay(terms, charge.cost, charge.usage.total_tokens(), at, &charge.parts);
         let legs = self.charge_legs(Some(terms), &paid, charge.cost, debt);

@@ -177,6 +177,7 @@ impl Journal {
             estimated: false,
             parts: Vec::new(),
             counted: terms.counted.clone(),
+            again: false,
         };
         let decided = self.book.late_charge(charge, self.now)?;
         Ok(self.post(decided))
@@ -355,8 +356,8 @@ impl Folded {
         let of_key = self.charged.entry(charge.key).or_default();
         of_key.0 += charge.cost.0;
         of_key.1 += charge.usage.total_tokens();
-        of_key.2 += 1;
-        let used = tally(charge.cost.0, charge.usage.total_tokens(), 1);
+        of_key.2 += u64::from(!charge.again);
+        let used = tally(charge.cost.0, charge.usage.total_tokens(), u64::from(!charge.again));
         let held = hold.map_or_else(Tally::default, |hold| tally(hold.amount.0, hold.bound.total_tokens(), 1));
         let beyond = tally(
             (used.money.0 - held.money.0).max(0),

@@ -561,7 +561,9 @@ impl Account {
         }
         // What consumed nothing counts as no request either, unless it was settled so.
         if is_settlement || !charge.usage.is_zero() || cost > 0 {
-            let used = Sums::of_request(cost, charge.usage.total_tokens(), 1);
+            // What goes beyond an earlier charge is more of the same request.
+            let is_new = usage_before.is_zero() && cost_before == 0;
+            let used = Sums::of_request(cost, charge.usage.total_tokens(), u64::from(is_new));
             self.keys.entry(charge.key).or_default().used += used;
             let counted = open.as_ref().map_or(&charge.counted, |open| &open.counted);
             for counted in counted.iter() {
