@@ -770,7 +770,7 @@ impl Kept {
     }
 
     /// The book of an account that may decide something.
-    fn deciding(shard: &mut HashMap<AccountId, Self>, account: AccountId) -> Result<&mut Self, HoldError> {
+    fn deciding(shard: &mut foldhash::HashMap<AccountId, Self>, account: AccountId) -> Result<&mut Self, HoldError> {
         // Missing means dropped in the instant after it was loaded: as rare as it is harmless to refuse.
         shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)
     }
