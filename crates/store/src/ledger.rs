@@ -23,6 +23,7 @@ use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Locks that the accounts are spread over.
@@ -37,6 +38,8 @@ const QUIET_BOOKS_MAX: usize = 100_000;
 const IDLE_COUNTERS_MAX: usize = 10_000;
 /// How often one decision may meet something that the calendar asks for first.
 const DUE_MAX: usize = 2_000;
+/// How often a book is read before its account is refused.
+const LOADS_MAX: usize = 4;
 /// How long an answer waits for its hold to become durable before it is given up.
 const DURABLE_WAIT: Duration = Duration::from_secs(5);
 /// The same while commits fail.
@@ -52,6 +55,8 @@ pub struct Ledger {
     /// Entries with a reference that were posted and are perhaps not durable yet, or only since a moment: a second one is
     /// not posted.
     referenced: tokio::sync::Mutex<HashMap<Arc<str>, Seq>>,
+    /// How often something was dropped from memory. What was read or found before the last time may be missing or old.
+    drops: AtomicU64,
     source: Source,
 }
 
@@ -177,7 +182,15 @@ impl Ledger {
 
     fn with(queue: Arc<Queue>, slots: Slots, source: Source) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, queue, slots, retiring: Mutex::default(), referenced: tokio::sync::Mutex::default(), source }
+        Self {
+            shards,
+            queue,
+            slots,
+            retiring: Mutex::default(),
+            referenced: tokio::sync::Mutex::default(),
+            drops: AtomicU64::new(0),
+            source,
+        }
     }
 
     /// The queue in front of the journal.
@@ -198,9 +211,9 @@ impl Ledger {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<OpenedHold, HoldError> {
-        self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
+        let drops = self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
         let slot = self.take_slot().ok_or(HoldError::TooManyOpen)?;
-        match self.hold_in_book(account, terms, limits, now) {
+        match self.hold_in_book(account, terms, limits, drops, now) {
             Ok((seq, terms)) => Ok(OpenedHold { account, seq, terms, slot, marks: 0 }),
             Err(error) => {
                 self.slots.give_back(slot);
@@ -214,11 +227,17 @@ impl Ledger {
         account: AccountId,
         asked: &Hold,
         limits: &Limits,
+        drops: u64,
         now: Timestamp,
     ) -> Result<(Seq, Hold), HoldError> {
         let mut terms = Hold { counted: limits.counted(), ..asked.clone() };
         let mut shard = self.shard(account).lock();
         let kept = Kept::deciding(&mut shard, account)?;
+        // A counter that the book does not know is not one of which nothing was used.
+        let may_lack = self.drops() != drops;
+        if may_lack && !Missing::of_limits(&kept.book, Some(asked.key), limits).is_nothing() {
+            return Err(HoldError::Unavailable);
+        }
         let seq = self.decide_in(kept, account, now, |book, at| {
             let (legs, parts) = book.hold(asked, limits, at)?;
             terms.parts = parts;
@@ -607,20 +626,27 @@ impl Ledger {
             .sum()
     }
 
-    /// Drops books of which nothing is under way and everything is stored, when there are many.
+    /// Drops books and counters of which nothing is under way and everything is stored, when there are many.
     pub fn evict_quiet(&self) {
         let per_shard = QUIET_BOOKS_MAX / SHARDS;
-        let folded = self.queue.folded();
+        let (folded, at) = (self.queue.folded(), self.queue.decided_at());
         if matches!(self.source, Source::Memory) {
             return;
         }
         for shard in &self.shards {
             let mut books = shard.lock();
-            for kept in books.values_mut().filter(|kept| kept.last <= folded) {
-                kept.book.forget_idle_counters(IDLE_COUNTERS_MAX);
+            let mut dropped = false;
+            for kept in books.values_mut() {
+                dropped |= kept.book.prune(at, folded, IDLE_COUNTERS_MAX);
             }
             if books.len() > per_shard {
+                let before = books.len();
                 books.retain(|_, kept| !kept.is_quiet(folded));
+                dropped |= books.len() < before;
+            }
+            if dropped {
+                // Before anybody can see it.
+                self.drops.fetch_add(1, Ordering::Release);
             }
         }
     }
@@ -668,29 +694,53 @@ impl Ledger {
     }
 
     /// Makes sure that the book, and what it says of the key and of the counters, is in memory. A key that a book does not
-    /// know is not a key that has used nothing.
-    async fn load(&self, account: AccountId, key: Option<KeyId>, limits: &Limits) -> Result<(), StoreError> {
-        let counted = |book: &Book| Missing::of_limits(book, key, limits);
-        let missing = self.look(account, counted);
-        if missing.as_ref().is_some_and(Missing::is_nothing) {
-            return Ok(());
-        }
-        let wanted = missing.unwrap_or_else(|| Missing::of_limits(&Book::default(), key, limits));
-        let (book, last, stored) = match &self.source {
-            Source::Memory => (Book::default(), Seq(0), Stored::nothing(&wanted)),
-            Source::Stored(database) => {
-                let read = move |connection: &crate::sql::Connection| {
-                    let (book, last) = books::read(connection, account)?;
-                    Ok((book, last, books::complete(connection, account, &wanted)?))
-                };
-                database.read(read).await?
+    /// know is not a key that has used nothing. Answers with the drops that there were before.
+    async fn load(&self, account: AccountId, key: Option<KeyId>, limits: &Limits) -> Result<u64, StoreError> {
+        for _ in 0..LOADS_MAX {
+            let drops = self.drops();
+            let missing = self.look(account, |book| Missing::of_limits(book, key, limits));
+            if missing.as_ref().is_some_and(Missing::is_nothing) {
+                return Ok(drops);
             }
-        };
-        // Another request may have been quicker. Then what it loaded, and has perhaps moved since, stays.
+            let wanted = missing.unwrap_or_else(|| Missing::of_limits(&Book::default(), key, limits));
+            let Source::Stored(database) = &self.source else {
+                let mut shard = self.shard(account).lock();
+                let kept = shard.entry(account).or_insert_with(|| Kept::new(Book::default(), Seq(0)));
+                Stored::nothing(&wanted).put_into(&mut kept.book);
+                return Ok(drops);
+            };
+            let read = move |connection: &crate::sql::Connection| {
+                let (book, last) = books::read(connection, account)?;
+                Ok((book, last, books::complete(connection, account, &wanted)?))
+            };
+            let (book, last, stored) = database.read(read).await?;
+            if self.keep(account, book, last, stored, drops) {
+                return Ok(drops);
+            }
+            // Sums that lack a late charge are written now.
+            database.writer().flush().await?;
+        }
+        Err(StoreError::Unavailable)
+    }
+
+    /// Keeps what was read, unless it may be older than what was dropped meanwhile, or than a charge of which the book knows
+    /// only that there was one.
+    fn keep(&self, account: AccountId, book: Book, last: Seq, stored: Stored, drops: u64) -> bool {
         let mut shard = self.shard(account).lock();
+        if self.drops() != drops {
+            return false;
+        }
+        // Another request may have been quicker. Then what it loaded, and has perhaps moved since, stays.
         let kept = shard.entry(account).or_insert_with(|| Kept::new(book, last));
-        stored.put_into(&mut kept.book);
-        Ok(())
+        let is_whole = kept.book.unread() <= last;
+        if is_whole {
+            stored.put_into(&mut kept.book);
+        }
+        is_whole
+    }
+
+    fn drops(&self) -> u64 {
+        self.drops.load(Ordering::Acquire)
     }
 
     /// Posts everything that the calendar asks for at `now`, each decided at the journal's own time.
@@ -803,4 +853,63 @@ fn late_charge(hold: &OpenedHold, resolution: Resolution) -> Option<Charge> {
         counted,
         again,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::ledger::{BudgetLimit, Counted, Metric};
+    use domain::{BudgetId, Period, Usage};
+
+    const ACCOUNT: AccountId = AccountId(1);
+    const HOUR: i64 = 3_600_000;
+
+    /// M-02: between the look at what a decision needs and the decision, it can be dropped.
+    #[tokio::test]
+    async fn m_02_nobody_decides_by_a_counter_that_was_dropped_a_moment_ago() {
+        let scratch = crate::testing::sqlite();
+        let (ledger, _) = Ledger::open(scratch.database.clone(), 10).unwrap();
+        let (now, later) = (Timestamp(0), Timestamp(HOUR));
+        ledger.top_up(ACCOUNT, Nanos(1_000), "", now).await.unwrap();
+        let limit = |id| {
+            let period = Period { start: now, end: later };
+            let counted = Counted { budget: BudgetId(id), subject: "".into(), period };
+            BudgetLimit { counted, name: "b".into(), metric: Metric::Money, limit: 100 }
+        };
+        let limits = Limits { budgets: (0..70).map(limit).collect(), ..Limits::default() };
+        let terms = |amount: i64| Hold {
+            key: KeyId(1),
+            request: "r".into(),
+            model: "m".into(),
+            upstream: "u".into(),
+            price: PriceId(1),
+            multiplier: Multiplier::ONE,
+            amount: Nanos(amount),
+            bound: Usage::tokens(1, 1),
+            lease_until: later,
+            parts: Vec::new(),
+            counted: Arc::default(),
+        };
+        let hold = ledger.hold(ACCOUNT, &terms(80), &limits, now).await.unwrap();
+        let settle = Resolution::Settle {
+            usage: Usage::tokens(1, 1),
+            service_tier: None,
+            cost: Nanos(80),
+            ending: Ending::Complete,
+            estimated: false,
+        };
+        ledger.resolve(hold, settle, later);
+        ledger.flush().await.unwrap();
+
+        let drops = ledger.load(ACCOUNT, Some(KeyId(1)), &limits).await.unwrap();
+        ledger.evict_quiet();
+        let held = ledger.hold_in_book(ACCOUNT, &terms(80), &limits, drops, now);
+        assert_eq!(held, Err(HoldError::Unavailable));
+        // What was read before it was dropped is not kept either.
+        let (book, last) = scratch.database.read_now(|connection| books::read(connection, ACCOUNT)).unwrap();
+        let old = Stored::nothing(&Missing::of_limits(&book, None, &limits));
+        assert!(!ledger.keep(ACCOUNT, book, last, old, drops));
+        let held = ledger.hold(ACCOUNT, &terms(80), &limits, now).await;
+        assert!(matches!(held, Err(HoldError::Refused(Refusal::Budget { .. }))), "{held:?}");
+    }
 }
