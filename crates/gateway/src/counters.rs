@@ -12,6 +12,7 @@ pub struct Counters {
     output_tokens: Counter,
     charged_nanos: Counter,
     estimated: Counter,
+    quarantined: Counter,
     open: Gauge,
     first_byte: [Histogram; Endpoint::ALL.len()],
 }
@@ -25,6 +26,10 @@ impl Counters {
         metrics::describe_counter!("tollgate_output_tokens_total", "Answer tokens charged");
         metrics::describe_counter!("tollgate_charged_nano_usd_total", "Money charged, in nano-USD");
         metrics::describe_counter!("tollgate_estimated_total", "Charges by the gateway's own count");
+        metrics::describe_counter!(
+            "tollgate_quarantined_total",
+            "Requests whose end the ledger rejected: their money stays held and their account takes no more"
+        );
         metrics::describe_gauge!("tollgate_open_requests", "Requests that hold money now");
         metrics::describe_histogram!("tollgate_upstream_head_seconds", "Time until the upstream began to answer");
         let ended = Endpoint::ALL.iter().flat_map(|endpoint| {
@@ -38,6 +43,7 @@ impl Counters {
             output_tokens: counter!("tollgate_output_tokens_total"),
             charged_nanos: counter!("tollgate_charged_nano_usd_total"),
             estimated: counter!("tollgate_estimated_total"),
+            quarantined: counter!("tollgate_quarantined_total"),
             open: gauge!("tollgate_open_requests"),
             first_byte: Endpoint::ALL
                 .map(|endpoint| histogram!("tollgate_upstream_head_seconds", "endpoint" => endpoint.name())),
@@ -58,6 +64,10 @@ impl Counters {
         self.output_tokens.increment(usage.output_tokens());
         self.charged_nanos.increment(cost.0.unsigned_abs());
         self.estimated.increment(u64::from(estimated));
+    }
+
+    pub(crate) fn quarantined(&self) {
+        self.quarantined.increment(1);
     }
 
     pub(crate) fn upstream_answered(&self, endpoint: Endpoint, after: Duration) {

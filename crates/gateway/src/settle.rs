@@ -7,7 +7,7 @@ use domain::ledger::{Ending, Resolution};
 use domain::{Meter, Nanos, Timestamp, Usage};
 use protocol::openai::Endpoint;
 use std::sync::Arc;
-use store::ledger::{Ledger, OpenedHold};
+use store::ledger::{Ledger, OpenedHold, Resolved};
 use store::prices::Priced;
 use store::progress::Mark;
 
@@ -169,7 +169,7 @@ impl Held {
         self.counters.ended(self.endpoint, ending);
         let Some(Mark { usage, estimated, service_tier }) = self.mark.take().filter(|mark| !mark.usage.is_zero())
         else {
-            self.ledger.resolve(hold, Resolution::Void { ending }, now);
+            self.post(hold, Resolution::Void { ending }, now);
             return Settled::NOTHING;
         };
         let cost = match self.priced.price.charge_at(&usage, service_tier.as_deref(), hold.terms.multiplier) {
@@ -177,13 +177,44 @@ impl Held {
             // Beyond 64 bits of nano-USD no report of usage is to be believed.
             Err(error) => {
                 tracing::error!(%error, seq = %hold.seq, "a usage cannot be priced; nothing is charged");
-                self.ledger.resolve(hold, Resolution::Void { ending: Ending::GatewayFault }, now);
+                self.post(hold, Resolution::Void { ending: Ending::GatewayFault }, now);
                 return Settled::NOTHING;
             }
         };
-        self.counters.charged(&usage, cost, estimated);
-        self.ledger.resolve(hold, Resolution::Settle { usage, service_tier, cost, ending, estimated }, now);
-        Settled { cost, usage, was_cut: false }
+        let settle = Resolution::Settle { usage, service_tier, cost, ending, estimated };
+        match self.post(hold, settle, now) {
+            Resolved::Posted(_) => {
+                self.counters.charged(&usage, cost, estimated);
+                Settled { cost, usage, was_cut: false }
+            }
+            Resolved::AlreadyResolved | Resolved::Quarantined => Settled::NOTHING,
+        }
+    }
+
+    /// What the ledger does not take is said here, with the request that it belongs to.
+    fn post(&self, hold: OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
+        let (account, seq, request) = (hold.account, hold.seq, hold.terms.request.clone());
+        let charged = match &resolution {
+            Resolution::Settle { cost, .. } => *cost,
+            Resolution::Void { .. } => Nanos::ZERO,
+        };
+        let resolved = self.ledger.resolve(hold, resolution, now);
+        match resolved {
+            Resolved::Posted(_) => {}
+            Resolved::AlreadyResolved if charged == Nanos::ZERO => {}
+            Resolved::AlreadyResolved => {
+                tracing::error!(%account, %seq, %request, %charged, "usage came too late for its hold; it is not charged");
+            }
+            Resolved::Quarantined => {
+                self.counters.quarantined();
+                tracing::error!(
+                    %account, %seq, %request, %charged,
+                    "the ledger rejects the end of a request: nothing is charged, its money stays held, and the account \
+                     takes nothing more until the gateway is started again"
+                );
+            }
+        }
+        resolved
     }
 }
 
@@ -195,5 +226,62 @@ impl Drop for Held {
             let now = self.clock.now();
             self.resolve(ending, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::ledger::{Hold, Limits};
+    use domain::price::PriceSheet;
+    use domain::{AccountId, KeyId, Multiplier, PriceId};
+    use std::time::Duration;
+
+    const ACCOUNT: AccountId = AccountId(1);
+    const NOW: Timestamp = Timestamp(1_000);
+
+    #[tokio::test(start_paused = true)]
+    async fn m_08_a_caller_is_not_told_a_cost_that_the_ledger_did_not_take() {
+        let (ledger, counters) = (Arc::new(Ledger::in_memory(10)), Arc::new(Counters::new()));
+        // Nobody writes this journal, so nothing becomes durable.
+        let fund = ledger.top_up(ACCOUNT, Nanos(1_000_000), "", NOW);
+        assert!(tokio::time::timeout(Duration::from_millis(1), fund).await.is_err());
+        let sheet = r#"{"input_per_million":"0.001","output_per_million":"0.001"}"#;
+        let price = Arc::new(serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap());
+        let open = async || {
+            let terms = Hold {
+                key: KeyId(1),
+                request: "r".into(),
+                model: "m".into(),
+                upstream: "u".into(),
+                price: PriceId(1),
+                multiplier: Multiplier::ONE,
+                amount: Nanos(100),
+                bound: Usage::tokens(50, 50),
+                lease_until: NOW,
+                parts: Vec::new(),
+                counted: Arc::default(),
+            };
+            ledger.hold(ACCOUNT, &terms, &Limits::default(), NOW).await.unwrap()
+        };
+        let (first, second, third) = (open().await, open().await, open().await);
+        let held = |hold| {
+            let (clock, priced) = (Arc::new(Clock::standing_at(NOW)), Priced { id: PriceId(1), price: price.clone() });
+            Held::new(ledger.clone(), clock, counters.clone(), Endpoint::Chat, priced, None, hold)
+        };
+        let settled = held(first).settle(Usage::tokens(10, 20), None, false, Ending::Complete);
+        assert_eq!(settled.cost, Nanos(30));
+        // So much was charged that no charge more fits the account's sums.
+        let rest = Resolution::Settle {
+            usage: Usage::tokens(1, 0),
+            service_tier: None,
+            cost: Nanos(i64::MAX - 30),
+            ending: Ending::Complete,
+            estimated: false,
+        };
+        assert!(matches!(ledger.resolve(second, rest, NOW), Resolved::Posted(_)));
+        let settled = held(third).settle(Usage::tokens(10, 20), None, false, Ending::Complete);
+        assert_eq!(settled, Settled::NOTHING);
+        assert_eq!((ledger.open_holds(), ledger.totals(ACCOUNT).await.unwrap().held), (1, Nanos(100)));
     }
 }

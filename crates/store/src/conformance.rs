@@ -96,11 +96,15 @@ impl World {
         let place = Place::Stored(tempfile::tempdir().unwrap(), postgres);
         let mut world = Self { place, open: None, price: PriceId(0) };
         world.open_again().await;
-        let sheet = serde_json::from_str(r#"{"input_per_million":"1.00","output_per_million":"2.00"}"#).unwrap();
         let set =
-            world.database().write(move |tx| prices::set(tx, None, "m", PriceSource::Config, None, &sheet, START));
+            world.database().write(move |tx| prices::set(tx, None, "m", PriceSource::Config, None, &sheet(), START));
         world.price = set.await.unwrap().id;
         world
+    }
+
+    /// What the tests' model costs, compiled.
+    fn compiled() -> Arc<domain::price::Price> {
+        Arc::new(sheet().compile().unwrap())
     }
 
     /// There is SQL behind it.
@@ -256,6 +260,10 @@ fn assert_nobody_idles_in_a_transaction(scratch: &ScratchDatabase) {
     while scratch.run(idle).unwrap() != "0" {
         assert!(std::time::Instant::now() < deadline, "a session stays inside a transaction");
     }
+}
+
+fn sheet() -> domain::price::PriceSheet {
+    serde_json::from_str(r#"{"input_per_million":"1.00","output_per_million":"2.00"}"#).unwrap()
 }
 
 fn cost(input: u64, output: u64) -> Nanos {

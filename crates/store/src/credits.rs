@@ -6,7 +6,7 @@
 
 use crate::database::{Database, StoreError};
 use crate::ledger::{HoldError, Ledger};
-use crate::sql::{Connection, OptionalExtension, Row};
+use crate::sql::{Connection, OptionalExtension, Row, Transaction};
 use crate::tiers;
 use domain::ledger::{Fund, GrantGiven, Origin, Refusal};
 use domain::{AccountId, Nanos, Seq, Timestamp};
@@ -95,21 +95,35 @@ pub async fn deliver(
         Err(HoldError::Refused(refusal)) => Delivered::Refused(told(&refusal)),
         Err(_) => return Err(StoreError::Unavailable),
     };
-    let (note, of, account) = (outcome.clone(), reference.clone(), credit.account);
-    database
-        .write(move |transaction| {
-            let (seq, failure) = match &note {
-                Delivered::Posted(seq) => (Some(seq.0), None),
-                Delivered::Refused(why) => (None, Some(why.as_str())),
-            };
-            transaction
-                .prepare_cached("update credits set seq = ?2, failure = ?3 where reference = ?1")?
-                .execute((&*of, seq, failure))?;
-            tiers::refresh(transaction, account, now)?;
-            Ok(())
-        })
-        .await?;
-    Ok(outcome)
+    record(database, reference, outcome, now).await
+}
+
+/// Keeps what became of a credit, and answers with what is kept: others may deliver the same one at this moment. What is in
+/// the journal is true, also where somebody was refused before it was there; nothing is written over it.
+async fn record(
+    database: &Database,
+    reference: &Arc<str>,
+    outcome: Delivered,
+    now: Timestamp,
+) -> Result<Delivered, StoreError> {
+    let of = reference.clone();
+    let write = move |transaction: &Transaction<'_>| {
+        match &outcome {
+            Delivered::Posted(seq) => transaction
+                .prepare_cached("update credits set seq = ?2, failure = null where reference = ?1 and seq is null")?
+                .execute((&*of, seq.0))?,
+            Delivered::Refused(why) => transaction
+                .prepare_cached(
+                    "update credits set failure = ?2 where reference = ?1 and seq is null and failure is null",
+                )?
+                .execute((&*of, why.as_str()))?,
+        };
+        let kept = find(transaction, &of)?;
+        let (credit, kept) = kept.ok_or_else(|| StoreError::Damaged(format!("credit {of:?} is gone")))?;
+        tiers::refresh(transaction, credit.account, now)?;
+        Ok(kept.unwrap_or(outcome))
+    };
+    database.write(write).await
 }
 
 /// Delivers what is on its way: what a process left that died, or could not post. One account that takes nothing now
@@ -216,4 +230,56 @@ pub fn posted(connection: &Connection, reference: &str) -> Result<Option<Seq>, S
     let mut statement = connection.prepare_cached("select seq from credits where reference = ?1")?;
     let seq: Option<Option<i64>> = statement.query_row([reference], |row| row.get(0)).optional()?;
     Ok(seq.flatten().map(Seq))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts;
+    use crate::testing::databases;
+
+    const ACCOUNT: AccountId = AccountId(1);
+    const NOW: Timestamp = Timestamp(1_000);
+
+    /// Two deliver the same withdrawal at once. One found too little in the wallet, then money came, then the other
+    /// posted it; whoever writes last, what is in the journal is what is kept.
+    #[tokio::test]
+    async fn a_refusal_is_never_written_over_what_was_posted() {
+        for refused_first in [false, true] {
+            for scratch in databases() {
+                let database = &scratch.database;
+                let (ledger, _) = Ledger::open(database.clone(), 10).unwrap();
+                let reference: Arc<str> = "adjustment:1".into();
+                let credit = Credit {
+                    reference: reference.clone(),
+                    account: ACCOUNT,
+                    kind: CreditKind::Money(Origin::Adjustment),
+                    amount: Nanos(-50),
+                    note: "".into(),
+                    by: "ops".into(),
+                };
+                let enqueued = credit.clone();
+                database
+                    .write(move |tx| {
+                        accounts::create(tx, "a", NOW)?;
+                        enqueue(tx, &enqueued, NOW)
+                    })
+                    .await
+                    .unwrap();
+                let Err(HoldError::Refused(refusal)) = post(&ledger, &credit, NOW).await else { panic!("no money") };
+                let refused = Delivered::Refused(told(&refusal));
+                ledger.top_up(ACCOUNT, Nanos(80), "", NOW).await.unwrap();
+                let posted = Delivered::Posted(post(&ledger, &credit, NOW).await.unwrap());
+                if refused_first {
+                    assert_eq!(record(database, &reference, refused.clone(), NOW).await.unwrap(), refused);
+                }
+                assert_eq!(record(database, &reference, posted.clone(), NOW).await.unwrap(), posted);
+                assert_eq!(record(database, &reference, refused, NOW).await.unwrap(), posted);
+                assert_eq!(deliver(&ledger, database, &reference, NOW).await.unwrap(), posted);
+                let waits = database.read_now(|connection| on_their_way(connection, ACCOUNT)).unwrap();
+                assert!(!waits);
+                assert_eq!(ledger.totals(ACCOUNT).await.unwrap().available, Nanos(30));
+            }
+        }
+    }
 }

@@ -23,6 +23,7 @@ use std::collections::hash_map::Entry as Place;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Locks that the accounts are spread over.
@@ -37,6 +38,8 @@ const QUIET_BOOKS_MAX: usize = 100_000;
 const IDLE_COUNTERS_MAX: usize = 10_000;
 /// How often one decision may meet something that the calendar asks for first.
 const DUE_MAX: usize = 2_000;
+/// How often a book is read before its account is refused.
+const LOADS_MAX: usize = 4;
 /// How long an answer waits for its hold to become durable before it is given up.
 const DURABLE_WAIT: Duration = Duration::from_secs(5);
 /// The same while commits fail.
@@ -52,6 +55,8 @@ pub struct Ledger {
     /// Entries with a reference that were posted and are perhaps not durable yet, or only since a moment: a second one is
     /// not posted.
     referenced: tokio::sync::Mutex<HashMap<Arc<str>, Seq>>,
+    /// How often something was dropped from memory. What was read or found before the last time may be missing or old.
+    drops: AtomicU64,
     source: Source,
 }
 
@@ -66,6 +71,9 @@ struct Kept {
     book: Book,
     /// The last entry of this account.
     last: Seq,
+    /// Holds that were opened here and that nobody has come to resolve yet, given up by the sweeper or not. Bounded by
+    /// the slots, of which each has one.
+    unresolved: usize,
     /// The rules rejected an entry that they had made: nothing more is decided for this account.
     quarantined: bool,
 }
@@ -101,6 +109,9 @@ pub enum Resolved {
     Posted(Seq),
     /// The hold had ended before; nothing was charged again.
     AlreadyResolved,
+    /// The book contradicts itself: nothing was posted, the money stays held, and the account is quarantined. The next
+    /// start tries again, by the mark.
+    Quarantined,
 }
 
 /// Prices by version, as resolving an abandoned hold needs them.
@@ -171,7 +182,15 @@ impl Ledger {
 
     fn with(queue: Arc<Queue>, slots: Slots, source: Source) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, queue, slots, retiring: Mutex::default(), referenced: tokio::sync::Mutex::default(), source }
+        Self {
+            shards,
+            queue,
+            slots,
+            retiring: Mutex::default(),
+            referenced: tokio::sync::Mutex::default(),
+            drops: AtomicU64::new(0),
+            source,
+        }
     }
 
     /// The queue in front of the journal.
@@ -192,9 +211,9 @@ impl Ledger {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<OpenedHold, HoldError> {
-        self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
+        let drops = self.load(account, Some(terms.key), limits).await.map_err(|_| HoldError::Unavailable)?;
         let slot = self.take_slot().ok_or(HoldError::TooManyOpen)?;
-        match self.hold_in_book(account, terms, limits, now) {
+        match self.hold_in_book(account, terms, limits, drops, now) {
             Ok((seq, terms)) => Ok(OpenedHold { account, seq, terms, slot, marks: 0 }),
             Err(error) => {
                 self.slots.give_back(slot);
@@ -208,14 +227,23 @@ impl Ledger {
         account: AccountId,
         asked: &Hold,
         limits: &Limits,
+        drops: u64,
         now: Timestamp,
     ) -> Result<(Seq, Hold), HoldError> {
         let mut terms = Hold { counted: limits.counted(), ..asked.clone() };
-        let seq = self.decide(account, now, |book, at| {
+        let mut shard = self.shard(account).lock();
+        let kept = Kept::deciding(&mut shard, account)?;
+        // A counter that the book does not know is not one of which nothing was used.
+        let may_lack = self.drops() != drops;
+        if may_lack && !Missing::of_limits(&kept.book, Some(asked.key), limits).is_nothing() {
+            return Err(HoldError::Unavailable);
+        }
+        let seq = self.decide_in(kept, account, now, |book, at| {
             let (legs, parts) = book.hold(asked, limits, at)?;
             terms.parts = parts;
             Ok((legs, Kind::Hold(terms.clone())))
         })?;
+        kept.unresolved += 1;
         Ok((seq, terms))
     }
 
@@ -244,12 +272,20 @@ impl Ledger {
     fn decide(
         &self,
         account: AccountId,
+        now: Timestamp,
+        decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> Result<Seq, HoldError> {
+        let mut shard = self.shard(account).lock();
+        self.decide_in(Kept::deciding(&mut shard, account)?, account, now, decide)
+    }
+
+    fn decide_in(
+        &self,
+        kept: &mut Kept,
+        account: AccountId,
         mut now: Timestamp,
         mut decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
     ) -> Result<Seq, HoldError> {
-        let mut shard = self.shard(account).lock();
-        // Missing means evicted in the instant after it was loaded: as rare as it is harmless to refuse.
-        let kept = shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)?;
         for _ in 0..DUE_MAX {
             self.post_due(kept, account, now, false)?;
             match self.post(kept, account, now, true, |book, at| {
@@ -278,7 +314,9 @@ impl Ledger {
         let outcome = self.resolve_in_book(&hold, resolution, now);
         match outcome {
             Resolved::Posted(seq) if charges => self.retiring.lock().push_back((seq, hold.slot)),
-            _ => self.slots.give_back(hold.slot),
+            Resolved::Posted(_) | Resolved::AlreadyResolved => self.slots.give_back(hold.slot),
+            // Its mark is what the next start goes by.
+            Resolved::Quarantined => {}
         }
         outcome
     }
@@ -297,7 +335,8 @@ impl Ledger {
 
     fn resolve_in_book(&self, hold: &OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
         let mut shard = self.shard(hold.account).lock();
-        let kept = shard.get_mut(&hold.account).expect("a book with an open hold is never evicted");
+        let kept = shard.get_mut(&hold.account).expect("a book whose holds are not resolved is never dropped");
+        kept.unresolved -= 1;
         let posted = self.post(kept, hold.account, now, false, |book, at| {
             let resolved = book.resolve(hold.seq, resolution.clone(), false, at);
             let resolved = match (resolved, late_charge(hold, resolution)) {
@@ -306,27 +345,36 @@ impl Ledger {
             };
             resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
         });
-        posted.map_or(Resolved::AlreadyResolved, Resolved::Posted)
+        match posted {
+            Ok(seq) => Resolved::Posted(seq),
+            Err(NotPosted::Refused(_)) => Resolved::AlreadyResolved,
+            // What ends a hold is always taken, whatever the calendar says; what is left is a contradiction.
+            Err(NotPosted::Broken | NotPosted::Busy | NotPosted::Due(_)) => Resolved::Quarantined,
+        }
     }
 
-    /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark.
-    /// Returns how many.
+    /// Resolves holds whose lease has lapsed by `steady`, the clock that leases are measured with, by their last mark,
+    /// oldest first. Returns how many. Those of quarantined accounts stay open.
     pub fn sweep(&self, steady: Timestamp, now: Timestamp, price: PriceLookup<'_>) -> Result<usize, StoreError> {
         let mut lapsed = Vec::new();
         for shard in &self.shards {
-            for (&account, kept) in shard.lock().iter() {
+            for (&account, kept) in shard.lock().iter().filter(|(_, kept)| !kept.quarantined) {
                 let late = kept.book.open_holds().filter(|(_, hold)| hold.terms.lease_until < steady);
-                lapsed.extend(late.map(|(seq, hold)| (account, seq, hold.terms.price, hold.terms.multiplier)));
+                lapsed.extend(late.map(|(seq, hold)| (seq, account, hold.terms.price, hold.terms.multiplier)));
             }
         }
-        for &(account, seq, version, multiplier) in &lapsed {
-            let mark = self.slots.find(seq);
-            self.give_up(account, seq, (version, multiplier), mark, Ending::LeaseLapsed, true, now, price)?;
+        lapsed.sort_unstable();
+        let mut given_up = 0;
+        for &(seq, account, version, multiplier) in &lapsed {
+            let (mark, ending) = (self.slots.find(seq), Ending::LeaseLapsed);
+            given_up +=
+                usize::from(self.give_up(account, seq, (version, multiplier), mark, ending, true, now, price)?);
         }
-        Ok(lapsed.len())
+        Ok(given_up)
     }
 
-    /// Resolves every hold that an earlier process left open, by what it had marked. Returns how many.
+    /// Resolves every hold that an earlier process left open, by what it had marked. Returns how many. One that the book
+    /// contradicts stays open: nobody else's start is to wait for it.
     pub fn resolve_left_open(
         &self,
         marks: &HashMap<Seq, Mark>,
@@ -342,14 +390,17 @@ impl Ledger {
             }
         }
         open.sort_unstable();
+        let mut given_up = 0;
         for &(seq, account, version, multiplier) in &open {
             let mark = marks.get(&seq).cloned();
             let ending = if mark.is_some() { Ending::Crashed } else { Ending::CrashedUnknown };
-            self.give_up(account, seq, (version, multiplier), mark, ending, false, now, price)?;
+            given_up +=
+                usize::from(self.give_up(account, seq, (version, multiplier), mark, ending, false, now, price)?);
         }
-        Ok(open.len())
+        Ok(given_up)
     }
 
+    /// Whether it is done.
     #[expect(clippy::too_many_arguments, reason = "one private step of two loops; a struct would only rename them")]
     fn give_up(
         &self,
@@ -361,7 +412,7 @@ impl Ledger {
         by_sweeper: bool,
         now: Timestamp,
         price: PriceLookup<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let marked = match mark {
             None => None,
             Some(Mark { usage, estimated, service_tier }) => {
@@ -372,15 +423,18 @@ impl Ledger {
             }
         };
         let mut shard = self.shard(account).lock();
-        let Some(kept) = shard.get_mut(&account) else { return Ok(()) };
+        let Some(kept) = shard.get_mut(&account) else { return Ok(false) };
         let posted = self.post(kept, account, now, false, |book, at| {
             let resolved = book.resolve(hold, resolve_abandoned(marked, ending), by_sweeper, at);
             resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
         });
         match posted {
+            Ok(_) => Ok(true),
             // Between the look and this lock the request may have resolved its hold itself: nothing left to do then.
-            Ok(_) | Err(NotPosted::Refused(_)) => Ok(()),
-            Err(_) => Err(StoreError::Unavailable),
+            Err(NotPosted::Refused(_)) => Ok(false),
+            // Said and quarantined by `post`.
+            Err(NotPosted::Broken) => Ok(false),
+            Err(NotPosted::Busy | NotPosted::Due(_)) => Err(StoreError::Unavailable),
         }
     }
 
@@ -572,22 +626,41 @@ impl Ledger {
             .sum()
     }
 
-    /// Drops books of which nothing is under way and everything is stored, when there are many.
+    /// Drops books and counters of which nothing is under way and everything is stored, when there are many.
     pub fn evict_quiet(&self) {
         let per_shard = QUIET_BOOKS_MAX / SHARDS;
-        let folded = self.queue.folded();
+        let (folded, at) = (self.queue.folded(), self.queue.decided_at());
         if matches!(self.source, Source::Memory) {
             return;
         }
         for shard in &self.shards {
             let mut books = shard.lock();
-            for kept in books.values_mut().filter(|kept| kept.last <= folded) {
-                kept.book.forget_idle_counters(IDLE_COUNTERS_MAX);
+            let mut dropped = false;
+            for kept in books.values_mut() {
+                dropped |= kept.book.prune(at, folded, IDLE_COUNTERS_MAX);
             }
             if books.len() > per_shard {
-                books.retain(|_, kept| !kept.book.is_quiet() || kept.last > folded || kept.quarantined);
+                let before = books.len();
+                books.retain(|_, kept| !kept.is_quiet(folded));
+                dropped |= books.len() < before;
+            }
+            if dropped {
+                // Before anybody can see it.
+                self.drops.fetch_add(1, Ordering::Release);
             }
         }
+    }
+
+    /// The book of an account is in memory.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, account: AccountId) -> bool {
+        self.look(account, |_| ()).is_some()
+    }
+
+    /// What a defect could do to a book.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, account: AccountId, damage: impl FnOnce(&mut Book)) {
+        damage(&mut self.shard(account).lock().get_mut(&account).expect("the book is in memory").book);
     }
 
     fn look<T>(&self, account: AccountId, read: impl FnOnce(&Book) -> T) -> Option<T> {
@@ -621,29 +694,53 @@ impl Ledger {
     }
 
     /// Makes sure that the book, and what it says of the key and of the counters, is in memory. A key that a book does not
-    /// know is not a key that has used nothing.
-    async fn load(&self, account: AccountId, key: Option<KeyId>, limits: &Limits) -> Result<(), StoreError> {
-        let counted = |book: &Book| Missing::of_limits(book, key, limits);
-        let missing = self.look(account, counted);
-        if missing.as_ref().is_some_and(Missing::is_nothing) {
-            return Ok(());
-        }
-        let wanted = missing.unwrap_or_else(|| Missing::of_limits(&Book::default(), key, limits));
-        let (book, last, stored) = match &self.source {
-            Source::Memory => (Book::default(), Seq(0), Stored::nothing(&wanted)),
-            Source::Stored(database) => {
-                let read = move |connection: &crate::sql::Connection| {
-                    let (book, last) = books::read(connection, account)?;
-                    Ok((book, last, books::complete(connection, account, &wanted)?))
-                };
-                database.read(read).await?
+    /// know is not a key that has used nothing. Answers with the drops that there were before.
+    async fn load(&self, account: AccountId, key: Option<KeyId>, limits: &Limits) -> Result<u64, StoreError> {
+        for _ in 0..LOADS_MAX {
+            let drops = self.drops();
+            let missing = self.look(account, |book| Missing::of_limits(book, key, limits));
+            if missing.as_ref().is_some_and(Missing::is_nothing) {
+                return Ok(drops);
             }
-        };
-        // Another request may have been quicker. Then what it loaded, and has perhaps moved since, stays.
+            let wanted = missing.unwrap_or_else(|| Missing::of_limits(&Book::default(), key, limits));
+            let Source::Stored(database) = &self.source else {
+                let mut shard = self.shard(account).lock();
+                let kept = shard.entry(account).or_insert_with(|| Kept::new(Book::default(), Seq(0)));
+                Stored::nothing(&wanted).put_into(&mut kept.book);
+                return Ok(drops);
+            };
+            let read = move |connection: &crate::sql::Connection| {
+                let (book, last) = books::read(connection, account)?;
+                Ok((book, last, books::complete(connection, account, &wanted)?))
+            };
+            let (book, last, stored) = database.read(read).await?;
+            if self.keep(account, book, last, stored, drops) {
+                return Ok(drops);
+            }
+            // Sums that lack a late charge are written now.
+            database.writer().flush().await?;
+        }
+        Err(StoreError::Unavailable)
+    }
+
+    /// Keeps what was read, unless it may be older than what was dropped meanwhile, or than a charge of which the book knows
+    /// only that there was one.
+    fn keep(&self, account: AccountId, book: Book, last: Seq, stored: Stored, drops: u64) -> bool {
         let mut shard = self.shard(account).lock();
+        if self.drops() != drops {
+            return false;
+        }
+        // Another request may have been quicker. Then what it loaded, and has perhaps moved since, stays.
         let kept = shard.entry(account).or_insert_with(|| Kept::new(book, last));
-        stored.put_into(&mut kept.book);
-        Ok(())
+        let is_whole = kept.book.unread() <= last;
+        if is_whole {
+            stored.put_into(&mut kept.book);
+        }
+        is_whole
+    }
+
+    fn drops(&self) -> u64 {
+        self.drops.load(Ordering::Acquire)
     }
 
     /// Posts everything that the calendar asks for at `now`, each decided at the journal's own time.
@@ -719,7 +816,19 @@ impl From<NotPosted> for HoldError {
 
 impl Kept {
     fn new(book: Book, last: Seq) -> Self {
-        Self { book, last, quarantined: false }
+        Self { book, last, unresolved: 0, quarantined: false }
+    }
+
+    /// The book of an account that may decide something.
+    fn deciding(shard: &mut foldhash::HashMap<AccountId, Self>, account: AccountId) -> Result<&mut Self, HoldError> {
+        // Missing means dropped in the instant after it was loaded: as rare as it is harmless to refuse.
+        shard.get_mut(&account).filter(|kept| !kept.quarantined).ok_or(HoldError::Unavailable)
+    }
+
+    /// It can be dropped, and read again. Usage may still come for a hold that the sweeper gave up: what was charged for
+    /// it is not in the stored sums. After a restart nobody is left who could come.
+    fn is_quiet(&self, folded: Seq) -> bool {
+        self.book.is_quiet() && self.unresolved == 0 && self.last <= folded && !self.quarantined
     }
 }
 
@@ -728,6 +837,79 @@ fn late_charge(hold: &OpenedHold, resolution: Resolution) -> Option<Charge> {
     let Resolution::Settle { usage, service_tier, cost, ending, estimated } = resolution else { return None };
     let Hold { key, price, multiplier, .. } = hold.terms;
     let (model, counted) = (hold.terms.model.clone(), hold.terms.counted.clone());
-    let (hold, parts) = (hold.seq, Vec::new());
-    Some(Charge { hold, key, model, price, multiplier, usage, service_tier, cost, ending, estimated, parts, counted })
+    let (hold, parts, again) = (hold.seq, Vec::new(), false);
+    Some(Charge {
+        hold,
+        key,
+        model,
+        price,
+        multiplier,
+        usage,
+        service_tier,
+        cost,
+        ending,
+        estimated,
+        parts,
+        counted,
+        again,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::ledger::{BudgetLimit, Counted, Metric};
+    use domain::{BudgetId, Period, Usage};
+
+    const ACCOUNT: AccountId = AccountId(1);
+    const HOUR: i64 = 3_600_000;
+
+    /// M-02: between the look at what a decision needs and the decision, it can be dropped.
+    #[tokio::test]
+    async fn m_02_nobody_decides_by_a_counter_that_was_dropped_a_moment_ago() {
+        let scratch = crate::testing::sqlite();
+        let (ledger, _) = Ledger::open(scratch.database.clone(), 10).unwrap();
+        let (now, later) = (Timestamp(0), Timestamp(HOUR));
+        ledger.top_up(ACCOUNT, Nanos(1_000), "", now).await.unwrap();
+        let limit = |id| {
+            let period = Period { start: now, end: later };
+            let counted = Counted { budget: BudgetId(id), subject: "".into(), period };
+            BudgetLimit { counted, name: "b".into(), metric: Metric::Money, limit: 100 }
+        };
+        let limits = Limits { budgets: (0..70).map(limit).collect(), ..Limits::default() };
+        let terms = |amount: i64| Hold {
+            key: KeyId(1),
+            request: "r".into(),
+            model: "m".into(),
+            upstream: "u".into(),
+            price: PriceId(1),
+            multiplier: Multiplier::ONE,
+            amount: Nanos(amount),
+            bound: Usage::tokens(1, 1),
+            lease_until: later,
+            parts: Vec::new(),
+            counted: Arc::default(),
+        };
+        let hold = ledger.hold(ACCOUNT, &terms(80), &limits, now).await.unwrap();
+        let settle = Resolution::Settle {
+            usage: Usage::tokens(1, 1),
+            service_tier: None,
+            cost: Nanos(80),
+            ending: Ending::Complete,
+            estimated: false,
+        };
+        ledger.resolve(hold, settle, later);
+        ledger.flush().await.unwrap();
+
+        let drops = ledger.load(ACCOUNT, Some(KeyId(1)), &limits).await.unwrap();
+        ledger.evict_quiet();
+        let held = ledger.hold_in_book(ACCOUNT, &terms(80), &limits, drops, now);
+        assert_eq!(held, Err(HoldError::Unavailable));
+        // What was read before it was dropped is not kept either.
+        let (book, last) = scratch.database.read_now(|connection| books::read(connection, ACCOUNT)).unwrap();
+        let old = Stored::nothing(&Missing::of_limits(&book, None, &limits));
+        assert!(!ledger.keep(ACCOUNT, book, last, old, drops));
+        let held = ledger.hold(ACCOUNT, &terms(80), &limits, now).await;
+        assert!(matches!(held, Err(HoldError::Refused(Refusal::Budget { .. }))), "{held:?}");
+    }
 }

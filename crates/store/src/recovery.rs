@@ -23,6 +23,9 @@ pub async fn resolve_left_open(
     let versions = prices::Versions::new(database.clone());
     let resolved = ledger.resolve_left_open(&marks, now, &|id| versions.get(id))?;
     ledger.flush().await?;
-    Slots::forget_left(&database.directory().join(PROGRESS_FILE))?;
+    // What contradicts its book is tried again by the next start, by its mark.
+    if ledger.open_holds() == 0 {
+        Slots::forget_left(&database.directory().join(PROGRESS_FILE))?;
+    }
     Ok(resolved)
 }

@@ -40,6 +40,8 @@ pub struct Book {
     budgets: HashMap<BudgetCounter, Counter>,
     /// With so many counters they are looked through for those of ended periods.
     prune_at: usize,
+    /// The last entry that changed a counter which the book does not know: see [`Book::unread`].
+    unread: Seq,
 }
 
 /// Which counter of which budget, in the period that begins then.
@@ -208,19 +210,34 @@ impl Book {
 
 /// Keeping it small and in order.
 impl Book {
-    /// Forgets counters of periods that have ended and of which nothing is held any more.
-    pub fn prune(&mut self, at: Timestamp) {
-        let is_over = |counter: &Counter| counter.until <= at && counter.held == Tally::default();
+    /// Forgets counters when there are many: those of periods that have ended at `at`, the journal's time, and budgets'
+    /// that nobody uses now where there are more than `most` of them, for accounts with many end users. Returns whether
+    /// it did.
+    ///
+    /// Somebody whose clock is behind may still ask for a budget's period that has ended. Then it is read again, so what is
+    /// forgotten is in the stored sums, which contain everything up to `folded`.
+    pub fn prune(&mut self, at: Timestamp, folded: Seq, most: usize) -> bool {
+        let before = self.counters();
+        if before > self.prune_at.max(COUNTERS_PRUNED_ABOVE) {
+            self.forget_ended(at, folded);
+            self.prune_at = 2 * self.counters();
+        }
+        if self.budgets.len() > most {
+            self.budgets.retain(|_, counter| !counter.is_idle(folded));
+        }
+        self.counters() < before
+    }
+
+    fn forget_ended(&mut self, at: Timestamp, folded: Seq) {
+        let is_over = |counter: &Counter| counter.until <= at && counter.is_idle(folded);
         self.plan.retain(|_, counter| !is_over(counter));
         self.budgets.retain(|_, counter| !is_over(counter));
     }
 
-    /// Forgets budget counters of which nothing is held, where there are more than `most`: for accounts with many end
-    /// users. They are read again when they are needed, so what they say must be stored by then.
-    pub fn forget_idle_counters(&mut self, most: usize) {
-        if self.budgets.len() > most {
-            self.budgets.retain(|_, counter| counter.held != Tally::default());
-        }
+    /// The last entry that changed a counter which the book did not know. What is read from sums that do not contain it is
+    /// less than what was used.
+    pub fn unread(&self) -> Seq {
+        self.unread
     }
 
     fn counters(&self) -> usize {
@@ -232,6 +249,13 @@ impl Book {
     }
 }
 
+impl Counter {
+    /// Nothing is held of it, and sums up to `folded` say what it says.
+    fn is_idle(&self, folded: Seq) -> bool {
+        self.held == Tally::default() && self.changed <= folded
+    }
+}
+
 impl Expired {
     /// What a charge for all that was consumed leaves to be charged. Where more of anything was charged before, by a count
     /// of our own, that stands.
@@ -240,7 +264,12 @@ impl Expired {
             Some(usage) => (usage, Nanos((charge.cost.0 - self.cost.0).max(0))),
             None => (Usage::NOTHING, Nanos::ZERO),
         };
-        Charge { usage, cost, ..charge }
+        Charge { usage, cost, again: self.is_charged(), ..charge }
+    }
+
+    /// It counts as a request already.
+    fn is_charged(&self) -> bool {
+        !self.usage.is_zero() || self.cost > Nanos::ZERO
     }
 }
 

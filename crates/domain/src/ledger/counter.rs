@@ -1,6 +1,7 @@
 //! Counters: what was used of something that is limited, and what open holds have reserved of it.
 
 use super::entry::{Counted, Quota, Tally};
+use crate::ids::Seq;
 use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Counter {
     pub used: Tally,
     /// Reserved by open holds.
     pub held: Tally,
+    /// The last entry that changed it here: until the stored sums contain that, it cannot be read from them. 0 where none
+    /// has since it was read.
+    pub changed: Seq,
 }
 
 impl Counter {

@@ -120,7 +120,7 @@ impl Hold {
 impl Charge {
     fn consumed(&self) -> Change {
         let tokens = i64::try_from(self.usage.total_tokens()).unwrap_or(i64::MAX);
-        Change { money: self.cost.0, tokens, requests: 1 }
+        Change { money: self.cost.0, tokens, requests: self.requests() as i64 }
     }
 }
 

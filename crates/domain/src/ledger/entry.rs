@@ -287,12 +287,19 @@ pub struct Charge {
     pub parts: Vec<Part>,
     /// For a late charge, the counters of its hold; empty otherwise, because the hold names them.
     pub counted: Arc<[Counted]>,
+    /// Of a late charge: something was charged when its hold expired, so this is more of a request that was counted then.
+    pub again: bool,
 }
 
 impl Charge {
     /// Nothing of it counts anywhere, not as a request either.
     pub(super) fn consumes_nothing(&self) -> bool {
         self.usage.is_zero() && self.cost == Nanos::ZERO
+    }
+
+    /// How many requests it counts as, where it counts at all.
+    pub fn requests(&self) -> u64 {
+        u64::from(!self.again)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use domain::budget::{Asking, Budget, Dimension, Scope};
 use domain::calendar::{Calendar, Cycle, Zone};
-use domain::ledger::{Metric, Refusal, ResetOf, Subscription};
+use domain::ledger::{BudgetLimit, Counted, Metric, Refusal, ResetOf, Subscription};
 use domain::plan::{Allowance, PlanTerms, WindowTerms};
 use domain::time::DAY_MS;
 use domain::{BudgetId, PlanId};
@@ -11,6 +11,8 @@ use domain::{BudgetId, PlanId};
 everywhere! {
     m_03_a_budget_counts_each_end_user_by_day_through_restarts_and_resets
     a_subscription_pays_in_its_cycles_and_windows_through_restarts
+    t_01_a_clock_that_is_set_back_finds_what_was_used_before_midnight
+    m_09_usage_that_comes_late_is_counted_where_nobody_looked_any_more
 }
 
 async fn m_03_a_budget_counts_each_end_user_by_day_through_restarts_and_resets(mut world: World) {
@@ -133,5 +135,56 @@ async fn a_subscription_pays_in_its_cycles_and_windows_through_restarts(mut worl
     world.restart().await;
     world.ledger().touch(AccountId(1), START.plus_ms(30 * DAY_MS)).await.unwrap();
     assert!(world.ledger().read(AccountId(1), |book| book.subscription().is_none()).await.unwrap());
+    world.finish(&[1]).await;
+}
+
+/// So many budgets by the day that their counters are looked through.
+const MANY: i64 = 70;
+
+fn by_the_day(at: Timestamp) -> Limits {
+    let limit = |id| {
+        let period = Calendar::Day.period(&Zone::default(), at);
+        let counted = Counted { budget: BudgetId(id), subject: "".into(), period };
+        BudgetLimit { counted, name: format!("b{id}").into(), metric: Metric::Money, limit: cost(0, 100).0 }
+    };
+    Limits { budgets: (1..=MANY).map(limit).collect(), ..Limits::default() }
+}
+
+/// Counters of an ended day are only forgotten when they are stored: somebody whose clock is behind may ask for them.
+async fn t_01_a_clock_that_is_set_back_finds_what_was_used_before_midnight(world: World) {
+    world.top_up(1, 100_000_000, START).await;
+    let today = by_the_day(START);
+    let hold = world.hold(1, (0, 80), &today, START).await.unwrap();
+    world.settle(hold, (0, 80), START);
+    let tomorrow = START.plus_ms(DAY_MS);
+    let hold = world.hold(1, (0, 80), &by_the_day(tomorrow), tomorrow).await.unwrap();
+    world.settle(hold, (0, 80), tomorrow);
+    let is_refused = async |world: &World| {
+        let refused = world.hold(1, (0, 21), &today, START).await;
+        assert!(matches!(refused, Err(HoldError::Refused(Refusal::Budget { .. }))), "{refused:?}");
+    };
+    is_refused(&world).await;
+    world.ledger().evict_quiet();
+    is_refused(&world).await;
+    world.settle_down().await;
+    world.ledger().evict_quiet();
+    is_refused(&world).await;
+    world.finish(&[1]).await;
+}
+
+async fn m_09_usage_that_comes_late_is_counted_where_nobody_looked_any_more(world: World) {
+    world.top_up(1, 100_000_000, START).await;
+    let today = by_the_day(START);
+    let hold = world.hold(1, (0, 80), &today, START).await.unwrap();
+    let tomorrow = START.plus_ms(DAY_MS);
+    world.ledger().sweep(tomorrow, tomorrow, &|_| unreachable!("nothing is marked")).unwrap();
+    world.settle_down().await;
+    world.ledger().evict_quiet();
+    let known = world.ledger().read(AccountId(1), |book| book.budgets().count()).await.unwrap();
+    assert_eq!(known as i64, if world.is_stored() { 0 } else { MANY });
+    world.settle(hold, (0, 80), tomorrow);
+    let refused = world.hold(1, (0, 21), &today, START).await;
+    assert!(matches!(refused, Err(HoldError::Refused(Refusal::Budget { .. }))), "{refused:?}");
+    world.hold(1, (0, 20), &today, START).await.unwrap();
     world.finish(&[1]).await;
 }

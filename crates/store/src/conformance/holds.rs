@@ -12,6 +12,9 @@ everywhere! {
     m_18_grants_burn_by_expiry_and_come_back_where_they_came_from
     k_04_a_restart_settles_what_was_marked_and_voids_the_rest
     quiet_books_are_dropped_and_read_again
+    m_09_usage_that_comes_late_finds_its_book_when_others_are_dropped
+    holds_are_given_up_in_the_order_in_which_they_were_opened
+    m_08_a_hold_whose_end_the_book_rejects_is_not_taken_for_one_that_had_ended
 }
 
 async fn a_hold_is_settled_voided_extended_or_given_up(world: World) {
@@ -224,4 +227,105 @@ async fn quiet_books_are_dropped_and_read_again(world: World) {
     }
     world.settle(hold, (0, 0), START);
     world.finish(&[STEP, 2 * STEP]).await;
+}
+
+/// What the sweeper charged is known as long as somebody may still come with the rest.
+async fn m_09_usage_that_comes_late_finds_its_book_when_others_are_dropped(world: World) {
+    const STEP: i64 = 64;
+    const MANY: i64 = 1_600;
+    let lapsed = START.plus_ms(5_000);
+    let price = World::compiled();
+    world.top_up(STEP, 1_000_000, START).await;
+    let mut late = world.hold(STEP, (10, 10), &Limits::default(), START).await.unwrap();
+    let mut given_back = world.hold(STEP, (10, 10), &Limits::default(), START).await.unwrap();
+    for hold in [&mut late, &mut given_back] {
+        world.ledger().mark(hold, &Mark { usage: Usage::tokens(10, 4), estimated: true, service_tier: None });
+    }
+    assert_eq!(world.ledger().sweep(lapsed, lapsed, &|_| Ok(price.clone())).unwrap(), 2);
+    let fill = async || {
+        for n in 2..MANY {
+            world.ledger().totals(AccountId(n * STEP)).await.unwrap();
+        }
+        world.settle_down().await;
+        world.ledger().evict_quiet();
+    };
+    fill().await;
+    assert!(matches!(world.settle(late, (10, 9), lapsed), Resolved::Posted(_)));
+    fill().await;
+    let void = Resolution::Void { ending: Ending::ClientLeft };
+    assert_eq!(world.ledger().resolve(given_back, void, lapsed), Resolved::AlreadyResolved);
+    // Nobody can come any more: it goes like every other.
+    fill().await;
+    assert_eq!(world.ledger().knows(AccountId(STEP)), !world.is_stored());
+    assert_eq!(world.totals(STEP).await.spent, Nanos(cost(10, 9).0 + cost(10, 4).0));
+    let totals = world.ledger().key_totals(AccountId(STEP), KeyId(10 * STEP)).await.unwrap();
+    assert_eq!((totals.requests, totals.used_tokens), (2, 19 + 14), "what came late is more of the same request");
+    world.finish(&[STEP]).await;
+}
+
+/// So that the same past gives the same journal.
+async fn holds_are_given_up_in_the_order_in_which_they_were_opened(world: World) {
+    for account in 1..=8 {
+        world.top_up(account, 1_000_000, START).await;
+    }
+    for index in 0..32 {
+        // Each account has holds before and after those of others.
+        world.hold(1 + (index * 3 + index / 8) % 8, (0, 0), &Limits::default(), START).await.unwrap();
+    }
+    let lapsed = START.plus_ms(5_000);
+    assert_eq!(world.ledger().sweep(lapsed, lapsed, &|_| unreachable!("nothing is marked")).unwrap(), 32);
+    world.settle_down().await;
+    let given_up = match &world.place {
+        Place::Memory(durable) => {
+            let hold = |entry: &Entry| entry.kind.resolves().map(|hold| hold.0);
+            durable.lock().iter().filter_map(hold).collect()
+        }
+        Place::Stored(..) => world
+            .database()
+            .read_now(|connection| {
+                let mut statement = connection.prepare("select hold from journal where kind = 5 order by seq")?;
+                let mut rows = statement.scan([])?;
+                let mut given_up: Vec<i64> = Vec::new();
+                while let Some(row) = rows.next()? {
+                    given_up.push(row.get(0)?);
+                }
+                Ok(given_up)
+            })
+            .unwrap(),
+    };
+    assert!(given_up.len() == 32 && given_up.is_sorted(), "{given_up:?}");
+    world.finish(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
+}
+
+/// The money stays held, the account decides nothing more, everybody else goes on; the next start, with a book that is read
+/// anew, settles by the mark.
+async fn m_08_a_hold_whose_end_the_book_rejects_is_not_taken_for_one_that_had_ended(mut world: World) {
+    let limits = Limits::default();
+    for account in [1, 2] {
+        world.top_up(account, 1_000_000, START).await;
+    }
+    let mut hold = world.hold(1, (10, 10), &limits, START).await.unwrap();
+    let other = world.hold(2, (10, 10), &limits, START).await.unwrap();
+    world.ledger().mark(&mut hold, &Mark { usage: Usage::tokens(10, 5), estimated: false, service_tier: None });
+    let seq = hold.seq;
+    world.ledger().damage(AccountId(1), |book| {
+        let open = book.open_hold(seq).unwrap().clone();
+        *book = domain::ledger::Book::restore(Legs::default());
+        book.restore_hold(seq, open);
+    });
+    let before = world.ledger().queue().decided();
+    assert_eq!(world.settle(hold, (10, 5), START), Resolved::Quarantined);
+    assert_eq!(world.ledger().queue().decided(), before, "nothing is posted");
+    let refused = world.hold(1, (0, 0), &limits, START).await;
+    assert!(matches!(refused, Err(HoldError::Unavailable)), "{refused:?}");
+    let lapsed = START.plus_ms(5_000);
+    drop(other);
+    let swept = world.ledger().sweep(lapsed, lapsed, &|_| Ok(World::compiled()));
+    assert_eq!((swept.unwrap(), world.ledger().open_holds()), (1, 1), "only the other's");
+    world.restart().await;
+    assert_eq!(world.ledger().open_holds(), 0);
+    let charged = if world.is_stored() { cost(10, 5) } else { Nanos::ZERO };
+    assert_eq!((world.totals(1).await.held, world.totals(1).await.spent), (Nanos::ZERO, charged));
+    world.hold(1, (0, 0), &limits, START).await.unwrap();
+    world.finish(&[1, 2]).await;
 }

@@ -247,7 +247,7 @@ impl Folds {
             output: 0,
             cost: 0,
         });
-        day.requests += 1;
+        day.requests += charge.requests() as i64;
         day.input += charge.usage.input_tokens() as i64;
         day.cached += charge.usage[Meter::CachedInput] as i64;
         day.output += charge.usage.output_tokens() as i64;

@@ -113,6 +113,11 @@ impl Queue {
         Seq(self.waiting.lock().last_seq)
     }
 
+    /// The time of the last entry that was decided.
+    pub fn decided_at(&self) -> Timestamp {
+        self.waiting.lock().last_at
+    }
+
     /// The last durable entry.
     pub fn committed(&self) -> Seq {
         Seq(self.committed.load(Ordering::Acquire))

@@ -5,8 +5,8 @@ use crate::sql;
 use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release, Source};
 use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The beginning of an insert, with the columns as [`Row::write`] counts them.
@@ -114,6 +114,9 @@ impl Row {
                 }
                 write_parts(to, text, &charge.parts)?;
                 write_counted(to, text, &charge.counted)?;
+                if charge.again {
+                    write_detail(to, text, &OfCharge { again: true }, None)?;
+                }
             }
             Kind::Void(release) => {
                 to.integer(15, release.key.0)?;
@@ -188,6 +191,7 @@ impl Row {
                     estimated: row.get::<_, i64>(20)? != 0,
                     parts: parts()?,
                     counted: counted()?,
+                    again: read_json::<OfCharge>(&row, 29)?.is_some_and(|detail| detail.again),
                 };
                 match code {
                     SETTLE => Kind::Settle(charge),
@@ -218,6 +222,12 @@ impl Row {
         let (account, previous) = (AccountId(row.get(3)?), Seq(row.get(4)?));
         Ok(Entry { seq, at: Timestamp(row.get(1)?), account, previous, legs, kind })
     }
+}
+
+/// What a charge has beside the columns.
+#[derive(Serialize, Deserialize)]
+struct OfCharge {
+    again: bool,
 }
 
 /// What a hold reserves: money, and what the subscription is to pay.
@@ -311,7 +321,7 @@ fn write_counted<B: Bind>(to: &mut B, text: &mut String, counted: &[Counted]) ->
 }
 
 fn read_counted(row: &sql::Row<'_>) -> Result<Arc<[Counted]>, StoreError> {
-    #[derive(serde::Deserialize)]
+    #[derive(Deserialize)]
     struct Written(BudgetId, Timestamp, Timestamp, #[serde(default)] Arc<str>);
 
     let written = read_json::<Vec<Written>>(row, 27)?.unwrap_or_default();

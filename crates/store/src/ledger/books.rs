@@ -119,7 +119,8 @@ pub(super) fn read(connection: &Connection, account: AccountId) -> Result<(Book,
     let mut rows = statement.query([account.0])?;
     while let Some(row) = rows.next()? {
         let slot = u8::try_from(row.get::<_, i64>(0)?).map_err(|_| StoreError::Damaged("a plan's slot".to_owned()))?;
-        let counter = Counter { until: Timestamp(row.get(2)?), used: tally(&row, 3)?, held: tally(&row, 6)? };
+        let counter =
+            Counter { until: Timestamp(row.get(2)?), used: tally(&row, 3)?, held: tally(&row, 6)?, changed: Seq(0) };
         book.restore_plan_counter(slot, Timestamp(row.get(1)?), counter);
     }
     Ok((book, last))
@@ -140,10 +141,10 @@ pub(super) fn complete(connection: &Connection, account: AccountId, missing: &Mi
          from budget_counters where account = ?1 and budget = ?2 and subject = ?3 and starts_at = ?4",
     )?;
     for counted in &missing.budgets {
-        let period = counted.period;
-        let mut rows = statement.query((account.0, counted.budget.0, &*counted.subject, period.start.0))?;
+        let start = counted.period.start;
+        let mut rows = statement.query((account.0, counted.budget.0, &*counted.subject, start.0))?;
         let counter = match rows.next()? {
-            Some(row) => Counter { until: period.end, used: tally(&row, 0)?, held: tally(&row, 3)? },
+            Some(row) => Counter { used: tally(&row, 0)?, held: tally(&row, 3)?, ..fresh(counted) },
             None => fresh(counted),
         };
         stored.budgets.push((BudgetCounter::of(counted), counter));

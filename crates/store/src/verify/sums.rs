@@ -47,7 +47,7 @@ impl Sums {
     fn count(&mut self, entry: &Entry, charge: &Charge) {
         let sums = self.usage.entry((charge.key, entry.at.day(), charge.model.to_string())).or_default();
         let counted = [
-            1,
+            charge.requests() as i64,
             charge.usage.input_tokens() as i64,
             charge.usage[Meter::CachedInput] as i64,
             charge.usage.output_tokens() as i64,

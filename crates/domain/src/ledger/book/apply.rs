@@ -1,7 +1,7 @@
 //! Applying: an entry is checked against the rules and taken into the book.
 
 use super::decide::{grant_end, is_extendable, is_holdable};
-use super::{Book, BudgetCounter, COUNTERS_PRUNED_ABOVE, EXPIRED_KEPT, Expired, Grant, OpenHold, Unresolved};
+use super::{Book, BudgetCounter, EXPIRED_KEPT, Expired, Grant, OpenHold, Unresolved};
 use crate::ids::{AccountId, KeyId, Seq};
 use crate::ledger::counter::Counter;
 use crate::ledger::effect::{Change, Effect};
@@ -103,7 +103,11 @@ impl Book {
             }
             Kind::Void(release) => Ok(self.release_legs(&self.open(release.hold, release.key, seq)?.terms)),
             Kind::LateCharge(charge) => {
-                self.expired(charge).map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                let expired =
+                    self.expired(charge).map_err(|Unresolved::NotOpen(hold)| Broken::NotOpen { seq, hold })?;
+                if charge.again != expired.is_charged() {
+                    return Err(wrong("it counts as another number of requests"));
+                }
                 let (legs, decided) = self.charge_late(charge.clone(), at);
                 let is_right = decided == entry.kind && charge.cost >= Nanos::ZERO;
                 if is_right { Ok(legs) } else { Err(wrong("others pay than the rules say")) }
@@ -155,6 +159,9 @@ impl Book {
         }
         if (charge.price, charge.multiplier, &charge.model) != (terms.price, terms.multiplier, &terms.model) {
             return Err("it is priced otherwise than its hold");
+        }
+        if charge.again {
+            return Err("it counts as no request");
         }
         let (paid, debt) = self.pay(terms, charge.cost, charge.usage.total_tokens(), at, &charge.parts);
         let legs = self.charge_legs(Some(terms), &paid, charge.cost, debt);
@@ -220,15 +227,11 @@ impl Book {
             _ => {}
         }
         let hold = ended.as_ref().or(enlarged.as_ref());
-        entry.effects(hold, &mut |effect| self.take_effect(effect));
+        entry.effects(hold, &mut |effect| self.take_effect(entry.seq, effect));
         self.grants.retain(|grant| grant.left > Nanos::ZERO || grant.held > Nanos::ZERO);
-        if self.counters() > self.prune_at.max(COUNTERS_PRUNED_ABOVE) && entry.kind.resolves().is_some() {
-            self.prune(entry.at);
-            self.prune_at = 2 * self.counters();
-        }
     }
 
-    fn take_effect(&mut self, effect: Effect<'_>) {
+    fn take_effect(&mut self, seq: Seq, effect: Effect<'_>) {
         match effect {
             Effect::Key { key, used, held, forgiven } => {
                 let totals = self.keys.entry(key).or_default();
@@ -245,17 +248,22 @@ impl Book {
                     Place::Occupied(counter) => counter.into_mut(),
                     // A late charge may be for a period that nobody looks at any more. When somebody does, it is read
                     // with this.
-                    Place::Vacant(_) if held == Change::NOTHING => return,
+                    Place::Vacant(_) if held == Change::NOTHING => {
+                        self.unread = seq;
+                        return;
+                    }
                     Place::Vacant(place) => place.insert(Counter { until: counted.period.end, ..Counter::default() }),
                 };
                 counter.used.changed(used);
                 counter.held.changed(held);
+                counter.changed = seq;
             }
             Effect::Plan { slot, period, used, held } => {
                 let fresh = Counter { until: period.end, ..Counter::default() };
                 let counter = self.plan.entry((slot, period.start)).or_insert(fresh);
                 counter.used.changed(used);
                 counter.held.changed(held);
+                counter.changed = seq;
             }
             Effect::Grant { id, left, held } => {
                 if let Some(grant) = self.grants.iter_mut().find(|grant| grant.id == id) {

@@ -165,6 +165,7 @@ impl Book {
             estimated,
             parts: paid.into_parts(),
             counted: Arc::default(),
+            again: false,
         };
         Ok((legs, if by_sweeper { Kind::Expire(charge) } else { Kind::Settle(charge) }))
     }

@@ -81,7 +81,10 @@ impl Journal {
         let previous = self.entries.last().map_or(Seq(0), |entry| entry.seq);
         let entry = Entry { seq: Seq(previous.0 + 1), at: self.now, account: ACCOUNT, previous, legs, kind };
         self.folded.add(&entry, &self.book);
+        let (owed, most) = (self.book.totals().debt, most_debt(&entry, &self.book));
         self.book.apply(&entry).unwrap_or_else(|broken| panic!("{broken}\n{entry:#?}\n{:#?}", self.book));
+        let made = owed.0 - self.book.totals().debt.0;
+        assert!(made <= most, "I-03: {made} more is owed, that is beyond {most}: {entry:?}");
         self.entries.push(entry);
         self.check();
         self.entries.last().unwrap().seq
@@ -177,6 +180,7 @@ impl Journal {
             estimated: false,
             parts: Vec::new(),
             counted: terms.counted.clone(),
+            again: false,
         };
         let decided = self.book.late_charge(charge, self.now)?;
         Ok(self.post(decided))
@@ -355,8 +359,8 @@ impl Folded {
         let of_key = self.charged.entry(charge.key).or_default();
         of_key.0 += charge.cost.0;
         of_key.1 += charge.usage.total_tokens();
-        of_key.2 += 1;
-        let used = tally(charge.cost.0, charge.usage.total_tokens(), 1);
+        of_key.2 += u64::from(!charge.again);
+        let used = tally(charge.cost.0, charge.usage.total_tokens(), u64::from(!charge.again));
         let held = hold.map_or_else(Tally::default, |hold| tally(hold.amount.0, hold.bound.total_tokens(), 1));
         let beyond = tally(
             (used.money.0 - held.money.0).max(0),
@@ -380,6 +384,28 @@ impl Folded {
                 take(counter, tally(part.amount.0, part.tokens, 0));
             }
         }
+    }
+}
+
+/// I-03: what an entry can add to what is owed. There is no cap that a charge could run into: nothing is owed but what goes
+/// beyond holds, and who owes gets none. So it is at most what the holds that are open then come to beyond themselves
+/// (which the gateway bounds by believing no impossible usage), and what is taken back of money that came in.
+fn most_debt(entry: &Entry, before: &Book) -> i64 {
+    match &entry.kind {
+        Kind::Settle(charge) | Kind::Expire(charge) => {
+            let terms = &before.open_hold(charge.hold).unwrap().terms;
+            // Tokens beyond the hold's leave an allowance in tokens a smaller share of the price.
+            let is_beyond = charge.usage.total_tokens() > terms.bound.total_tokens();
+            let by_tokens = terms.parts.iter().any(|part| part.tokens > 0);
+            if is_beyond && by_tokens { charge.cost.0 } else { (charge.cost.0 - terms.amount.0).max(0) }
+        }
+        Kind::LateCharge(charge) => charge.cost.0,
+        Kind::Fund(fund) if fund.origin.has_left_already() => entry.legs.funding.0.max(0),
+        Kind::Hold(_) | Kind::Extend(_) => {
+            assert_eq!(before.totals().debt, Nanos::ZERO, "I-03: who owes holds nothing more");
+            0
+        }
+        _ => 0,
     }
 }
 

@@ -98,6 +98,7 @@ impl Account {
             return Err(format!("names {} as the one before it, that is {}", entry.previous, self.last));
         }
         self.last = entry.seq;
+        let most_debt = self.most_debt(entry);
         let mut expected = self.expect(entry, limits, reached)?;
         let owed = -(self.pots.debt() + expected.debt());
         let there = self.pots.available() + expected.available();
@@ -106,9 +107,14 @@ impl Account {
         if expected != found {
             return Err(format!("moves {found:?} instead of {expected:?}"));
         }
-        let had_debt = self.pots.debt() < 0;
+        let owed_before = -self.pots.debt();
+        let had_debt = owed_before > 0;
         self.pots.add(&found);
         self.pots.check()?;
+        let made = -self.pots.debt() - owed_before;
+        if made > most_debt {
+            return Err(format!("makes {made} of debt, that is beyond {most_debt}"));
+        }
         reached.debts_made += u64::from(!had_debt && self.pots.debt() < 0);
         reached.debts_cleared += u64::from(had_debt && self.pots.debt() == 0);
         if self.pots.debt() < 0 && self.pots.available() > 0 {
@@ -120,6 +126,25 @@ impl Account {
             return Err(format!("open holds have {held}, grants {granted}, the pots say {:?}", self.pots));
         }
         Ok(())
+    }
+
+    /// I-03: nothing is owed but what goes beyond holds, and what is taken back of money that came in.
+    fn most_debt(&self, entry: &Entry) -> i128 {
+        match &entry.kind {
+            Kind::Settle(charge) | Kind::Expire(charge) => {
+                let cost = i128::from(charge.cost.0);
+                let Some(open) = self.holds.get(&charge.hold) else { return cost };
+                // Tokens beyond the hold's leave an allowance in tokens a smaller share of the price.
+                let is_beyond = charge.usage.total_tokens() > open.bound.total_tokens();
+                let by_tokens = open.parts.iter().any(|part| part.tokens > 0);
+                if is_beyond && by_tokens { cost } else { (cost - open.amount).max(0) }
+            }
+            Kind::LateCharge(charge) => i128::from(charge.cost.0),
+            Kind::Fund(Fund { origin: Origin::Refund | Origin::Dispute, .. }) => {
+                i128::from(entry.legs.funding.0.max(0))
+            }
+            _ => 0,
+        }
     }
 
     /// The movements that an entry of that kind must have, debt not yet paid; takes over everything beside the pots.
@@ -561,7 +586,9 @@ impl Account {
         }
         // What consumed nothing counts as no request either, unless it was settled so.
         if is_settlement || !charge.usage.is_zero() || cost > 0 {
-            let used = Sums::of_request(cost, charge.usage.total_tokens(), 1);
+            // What goes beyond an earlier charge is more of the same request.
+            let is_new = usage_before.is_zero() && cost_before == 0;
+            let used = Sums::of_request(cost, charge.usage.total_tokens(), u64::from(is_new));
             self.keys.entry(charge.key).or_default().used += used;
             let counted = open.as_ref().map_or(&charge.counted, |open| &open.counted);
             for counted in counted.iter() {

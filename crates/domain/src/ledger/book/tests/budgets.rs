@@ -88,18 +88,22 @@ fn a_late_charge_counts_where_its_hold_did() {
     assert_eq!(journal.book.budget(&all.budgets[0].counted).unwrap().used, tally(70, 1, 1));
     // A counter that the book does not know is read with the charge when it is needed: it is not begun anew.
     let mut book = journal.book.clone();
-    book.forget_idle_counters(1);
-    assert_eq!(book.budgets().count(), 1, "not too many");
-    book.forget_idle_counters(0);
+    let (at, last) = (journal.now, journal.entries.last().unwrap().seq);
+    assert!(!book.prune(at, last, 1), "not too many");
+    assert!(!book.prune(at, Seq(last.0 - 1), 0), "not stored yet");
+    assert_eq!(book.budgets().count(), 1);
+    assert!(book.prune(at, last, 0));
     assert_eq!(book.budgets().count(), 0);
 
     let hold = journal.hold(10, &all).unwrap();
     journal.resolve(hold, Resolution::Void { ending: Ending::LeaseLapsed }, true).unwrap();
     let mut forgotten = journal.book.clone();
-    forgotten.forget_idle_counters(0);
+    forgotten.prune(at, Seq(last.0 + 2), 0);
+    assert_eq!(forgotten.unread(), Seq(0));
     let late = journal.late_charge(hold, 5, 1).unwrap();
     forgotten.apply(&journal.entries[late.0 as usize - 1]).unwrap();
-    assert_eq!(forgotten.budgets().count(), 0);
+    assert_eq!((forgotten.budgets().count(), forgotten.unread()), (0, late));
+    assert_eq!(journal.book.unread(), Seq(0));
     let counter = BudgetCounter::of(&all.budgets[0].counted);
     assert!(journal.book.knows_budget(&counter) && !forgotten.knows_budget(&counter));
 }
@@ -129,7 +133,12 @@ fn counters_of_ended_periods_are_forgotten_when_there_are_many() {
         let hold = journal.hold(1, &limits(&[budget(1, Metric::Money, 100, day(journal.now))])).unwrap();
         journal.settle(hold, 1, 1).unwrap();
     }
-    // Today's, and the one of which something is held.
-    assert_eq!(journal.book.budgets().count(), 2);
+    let mut book = journal.book.clone();
+    let last = journal.entries.last().unwrap().seq;
+    // Today's, the one of which something is held, and the last of yesterday's: that is not stored yet.
+    assert!(book.prune(journal.now, Seq(last.0 - 3), usize::MAX));
+    assert_eq!(book.budgets().count(), 3);
+    // A few more are not looked through.
+    assert!(!book.prune(journal.now, last, usize::MAX));
     journal.void(open).unwrap();
 }

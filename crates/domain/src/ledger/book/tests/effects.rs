@@ -77,6 +77,6 @@ fn the_effects_of_a_finished_hold_are_what_was_charged_and_nothing_stays_reserve
             journal.resolve(hold, settle(6, 3), true).unwrap();
             journal.late_charge(hold, 16, 8).unwrap();
         },
-        &charged(0, [6, 3], [16, 8, 2]),
+        &charged(0, [6, 3], [16, 8, 1]),
     );
 }

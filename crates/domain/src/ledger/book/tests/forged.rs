@@ -168,6 +168,7 @@ fn forged_charges() {
     check(&journal, &settled, |_, kind| charge_of(kind).price = PriceId(2));
     check(&journal, &settled, |_, kind| charge_of(kind).model = "dearer".into());
     check(&journal, &settled, |_, kind| charge_of(kind).multiplier = "2".parse().unwrap());
+    check(&journal, &settled, |_, kind| charge_of(kind).again = true);
     check(&journal, &settled, |legs, kind| {
         (charge_of(kind).cost, charge_of(kind).parts) = (Nanos(-5), Vec::new());
         *legs =
@@ -192,10 +193,12 @@ fn forged_late_charges() {
     let seq = journal.late_charge(hold, 5, 1).unwrap();
     let entry = journal.entries[seq.0 as usize - 1].clone();
     let wallet = Part { source: Source::Wallet, amount: Nanos(5), tokens: 0 };
-    let forges: [&dyn Fn(&mut Charge); 3] =
-        [&|charge| charge.key = KeyId(8), &|charge| charge.cost = Nanos(-5), &|charge| {
-            charge.parts = vec![wallet.clone()]
-        }];
+    let forges: [&dyn Fn(&mut Charge); 4] = [
+        &|charge| charge.key = KeyId(8),
+        &|charge| charge.cost = Nanos(-5),
+        &|charge| charge.parts = vec![wallet.clone()],
+        &|charge| charge.again = true,
+    ];
     for forge in forges {
         let mut forged = entry.clone();
         forge(charge_of(&mut forged.kind));

@@ -101,10 +101,11 @@ fn m_09_what_the_sweeper_charged_by_the_mark_is_not_charged_again() {
         let totals = journal.book.key(KEY).unwrap();
         (totals.used.0, totals.used_tokens, totals.requests)
     };
-    assert_eq!(charged((3, 2), (8, 5)), (8, 5, 2), "the rest comes as a charge of its own");
+    assert_eq!(charged((0, 0), (8, 5)), (8, 5, 1));
+    assert_eq!(charged((3, 2), (8, 5)), (8, 5, 1), "the rest comes as a charge of its own, not as a request");
     assert_eq!(charged((3, 2), (3, 2)), (3, 2, 1));
     assert_eq!(charged((3, 6), (8, 5)), (3, 6, 1), "our own count was more: it stands");
-    assert_eq!(charged((9, 2), (8, 5)), (9, 5, 2), "a dearer mark is not paid back");
+    assert_eq!(charged((9, 2), (8, 5)), (9, 5, 1), "a dearer mark is not paid back");
 }
 
 #[test]

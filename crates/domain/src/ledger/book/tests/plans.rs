@@ -125,9 +125,10 @@ fn counters_of_ended_cycles_are_forgotten() {
     let starts = |book: &Book| book.plan_counters().map(|(_, start, _)| start).collect::<Vec<_>>();
     let second = NEW_YEAR.plus_ms(24 * HOUR_MS);
     assert_eq!(starts(&book), [NEW_YEAR, second]);
-    book.prune(Timestamp(journal.now.0 - 1));
+    let last = journal.entries.last().unwrap().seq;
+    book.forget_ended(Timestamp(journal.now.0 - 1), last);
     assert_eq!(starts(&book), [second]);
-    book.prune(journal.now);
+    book.forget_ended(journal.now, last);
     assert_eq!(starts(&book), []);
 }
 
