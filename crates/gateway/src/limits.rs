@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(subjects(&of_tag, r#","metadata":{"tags":["t"]}"#, Some("s")), [""]);
         assert_eq!(subjects(&of_tag, "", Some("s")), nothing);
         assert_eq!(subjects(&caller("UTC", &[]), "", Some("t")), nothing);
-        let body = br#"{"model":"m","messages":[]}"#;
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
         let mut request = Request::read(Endpoint::Chat, body).unwrap();
         let refused = tag(&mut request, &"x".repeat(200)).unwrap_err();
         assert!(refused.message.starts_with("The header x-tollgate-tags: "), "{}", refused.message);
