@@ -1,0 +1,144 @@
+//! Sliding windows: the *sliding window log*, which remembers every admission for as long as it counts.
+//!
+//! Up to [`MARKS_MAX`] milliseconds with admissions it is exact. Beyond, neighbours are merged into the later of the two,
+//! which lets none in earlier than the exact log would. Amounts are kept as running sums: what was used since any moment
+//! is one subtraction after one binary search, and merging two marks is leaving out the earlier.
+
+use super::{COUNT_MAX, Verdict};
+use crate::time::Timestamp;
+
+/// Moments that one log remembers.
+pub(super) const MARKS_MAX: usize = 512;
+
+/// Admissions by time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Log {
+    /// Ascending in time and sum.
+    marks: Vec<Mark>,
+    /// Up to here admissions have been forgotten.
+    forgotten: Timestamp,
+    /// The window when it was last used, for when the kind of window changes.
+    length_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    at: Timestamp,
+    /// All that the log knows of, up to this mark and with it.
+    sum: u64,
+}
+
+impl Log {
+    /// A log in which nothing was admitted.
+    pub(super) fn new(length_ms: i64) -> Self {
+        Self { marks: Vec::new(), forgotten: Timestamp(i64::MIN), length_ms }
+    }
+
+    /// No mark lies in the future.
+    pub(super) fn is_past(&self, at: Timestamp) -> bool {
+        self.marks.last().is_none_or(|newest| newest.at <= at)
+    }
+
+    /// As if what was admitted in the future had been admitted at `at`.
+    pub(super) fn drawn_in(&self, at: Timestamp) -> Self {
+        let mut log = self.clone();
+        let future = log.marks.partition_point(|mark| mark.at < at);
+        if let Some(newest) = log.marks[future..].last().copied() {
+            log.marks.truncate(future);
+            log.marks.push(Mark { at, ..newest });
+        }
+        log.forgotten = log.forgotten.min(at);
+        log
+    }
+
+    /// What counts at `at` in the window that it was last used with.
+    pub(super) fn used(&self, at: Timestamp) -> u64 {
+        self.used_in(self.length_ms, at)
+    }
+
+    pub(super) fn used_in(&self, length_ms: i64, at: Timestamp) -> u64 {
+        self.total() - self.sum_before(self.first(length_ms, at))
+    }
+
+    pub(super) fn look(&self, amount: u64, length_ms: i64, cost: u64, at: Timestamp) -> Verdict {
+        let first = self.first(length_ms, at);
+        let before = self.sum_before(first);
+        let wanted = self.total() - before + cost;
+        let Some(excess) = wanted.checked_sub(amount).filter(|excess| *excess > 0) else {
+            return Verdict::Admitted;
+        };
+        let enough = self.marks[first..].partition_point(|mark| mark.sum - before < excess);
+        let mark = self.marks[first + enough];
+        Verdict::Wait(mark.at.plus_ms(length_ms).0.abs_diff(at.0))
+    }
+
+    pub(super) fn take(&mut self, length_ms: i64, cost: u64, at: Timestamp) {
+        self.length_ms = length_ms;
+        let expired = self.first(length_ms, at);
+        if expired * 2 >= self.marks.len() || self.marks.len() >= MARKS_MAX {
+            self.forget(expired);
+        }
+        let cost = cost.min(COUNT_MAX - self.used_in(length_ms, at));
+        match self.marks.last_mut() {
+            Some(newest) if newest.at == at => newest.sum += cost,
+            _ => {
+                if self.marks.len() >= MARKS_MAX {
+                    let mut later = true;
+                    self.marks.retain(|_| {
+                        later = !later;
+                        later
+                    });
+                }
+                let sum = self.total() + cost;
+                self.marks.push(Mark { at, sum });
+            }
+        }
+    }
+
+    /// Gives back what was taken at `taken`, if it is known any more.
+    pub(super) fn give_back(&mut self, taken: Timestamp, amount: u64) {
+        // What was merged into a later mark is in the first one that is not earlier.
+        let index = self.marks.partition_point(|mark| mark.at < taken);
+        if taken <= self.forgotten || index == self.marks.len() {
+            return;
+        }
+        let own = self.marks[index].sum - self.sum_before(index);
+        let amount = amount.min(own);
+        for mark in &mut self.marks[index..] {
+            mark.sum -= amount;
+        }
+        if amount == own {
+            self.marks.remove(index);
+        }
+    }
+
+    /// When nothing counts any more.
+    pub(super) fn whole_at(&self, length_ms: i64) -> Timestamp {
+        self.marks.last().map_or(Timestamp(i64::MIN), |newest| newest.at.plus_ms(length_ms))
+    }
+
+    /// The first mark that counts at `at`.
+    fn first(&self, length_ms: i64, at: Timestamp) -> usize {
+        self.marks.partition_point(|mark| mark.at.plus_ms(length_ms) <= at)
+    }
+
+    fn total(&self) -> u64 {
+        self.sum_before(self.marks.len())
+    }
+
+    fn sum_before(&self, index: usize) -> u64 {
+        index.checked_sub(1).map_or(0, |before| self.marks[before].sum)
+    }
+
+    fn forget(&mut self, expired: usize) {
+        let Some(last) = expired.checked_sub(1).map(|last| self.marks[last]) else { return };
+        self.forgotten = last.at;
+        self.marks.drain(..expired);
+        for mark in &mut self.marks {
+            mark.sum -= last.sum;
+        }
+        if self.marks.capacity() > 16 + 4 * self.marks.len() {
+            self.marks.shrink_to(2 * self.marks.len());
+        }
+    }
+}
