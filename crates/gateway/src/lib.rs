@@ -15,6 +15,7 @@ pub mod failure;
 pub mod growth;
 pub mod learned;
 pub mod lifecycle;
+pub mod limiter;
 pub mod limits;
 pub mod quote;
 pub mod relay;

@@ -21,6 +21,7 @@
 mod counted;
 mod sliding;
 mod smooth;
+mod steady;
 
 #[cfg(test)]
 mod tests;

@@ -117,6 +117,14 @@ impl Log {
         self.marks.last().map_or(Timestamp(i64::MIN), |newest| newest.at.plus_ms(length_ms))
     }
 
+    /// When what counts at `at` becomes free, mark by mark, and how much has become free before that.
+    pub(super) fn frees(&self, length_ms: i64, at: Timestamp) -> impl Iterator<Item = (Timestamp, u64)> {
+        let first = self.first(length_ms, at);
+        let before = self.sum_before(first);
+        (first..self.marks.len())
+            .map(move |index| (self.marks[index].at.plus_ms(length_ms), self.sum_before(index) - before))
+    }
+
     /// The first mark that counts at `at`.
     fn first(&self, length_ms: i64, at: Timestamp) -> usize {
         self.marks.partition_point(|mark| mark.at.plus_ms(length_ms) <= at)

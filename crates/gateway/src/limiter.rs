@@ -1,0 +1,333 @@
+//! Limits as requests meet them: which ones, whether all of them have room, and what is given back at the end.
+//!
+//! [`Limiter::enter`] decides over all limits of a request at once. What it answers with, an [`Entered`], is carried by the
+//! request's hold and gives back what was not used, at the latest when it is dropped. Whoever is to wait for a place instead
+//! of being refused waits in [`queue`].
+
+mod book;
+mod memory;
+pub mod queue;
+
+pub use book::LimitBook;
+
+use arc_swap::ArcSwap;
+use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
+use domain::{Timestamp, Usage, Zone};
+use foldhash::HashMap;
+use memory::Memory;
+use parking_lot::Mutex;
+use queue::Queue;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a request takes of its limits: as it is estimated at first, then as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Prompt tokens.
+    pub input_tokens: u64,
+    /// Answer tokens.
+    pub output_tokens: u64,
+    /// Nano-USD.
+    pub money: u64,
+    /// Choices.
+    pub choices: u64,
+}
+
+impl Cost {
+    /// What a usage and its price took.
+    pub fn of_usage(usage: &Usage, money: domain::Nanos, choices: u64) -> Self {
+        let money = u64::try_from(money.0).unwrap_or(0);
+        Self { input_tokens: usage.input_tokens(), output_tokens: usage.output_tokens(), money, choices }
+    }
+
+    fn of(&self, metric: Metric) -> u64 {
+        match metric {
+            Metric::Requests | Metric::InFlight => 1,
+            Metric::InputTokens => self.input_tokens,
+            Metric::OutputTokens => self.output_tokens,
+            Metric::TotalTokens => self.input_tokens.saturating_add(self.output_tokens),
+            Metric::Money => self.money,
+            Metric::Choices => self.choices,
+        }
+    }
+}
+
+/// How a subject stands with a limit, for headers and reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The limit.
+    pub limit: Arc<Limit>,
+    /// How much is left of it, and when all of it is there again.
+    pub standing: Standing,
+}
+
+/// Why a request may not come now.
+#[derive(Clone, Debug)]
+pub struct Limited {
+    /// The limit that binds: the one that takes longest to have room.
+    pub limit: Arc<Limit>,
+    /// What the request needs of it.
+    pub needed: u64,
+    /// How it stands.
+    pub standing: Standing,
+    /// After this all of its limits have room for the request, if nobody else comes. `None`: never.
+    pub wait: Option<Duration>,
+    /// All limits that the request meets.
+    pub told: Arc<[Told]>,
+}
+
+/// Decides over limits.
+pub struct Limiter {
+    book: ArcSwap<LimitBook>,
+    states: Memory,
+    /// How limits that accounts share are shared out, by subject.
+    sharing: Mutex<HashMap<u128, Sharing>>,
+    queue: Queue,
+    hash_key: [u8; 16],
+}
+
+/// One limit of one request.
+struct Met {
+    limit: Arc<Limit>,
+    key: u128,
+    zone: Zone,
+}
+
+/// A place that a request has taken.
+struct Place {
+    met: Met,
+    reserved: u64,
+    taken: Taken,
+}
+
+/// A request within its limits. Ends by [`Entered::settle`]; what is dropped gives back its place among the requests in
+/// flight and counts what it had reserved as used.
+pub struct Entered {
+    limiter: Arc<Limiter>,
+    places: Vec<Place>,
+    /// How its limits stood right after it had come.
+    pub told: Arc<[Told]>,
+}
+
+impl Limiter {
+    /// A limiter without limits. `hash_key` tells subjects apart; with another one, states of before are not found.
+    pub fn new(hash_key: [u8; 16]) -> Arc<Self> {
+        Arc::new(Self {
+            book: ArcSwap::default(),
+            states: Memory::default(),
+            sharing: Mutex::default(),
+            queue: Queue::default(),
+            hash_key,
+        })
+    }
+
+    /// Other limits from the next request on. What was used stays.
+    pub fn set_limits(&self, limits: Vec<Limit>) {
+        self.book.store(Arc::new(LimitBook::new(limits)));
+    }
+
+    /// The limits of this moment.
+    pub fn book(&self) -> Arc<LimitBook> {
+        self.book.load_full()
+    }
+
+    /// The largest answer, in tokens of each choice, that limits on single requests allow.
+    pub fn output_cap(&self, asking: &Asking<'_>) -> Option<u64> {
+        let book = self.book.load();
+        let of_request = |limit: &&Arc<Limit>| (limit.metric, limit.window) == (Metric::OutputTokens, Window::Request);
+        book.met(asking).filter(of_request).map(|limit| limit.amount).min()
+    }
+
+    /// Takes what a request is estimated to cost from all limits that it meets, or from none. `zone` is the time zone of the
+    /// account that pays.
+    pub fn enter(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        zone: &Zone,
+        cost: &Cost,
+        at: Timestamp,
+    ) -> Result<Entered, Limited> {
+        let met = self.met(asking, zone);
+        if met.is_empty() {
+            return Ok(Entered { limiter: self.clone(), places: Vec::new(), told: Arc::default() });
+        }
+        let mut states = self.states.lock(met.iter().map(|met| met.key));
+        let mut binding: Option<(usize, Option<u64>)> = None;
+        for (index, met) in met.iter().enumerate() {
+            let (rule, cost) = (met.limit.rule(), met.cost(cost));
+            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
+                Verdict::Admitted => continue,
+                Verdict::Wait(ms) => Some(ms),
+                Verdict::Never => None,
+            };
+            // Never is the longest of all waits.
+            let is_longer =
+                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
+            if is_longer {
+                binding = Some((index, wait));
+            }
+        }
+        if binding.is_none_or(|(_, wait)| wait.is_some()) {
+            let shared = self.share(asking, &met, cost, &states, at);
+            if let Some((index, ms)) = shared
+                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
+            {
+                binding = Some((index, Some(ms)));
+            }
+        }
+        if let Some((index, wait)) = binding {
+            let told = tell(&met, &mut states, at);
+            let binds = &met[index];
+            let standing = states.look(binds.key, |state| binds.limit.rule().standing(state, &binds.zone, at));
+            let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
+            return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
+        }
+        let place = |met: Met| {
+            let (rule, reserved) = (met.limit.rule(), met.cost(cost));
+            let ends = rule.window.forgotten_after(&met.zone, at);
+            let taken = states.change(met.key, ends, |state| rule.take(state, reserved, &met.zone, at));
+            Place { met, reserved, taken }
+        };
+        let places: Vec<Place> = met.into_iter().map(place).collect();
+        self.took_shares(asking, &places);
+        let told = places
+            .iter()
+            .filter(|place| place.met.limit.window != Window::Request)
+            .map(|place| place.met.told(&mut states, at))
+            .collect();
+        drop(states);
+        Ok(Entered { limiter: self.clone(), places, told })
+    }
+
+    /// How the limits stand that a request meets. Nothing is taken.
+    pub fn look(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Arc<[Told]> {
+        let met = self.met(asking, zone);
+        let mut states = self.states.lock(met.iter().map(|met| met.key));
+        tell(&met, &mut states, at)
+    }
+
+    /// The queue of those who wait for a place.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Forgets states that are equal to none. To be called now and then.
+    pub fn tidy(&self, at: Timestamp) {
+        self.states.forget_ended(at);
+        self.sharing.lock().retain(|_, sharing| !sharing.is_idle(at));
+    }
+
+    /// States that are kept.
+    pub fn states(&self) -> usize {
+        self.states.len()
+    }
+
+    fn met(&self, asking: &Asking<'_>, zone: &Zone) -> Vec<Met> {
+        let book = self.book.load();
+        let met = book.met(asking).map(|limit| {
+            let mut hasher = SipHasher13::new_with_key(&self.hash_key);
+            limit.subject(asking, &mut hasher);
+            let zone = if limit.is_shared() { Zone::UTC } else { zone.clone() };
+            Met { limit: limit.clone(), key: hasher.finish128().as_u128(), zone }
+        });
+        met.collect()
+    }
+
+    /// Asks for a part of those limits that accounts share. The longest wait, if there has to be one.
+    fn share(
+        &self,
+        asking: &Asking<'_>,
+        met: &[Met],
+        cost: &Cost,
+        states: &memory::Locked<'_>,
+        at: Timestamp,
+    ) -> Option<(usize, u64)> {
+        let mut longest: Option<(usize, u64)> = None;
+        for (index, met) in met.iter().enumerate().filter(|(_, met)| met.is_shared_out()) {
+            let (rule, cost) = (met.limit.rule(), met.cost(cost));
+            let left = states.look(met.key, |state| rule.standing(state, &met.zone, at)).remaining;
+            let mut sharing = self.sharing.lock();
+            let sharing = sharing.entry(met.key).or_default();
+            let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
+            let asked = sharing.ask(asking.payer, 1, cost, (left, rule.amount), pace, at);
+            if let Err(ms) = asked
+                && longest.is_none_or(|(_, than)| ms > than)
+            {
+                longest = Some((index, ms));
+            }
+        }
+        longest
+    }
+
+    fn took_shares(&self, asking: &Asking<'_>, places: &[Place]) {
+        for place in places.iter().filter(|place| place.met.is_shared_out()) {
+            if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
+                sharing.took(asking.payer, place.reserved);
+            }
+        }
+    }
+}
+
+impl Met {
+    fn cost(&self, cost: &Cost) -> u64 {
+        cost.of(self.limit.metric)
+    }
+
+    /// Accounts share it, and it is of a time.
+    fn is_shared_out(&self) -> bool {
+        self.limit.is_shared() && !matches!(self.limit.window, Window::Now | Window::Request)
+    }
+
+    fn told(&self, states: &mut memory::Locked<'_>, at: Timestamp) -> Told {
+        let rule: Rule = self.limit.rule();
+        let standing = states.look(self.key, |state| rule.standing(state, &self.zone, at));
+        Told { limit: self.limit.clone(), standing }
+    }
+}
+
+fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {
+    met.iter().filter(|met| met.limit.window != Window::Request).map(|met| met.told(states, at)).collect()
+}
+
+impl Entered {
+    /// The request was served: what it did not use goes back, what it used beyond is taken.
+    pub fn settle(mut self, actual: &Cost, at: Timestamp) {
+        self.end(|place| actual.of(place.met.limit.metric), at);
+    }
+
+    /// The request did not come after all: everything goes back as if it had never been asked for.
+    pub fn cancel(mut self, at: Timestamp) {
+        self.end(|_| 0, at);
+    }
+
+    fn end(&mut self, actual: impl Fn(&Place) -> u64, at: Timestamp) {
+        let places = std::mem::take(&mut self.places);
+        if places.is_empty() {
+            return;
+        }
+        for place in &places {
+            let actual = if place.met.limit.window == Window::Now { 0 } else { actual(place) };
+            if actual == place.reserved {
+                continue;
+            }
+            let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
+            let ends = rule.window.forgotten_after(zone, at);
+            let correct = |state: &mut _| rule.correct(state, place.taken, place.reserved, actual, zone, at);
+            self.limiter.states.lock([place.met.key]).change(place.met.key, ends, correct);
+        }
+        self.limiter.queue.poke(places.iter().map(|place| place.met.key));
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // Of those in flight only the place goes back: nothing else is known.
+        for place in self.places.iter().filter(|place| place.met.limit.window == Window::Now) {
+            let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
+            let at = Timestamp(0);
+            let correct = |state: &mut _| rule.correct(state, place.taken, place.reserved, 0, zone, at);
+            self.limiter.states.lock([place.met.key]).change(place.met.key, at, correct);
+        }
+    }
+}
