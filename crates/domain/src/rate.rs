@@ -4,5 +4,7 @@
 //! ("for each key") has a state of its own, its *subject*. Which limits a request meets is decided in [`limit`].
 
 pub mod limit;
+mod priority;
 
 pub use limit::{AMOUNT_MAX, Asking, BadLimit, Dimension, Limit, Metric, Scope, Window};
+pub use priority::Priority;
