@@ -5,9 +5,11 @@
 //! there is room in [`state`].
 
 pub mod limit;
+mod priority;
 pub mod share;
 pub mod state;
 
 pub use limit::{AMOUNT_MAX, Asking, BadLimit, Dimension, Limit, Metric, Scope, Window};
+pub use priority::Priority;
 pub use share::Sharing;
 pub use state::{Rule, Standing, State, Taken, Verdict};

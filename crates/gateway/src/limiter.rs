@@ -123,7 +123,7 @@ impl Limiter {
     }
 
     /// Other limits from the next request on. What was used stays.
-    pub fn set_limits(&self, limits: Vec<Limit>) {
+    pub fn set_limits(&self, limits: &[Arc<Limit>]) {
         self.book.store(Arc::new(LimitBook::new(limits)));
     }
 

@@ -1,6 +1,7 @@
 //! Accounts: who pays.
 
 use crate::database::StoreError;
+use crate::limits;
 use crate::sql::{Connection, Error, Row};
 use crate::tiers;
 use domain::{AccountId, Multiplier, TierId, Timestamp};
@@ -28,6 +29,8 @@ pub struct Account {
     pub tier: AccountTier,
     /// What it pays of list prices; `None` is as its tier.
     pub multiplier: Option<Multiplier>,
+    /// The account that it counts as for limits, beside its own money. That one is linked to none.
+    pub linked_to: Option<AccountId>,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -102,7 +105,7 @@ pub struct AccountChange {
 const COLUMNS: &str =
     "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
                        (select t.name from tiers t where t.id = accounts.tier),
-                       (select t.multiplier from tiers t where t.id = accounts.tier)";
+                       (select t.multiplier from tiers t where t.id = accounts.tier), linked_to";
 
 fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
@@ -120,6 +123,7 @@ fn read(row: Row<'_>) -> Result<Account, StoreError> {
             fixed: row.get(8)?,
         },
         multiplier: row.get::<_, Option<u32>>(9)?.map(tiers::multiplier).transpose()?,
+        linked_to: row.get::<_, Option<i64>>(12)?.map(AccountId),
     })
 }
 
@@ -210,6 +214,39 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
             multiplier.map(Multiplier::millionths),
         ))?;
     by_id(connection, id)
+}
+
+/// Lets an account count as one with another for limits: with the one that the other is linked to, if it is, so that there
+/// are no chains. Accounts that were linked to it follow; their ids are answered. What each pays stays its own.
+pub fn link(connection: &Connection, id: AccountId, to: AccountId) -> Result<Vec<AccountId>, StoreError> {
+    let refused = |why: String| Err(StoreError::Refused(why));
+    let Some(other) = by_id(connection, to)? else { return refused(format!("there is no account {to}")) };
+    let head = other.linked_to.unwrap_or(to);
+    if to == id {
+        return refused("an account cannot be linked to itself".to_owned());
+    }
+    if head == id {
+        return refused(format!("account {to} is linked to this one already: unlink it first"));
+    }
+    if let Some(limit) = limits::naming_account(&limits::all(connection)?, id) {
+        return refused(format!("limit \"{}\" is for this account alone: delete it first", limit.name));
+    }
+    let mut statement = connection.prepare_cached("select id from accounts where linked_to = ?1 order by id")?;
+    let mut rows = statement.query([id.0])?;
+    let mut followers = Vec::new();
+    while let Some(row) = rows.next()? {
+        followers.push(AccountId(row.get(0)?));
+    }
+    connection
+        .prepare_cached("update accounts set linked_to = ?2 where id = ?1 or linked_to = ?1")?
+        .execute([id.0, head.0])?;
+    Ok(followers)
+}
+
+/// Lets an account count by itself again.
+pub fn unlink(connection: &Connection, id: AccountId) -> Result<(), StoreError> {
+    connection.prepare_cached("update accounts set linked_to = null where id = ?1")?.execute([id.0])?;
+    Ok(())
 }
 
 /// Notes what an operator or a member did. In the same transaction as the deed.

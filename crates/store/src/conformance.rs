@@ -7,6 +7,7 @@ mod budgets_and_plans;
 mod definitions;
 mod failures;
 mod holds;
+mod limits;
 mod migrations;
 
 use crate::database::{Database, Options, StoreError};

@@ -49,7 +49,7 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-pub(crate) const MIGRATIONS: [Migration; 7] = [
+pub(crate) const MIGRATIONS: [Migration; 8] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),
@@ -57,6 +57,7 @@ pub(crate) const MIGRATIONS: [Migration; 7] = [
     migration!("0005_payments.sql"),
     migration!("0006_tiers.sql"),
     migration!("0007_holds.sql"),
+    migration!("0008_limits.sql"),
 ];
 
 /// What can go wrong below the rules.

@@ -9,7 +9,8 @@ use crate::sql::{Connection, Row};
 use domain::budget::{Asking, Budget};
 use domain::calendar::CalendarError;
 use domain::ledger::{BudgetLimit, Quota};
-use domain::{AccountId, KeyId, Nanos, Period, ProjectId, Role, Timestamp, UserId, Zone};
+use domain::rate::Priority;
+use domain::{AccountId, KeyId, Nanos, Period, ProjectId, Role, TierId, Timestamp, UserId, Zone};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const CALLERS_CACHED: usize = 20_000;
 /// Models or addresses that one key can list.
 const LIST_ITEMS_MAX: usize = 500;
+/// Longest that requests of a key can wait for a place: ten minutes.
+pub const WAIT_SECONDS_MAX: u32 = 600;
 
 /// A key without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,10 @@ pub struct Key {
     pub role: Option<Role>,
     /// The user who made it or gave it its role, whose own role bounds the key's; `None` is an operator.
     pub made_by: Option<UserId>,
+    /// How long its requests may wait for a place that a limit has no room for; `None`: they are refused at once.
+    pub wait_seconds: Option<u32>,
+    /// In which class they wait.
+    pub priority: Priority,
     /// When it was created.
     pub created_at: Timestamp,
 }
@@ -137,6 +144,10 @@ pub struct NewKey {
     pub role: Option<Role>,
     /// The user who makes it.
     pub made_by: Option<UserId>,
+    /// How long its requests may wait for a place.
+    pub wait_seconds: Option<u32>,
+    /// In which class they wait.
+    pub priority: Priority,
 }
 
 /// What an operator may change of a key. An inner `None` removes the restriction.
@@ -166,6 +177,10 @@ pub struct KeyChange {
     pub role: Option<Option<Role>>,
     /// The user who gives it that role.
     pub made_by: Option<Option<UserId>>,
+    /// How long its requests may wait for a place, or not at all.
+    pub wait_seconds: Option<Option<u32>>,
+    /// Another class to wait in.
+    pub priority: Option<Priority>,
 }
 
 /// Whoever presented a key, with everything that a decision about the request needs.
@@ -181,6 +196,12 @@ pub struct Caller {
     pub budgets: Arc<[Limiting]>,
     /// The account's time zone, in which periods of budgets begin and end.
     pub zone: Zone,
+    /// Whom its requests count for in limits: the account, or the one that it is linked to.
+    pub payer: AccountId,
+    /// The tier of that one: a linked account has no limits of a tier of its own.
+    pub payer_tier: TierId,
+    /// The time zone of that one, in which calendar windows of limits begin and end.
+    pub payer_zone: Zone,
 }
 
 /// A budget, and the period that was asked for last: many requests fall into one, and a calendar is slow to ask.
@@ -210,7 +231,7 @@ impl From<Budget> for Limiting {
 }
 
 const COLUMNS: &str = "id, account, name, hint, status, expires_at, quota_nanos, quota_tokens, models, addresses,
-                       error_profile, created_at, project, role, made_by, on_short_funds";
+                       error_profile, created_at, project, role, made_by, on_short_funds, wait_seconds, priority";
 
 fn read(row: Row<'_>) -> Result<Key, StoreError> {
     let id = KeyId(row.get(0)?);
@@ -241,6 +262,13 @@ fn read(row: Row<'_>) -> Result<Key, StoreError> {
             .ok()
             .and_then(OnShortFunds::from_name)
             .ok_or_else(|| StoreError::Damaged(format!("key {id}: what happens where funds are short")))?,
+        wait_seconds: row.get(16)?,
+        priority: row
+            .get_ref(17)?
+            .as_str()
+            .ok()
+            .and_then(Priority::from_name)
+            .ok_or_else(|| StoreError::Damaged(format!("key {id}: its priority")))?,
     })
 }
 
@@ -274,6 +302,16 @@ fn checked_quota(quota: Quota) -> Result<(Option<i64>, Option<i64>), StoreError>
     Ok((money, tokens.map_err(|_| StoreError::Refused("a quota in tokens is too large".to_owned()))?))
 }
 
+/// Longer than this nobody waits for a place.
+fn checked_wait(seconds: Option<u32>) -> Result<Option<u32>, StoreError> {
+    match seconds {
+        Some(seconds) if !(1..=WAIT_SECONDS_MAX).contains(&seconds) => {
+            Err(StoreError::Refused(format!("requests wait for a place from 1 to {WAIT_SECONDS_MAX} seconds")))
+        }
+        seconds => Ok(seconds),
+    }
+}
+
 /// Creates a key for an account. The secret stays with the caller of this function.
 pub fn create(
     connection: &Connection,
@@ -292,8 +330,8 @@ pub fn create(
     let id = connection
         .prepare_cached(
             "insert into keys (account, name, hint, expires_at, quota_nanos, quota_tokens, models, addresses,
-                               error_profile, created_at, project, role, made_by, on_short_funds)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                               error_profile, created_at, project, role, made_by, on_short_funds, wait_seconds, priority)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
              returning id",
         )?
         .query_row(
@@ -312,6 +350,8 @@ pub fn create(
                 role_name(new.role)?,
                 new.made_by.map(|user| user.0),
                 new.on_short_funds.name(),
+                checked_wait(new.wait_seconds)?,
+                new.priority.name(),
             ),
             |row| row.get(0).map(KeyId),
         )?;
@@ -377,7 +417,7 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
         .prepare_cached(
             "update keys set name = ?2, status = ?3, expires_at = ?4, quota_nanos = ?5, quota_tokens = ?6,
                              models = ?7, addresses = ?8, error_profile = ?9, project = ?10, role = ?11,
-                             made_by = ?12, on_short_funds = ?13
+                             made_by = ?12, on_short_funds = ?13, wait_seconds = ?14, priority = ?15
              where id = ?1",
         )?
         .execute((
@@ -394,6 +434,8 @@ pub fn change(connection: &Connection, id: KeyId, change: &KeyChange) -> Result<
             role_name(change.role.unwrap_or(key.role))?,
             change.made_by.unwrap_or(key.made_by).map(|user| user.0),
             change.on_short_funds.unwrap_or(key.on_short_funds).name(),
+            checked_wait(change.wait_seconds.unwrap_or(key.wait_seconds))?,
+            change.priority.unwrap_or(key.priority).name(),
         ))?;
     by_id(connection, id)
 }
@@ -440,10 +482,22 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
-    let zone = account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))?;
+    let zone = zone_of(&account)?;
+    let (payer, payer_tier, payer_zone) = match account.linked_to {
+        None => (account.id, account.tier.id, zone.clone()),
+        Some(head) => {
+            let head = accounts::by_id(connection, head)?
+                .ok_or_else(|| StoreError::Damaged(format!("account {} is linked to none", account.id)))?;
+            (head.id, head.tier.id, zone_of(&head)?)
+        }
+    };
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).map(Limiting::from).collect();
-    Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone }))
+    Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone, payer, payer_tier, payer_zone }))
+}
+
+fn zone_of(account: &Account) -> Result<Zone, StoreError> {
+    account.time_zone.parse().map_err(|error: CalendarError| StoreError::Damaged(error.to_string()))
 }
 
 /// Callers by digest: the look-up of every request. Remembers those who exist; whoever does not is looked up

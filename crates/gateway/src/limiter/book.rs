@@ -16,7 +16,7 @@ pub struct LimitBook {
 
 impl LimitBook {
     /// A book of these limits.
-    pub fn new(limits: Vec<Limit>) -> Self {
+    pub fn new(limits: &[Arc<Limit>]) -> Self {
         let mut book = Self::default();
         for limit in limits {
             let place = match (limit.scope.key, limit.scope.account) {
@@ -24,9 +24,14 @@ impl LimitBook {
                 (None, Some(account)) => book.of_account.entry(account).or_default(),
                 (None, None) => &mut book.general,
             };
-            place.push(Arc::new(limit));
+            place.push(limit.clone());
         }
         book
+    }
+
+    /// There are no limits.
+    pub fn is_empty(&self) -> bool {
+        self.general.is_empty() && self.of_account.is_empty() && self.of_key.is_empty()
     }
 
     /// The limits that a request meets.

@@ -7,6 +7,7 @@
 //! trace.
 
 use domain::AccountId;
+use domain::rate::Priority;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,30 +20,6 @@ const AHEAD_MS: i64 = 5_000;
 const WAITING_MAX: usize = 10_000;
 /// The most that one account may have in it (L-16).
 const WAITING_OF_ACCOUNT_MAX: usize = 500;
-
-/// Classes of those who wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
-    /// Before the others.
-    High,
-    /// Where nothing is said.
-    #[default]
-    Normal,
-    /// After the others.
-    Low,
-}
-
-impl Priority {
-    /// The class of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "high" => Some(Self::High),
-            "normal" => Some(Self::Normal),
-            "low" => Some(Self::Low),
-            _ => None,
-        }
-    }
-}
 
 /// The line.
 #[derive(Default)]
