@@ -101,6 +101,8 @@ pub struct Asking<'a> {
     pub tokenizers: &'a Tokenizers,
     /// What limits it beside the funds.
     pub limits: &'a Limits,
+    /// The most answer tokens of one choice that limits on single requests allow.
+    pub output_limit: Option<u64>,
 }
 
 /// Holds what a request can cost, or what of it is reasonable.
@@ -248,11 +250,15 @@ impl Asking<'_> {
         if self.request.endpoint == Endpoint::Embeddings {
             return (0, None);
         }
-        match (self.request.output_cap, self.priced.price.output_tokens_max) {
+        let (most, cap_to_set) = match (self.request.output_cap, self.priced.price.output_tokens_max) {
             (Some(asked), Some(most)) => (asked.min(most), None),
             (Some(asked), None) => (asked, None),
             (None, Some(most)) => (most, None),
             (None, None) => (UNKNOWN_OUTPUT_MAX, Some(UNKNOWN_OUTPUT_MAX)),
+        };
+        match self.output_limit {
+            Some(limit) if limit < most => (limit, Some(limit)),
+            _ => (most, cap_to_set),
         }
     }
 
@@ -543,6 +549,7 @@ mod tests {
     use crate::simulator::{Behaviour, Simulator};
     use crate::upstream::Upstream;
     use domain::ledger::Quota;
+    use domain::rate::Priority;
     use domain::{AccountId, KeyId, PriceId, Zone};
     use store::accounts::{Account, AccountStatus, AccountTier};
     use store::keys::{Key, KeyStatus};
@@ -578,6 +585,8 @@ mod tests {
                 project: None,
                 role: None,
                 made_by: None,
+                wait_seconds: None,
+                priority: Priority::Normal,
             };
             let account = Account {
                 id: AccountId(1),
@@ -587,6 +596,7 @@ mod tests {
                 shows_upstream: false,
                 tier: AccountTier::default(),
                 multiplier: None,
+                linked_to: None,
                 created_at,
                 time_zone: "UTC".to_owned(),
             };
@@ -606,7 +616,16 @@ mod tests {
                 RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
             let book = PriceBook::from_versions(vec![version]).unwrap();
             Self {
-                caller: Caller { key, account, secret_valid_until: None, budgets: Arc::default(), zone: Zone::UTC },
+                caller: Caller {
+                    payer: account.id,
+                    payer_tier: account.tier.id,
+                    payer_zone: Zone::UTC,
+                    key,
+                    account,
+                    secret_valid_until: None,
+                    budgets: Arc::default(),
+                    zone: Zone::UTC,
+                },
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),
@@ -627,6 +646,7 @@ mod tests {
                 learned: &self.learned,
                 tokenizers: &self.tokenizers,
                 limits: &Limits::default(),
+                output_limit: None,
             };
             let funds = funds(money, tokens);
             let terms = asking.terms(funds, &mut asking.prompt()).await.unwrap();

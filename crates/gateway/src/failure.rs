@@ -3,6 +3,7 @@
 //! The server turns a [`Case`] into a status and a code, metrics count it by name, the log line says it. There is
 //! no second list of failures anywhere.
 
+use crate::limiter::Told;
 use bytes::Bytes;
 use http::StatusCode;
 use std::fmt;
@@ -24,6 +25,8 @@ pub struct Failure {
     pub detail: Option<Box<str>>,
     /// Something of the request may have reached an upstream: to repeat it may be to do it twice.
     pub attempted: bool,
+    /// How the limits of the request stand, as far as they were looked at.
+    pub limits: Arc<[Told]>,
 }
 
 /// Every way in which a request can fail.
@@ -55,6 +58,11 @@ pub enum Case {
     QuotaExceeded {
         /// What is used up.
         scope: QuotaScope,
+    },
+    /// A limit has no room now.
+    RateLimited {
+        /// Its name.
+        limit: Arc<str>,
     },
     /// The request is larger than all that a limit has in a period: it can never fit.
     ExceedsLimit {
@@ -103,6 +111,8 @@ pub enum QuotaScope {
     Subscription,
     /// The budget of that name.
     Budget(Arc<str>),
+    /// The limit of that name.
+    Limit(Arc<str>),
 }
 
 /// As callers are told: `wallet`, `budget "eval"`.
@@ -114,6 +124,7 @@ impl fmt::Display for QuotaScope {
             Self::Debt => f.write_str("debt"),
             Self::Subscription => f.write_str("subscription"),
             Self::Budget(name) => write!(f, "budget \"{name}\""),
+            Self::Limit(name) => write!(f, "limit \"{name}\""),
         }
     }
 }
@@ -162,6 +173,7 @@ impl Case {
             Self::UnsupportedMedia => "unsupported_media",
             Self::BodyTimeout => "body_timeout",
             Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::RateLimited { .. } => "rate_limited",
             Self::ExceedsLimit { .. } => "exceeds_limit",
             Self::ModelNotFound => "model_not_found",
             Self::ModelNotPriced => "model_not_priced",
@@ -206,7 +218,15 @@ impl KeyConflict {
 impl Failure {
     /// A failure with a message for the caller.
     pub fn new(case: Case, message: impl Into<String>) -> Self {
-        Self { case, message: message.into(), param: None, retry_after: None, detail: None, attempted: false }
+        Self {
+            case,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            detail: None,
+            attempted: false,
+            limits: Arc::default(),
+        }
     }
 
     /// Says that something of the request may have reached an upstream.

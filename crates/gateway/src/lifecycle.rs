@@ -7,6 +7,7 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::failure::{Case, Failure};
 use crate::learned::Learned;
+use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
 use crate::relay::Relay;
 use crate::settle::Held;
@@ -20,6 +21,7 @@ use domain::{AccountId, KeyId, Meter, Nanos};
 use http::{HeaderMap, StatusCode, header};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -92,6 +94,7 @@ pub struct Gateway {
     pub(crate) counters: Arc<Counters>,
     pub(crate) tokenizers: Tokenizers,
     pub(crate) learned: Learned,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) settings: Settings,
     catalog: ArcSwap<Catalog>,
     draining: AtomicBool,
@@ -111,6 +114,8 @@ pub struct Answer {
     pub cost: Option<Nanos>,
     /// The output cap that the gateway asked for in place of the caller.
     pub output_cap: Option<u64>,
+    /// How its limits stand.
+    pub limits: Arc<[Told]>,
     /// The body.
     pub body: AnswerBody,
 }
@@ -132,6 +137,8 @@ pub struct Call {
     pub body: Bytes,
     /// Tags beside those in the body, as in `red, blue`.
     pub tags: Option<Box<str>>,
+    /// Where it came from.
+    pub address: IpAddr,
 }
 
 /// What the later phases know of a request.
@@ -142,6 +149,7 @@ pub(crate) struct Exchange {
     pub(crate) model: Arc<str>,
     pub(crate) upstream_model: Arc<str>,
     pub(crate) output_cap: Option<u64>,
+    limits: Arc<[Told]>,
     pub(crate) asked_for_usage: bool,
     /// The most that it can consume: what is held covers it, or can grow to.
     bound: Usage,
@@ -165,6 +173,7 @@ impl Gateway {
         clock: Arc<Clock>,
         counters: Arc<Counters>,
         tokenizers: Tokenizers,
+        limiter: Arc<Limiter>,
         settings: Settings,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -173,6 +182,7 @@ impl Gateway {
             counters,
             tokenizers,
             learned: Learned::default(),
+            limiter,
             settings,
             catalog: ArcSwap::default(),
             draining: AtomicBool::new(false),
@@ -185,6 +195,11 @@ impl Gateway {
     /// The ledger behind it.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
+    }
+
+    /// What limits rates.
+    pub fn limiter(&self) -> &Arc<Limiter> {
+        &self.limiter
     }
 
     /// Its clock.
@@ -258,16 +273,29 @@ impl Gateway {
         let (endpoint, request) = (*endpoint, read(&call)?);
         let catalog = self.catalog.load_full();
         let (route, priced) = choose(&catalog, &request, caller)?;
+        let no_limits = Limits::default();
+        let asking = self.asking(caller, &request, body, route, priced, &no_limits);
+        let (entered, output_limit) = self.enter(&asking, call.address).await?;
+        let told = entered.as_ref().map(|entered| entered.told.clone()).unwrap_or_default();
+        // It may have waited for its place: the time is another now.
         let now = self.clock.now();
         let limits = limits(caller, &request, now);
-        let asking = self.asking(caller, &request, body, route, priced, &limits);
+        let asking = Asking { limits: &limits, output_limit, ..asking };
 
         // No path to an upstream without a hold: everything below goes through `held`.
         let lease_until = self.clock.steady().plus_ms(self.lease_ms());
-        let Admitted { hold, terms } = admit(&self.ledger, &asking, &request_id, now, lease_until).await?;
+        let Admitted { hold, terms } = match admit(&self.ledger, &asking, &request_id, now, lease_until).await {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                if let Some(entered) = entered {
+                    entered.cancel(self.clock.now());
+                }
+                return Err(Failure { limits: told, ..failure });
+            }
+        };
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
         let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
-        let held = held.growing(terms.growth(&limits));
+        let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let forward = translate(&request, body, route, terms.cap_to_set);
         let exchange = Exchange {
@@ -277,6 +305,7 @@ impl Gateway {
             model: route.model.clone(),
             upstream_model: route.upstream_model.clone(),
             output_cap: terms.cap_to_set,
+            limits: told.clone(),
             asked_for_usage: request.include_usage,
             bound: held.bound(),
             prompt_added: route.prompt_added.clone(),
@@ -289,14 +318,15 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
         };
-        if request.stream {
+        let answer = if request.stream {
             drop(catalog);
             self.clone().begin_stream(exchange, held, forward).await
         } else {
             // A caller who leaves does not stop the upstream from working, so the answer is awaited all the same,
             // for the usage in it.
             OrDetach::new(self.clone().answer_whole(exchange, held, forward)).await
-        }
+        };
+        answer.map_err(|failure| Failure { limits: told, ..failure })
     }
 
     /// What a decision about a request goes by.
@@ -310,7 +340,7 @@ impl Gateway {
         limits: &'a Limits,
     ) -> Asking<'a> {
         let (learned, tokenizers) = (&self.learned, &self.tokenizers);
-        Asking { caller, request, body, route, priced, learned, tokenizers, limits }
+        Asking { caller, request, body, route, priced, learned, tokenizers, limits, output_limit: None }
     }
 
     /// Send, wait for the whole answer, settle.
@@ -358,6 +388,7 @@ impl Gateway {
             upstream: exchange.upstream.name.clone(),
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
+            limits: exchange.limits,
             body: AnswerBody::Whole(body),
         })
     }
@@ -379,7 +410,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, first_byte) = (exchange.output_cap, self.settings.first_byte_timeout);
+        let (output_cap, limits) = (exchange.output_cap, exchange.limits.clone());
+        let first_byte = self.settings.first_byte_timeout;
         let mut relay = Relay::new(self, exchange, held, reply.body);
         match timeout(first_byte, relay.first_event()).await {
             Ok(Ok(())) => {}
@@ -393,7 +425,7 @@ impl Gateway {
             relay.void(Ending::GatewayFault);
             return Err(store_unavailable(error.to_string()).attempted());
         }
-        Ok(Answer { model, upstream, cost: None, output_cap, body: AnswerBody::Stream(Box::new(relay)) })
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, body: AnswerBody::Stream(Box::new(relay)) })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.

@@ -5,6 +5,7 @@
 //! of being refused waits in [`queue`].
 
 mod book;
+mod enter;
 mod memory;
 pub mod queue;
 
@@ -112,13 +113,14 @@ pub struct Entered {
 
 impl Limiter {
     /// A limiter without limits. `hash_key` tells subjects apart; with another one, states of before are not found.
-    pub fn new(hash_key: [u8; 16]) -> Arc<Self> {
+    pub fn new(hash_key: &[u8; 32]) -> Arc<Self> {
+        let (hash_key, _) = hash_key.split_first_chunk().expect("16 of 32 bytes");
         Arc::new(Self {
             book: ArcSwap::default(),
             states: Memory::default(),
             sharing: Mutex::default(),
             queue: Queue::default(),
-            hash_key,
+            hash_key: *hash_key,
         })
     }
 
@@ -177,6 +179,10 @@ impl Limiter {
             }
         }
         if let Some((index, wait)) = binding {
+            // A clock that went back must not keep requests out until it has caught up (L-09).
+            for met in &met {
+                states.change_kept(met.key, |state| met.limit.rule().adopt(state, &met.zone, at));
+            }
             let told = tell(&met, &mut states, at);
             let binds = &met[index];
             let standing = states.look(binds.key, |state| binds.limit.rule().standing(state, &binds.zone, at));
@@ -205,6 +211,11 @@ impl Limiter {
         let met = self.met(asking, zone);
         let mut states = self.states.lock(met.iter().map(|met| met.key));
         tell(&met, &mut states, at)
+    }
+
+    /// What a request counts for, limit by limit.
+    pub fn subjects(&self, asking: &Asking<'_>) -> Arc<[u128]> {
+        self.met(asking, &Zone::UTC).iter().map(|met| met.key).collect()
     }
 
     /// The queue of those who wait for a place.
@@ -321,13 +332,10 @@ impl Entered {
 }
 
 impl Drop for Entered {
+    /// Of those in flight the place goes back: nothing else is known. Time does not matter to it.
     fn drop(&mut self) {
-        // Of those in flight only the place goes back: nothing else is known.
-        for place in self.places.iter().filter(|place| place.met.limit.window == Window::Now) {
-            let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
-            let at = Timestamp(0);
-            let correct = |state: &mut _| rule.correct(state, place.taken, place.reserved, 0, zone, at);
-            self.limiter.states.lock([place.met.key]).change(place.met.key, at, correct);
-        }
+        let in_flight = |place: &Place| place.met.limit.window == Window::Now;
+        self.places.retain(in_flight);
+        self.end(|_| 0, Timestamp(0));
     }
 }

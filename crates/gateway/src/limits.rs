@@ -66,6 +66,8 @@ mod tests {
             role: None,
             made_by: None,
             created_at,
+            wait_seconds: None,
+            priority: domain::rate::Priority::Normal,
         };
         let account = Account {
             id: ACCOUNT,
@@ -76,6 +78,7 @@ mod tests {
             time_zone: zone.into(),
             tier: AccountTier::default(),
             multiplier: None,
+            linked_to: None,
             created_at,
         };
         Caller {
@@ -84,6 +87,9 @@ mod tests {
             secret_valid_until: None,
             budgets: budgets.iter().cloned().map(Into::into).collect(),
             zone: zone.parse().unwrap(),
+            payer: ACCOUNT,
+            payer_tier: domain::TierId(0),
+            payer_zone: zone.parse().unwrap(),
         }
     }
 

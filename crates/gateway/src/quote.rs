@@ -3,6 +3,7 @@
 use crate::admit::{self, Asking, Terms};
 use crate::failure::{Case, Failure, QuotaScope};
 use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::limiter::Told;
 use crate::limits::limits;
 use bytes::Bytes;
 use domain::ledger::{Binding, Limits};
@@ -38,7 +39,9 @@ pub struct Quote {
     pub output_cap: Option<u64>,
     /// What could be held now.
     pub funds: admit::Funds,
-    /// What would leave the least to the request, whether that is enough or not.
+    /// How the limits on rates stand that the request meets.
+    pub limits: Arc<[Told]>,
+    /// What would leave the least of money to the request, whether that is enough or not.
     pub binds: QuotaScope,
 }
 
@@ -52,9 +55,14 @@ impl Gateway {
         let now = self.clock.now();
         let limits = limits(caller, &request, now);
         let asking = self.asking(caller, &request, body, route, priced, &limits);
+        let (limited, output_limit, told) = self.would_enter(&asking, call.address);
+        let asking = Asking { output_limit, ..asking };
         let mut prompt = asking.prompt();
         let (funds, terms) = asking.decide(&self.ledger, &mut prompt, now).await?;
-        let refusal = admit::verdict(&self.ledger, &asking, &terms, now).await.err();
+        let refusal = match limited {
+            Some(limited) => Some(limited),
+            None => admit::verdict(&self.ledger, &asking, &terms, now).await.err(),
+        };
         asking.count(&mut prompt).await;
         let whole = asking.whole(prompt, funds.multiplier)?;
         let expected_usage = self.expected_usage(&asking, &request, &terms, body).await;
@@ -75,6 +83,7 @@ impl Gateway {
             greatest_usage: whole.usage(),
             output_cap: terms.cap_to_set,
             funds,
+            limits: told,
             binds: scope(asking.binding(funds, prompt), &limits),
         })
     }

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::growth::{Grown, Growth};
+use crate::limiter::{Cost, Entered};
 use domain::ledger::{Ending, Resolution};
 use domain::{Meter, Nanos, Timestamp, Usage};
 use protocol::openai::Endpoint;
@@ -24,6 +25,8 @@ pub struct Held {
     hold: Option<OpenedHold>,
     /// How it grows, if it does.
     growth: Option<Growth>,
+    /// Its place within the limits on rates, and for how many choices it asked.
+    entered: Option<(Entered, u64)>,
     mark: Option<Mark>,
 }
 
@@ -56,13 +59,31 @@ impl Held {
     ) -> Self {
         counters.opened();
         let tier_asked = tier_asked.map(Box::from);
-        Self { ledger, clock, counters, endpoint, priced, tier_asked, hold: Some(hold), growth: None, mark: None }
+        Self {
+            ledger,
+            clock,
+            counters,
+            endpoint,
+            priced,
+            tier_asked,
+            hold: Some(hold),
+            growth: None,
+            entered: None,
+            mark: None,
+        }
     }
 
     /// Lets the hold grow while its stream flows.
     #[must_use]
     pub fn growing(mut self, growth: Option<Growth>) -> Self {
         self.growth = growth;
+        self
+    }
+
+    /// Keeps the request's place within its limits until its end.
+    #[must_use]
+    pub fn within_limits(mut self, entered: Option<Entered>, choices: u64) -> Self {
+        self.entered = entered.map(|entered| (entered, choices));
         self
     }
 
@@ -192,7 +213,8 @@ impl Held {
     }
 
     /// What the ledger does not take is said here, with the request that it belongs to.
-    fn post(&self, hold: OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
+    fn post(&mut self, hold: OpenedHold, resolution: Resolution, now: Timestamp) -> Resolved {
+        self.leave_limits(&resolution, now);
         let (account, seq, request) = (hold.account, hold.seq, hold.terms.request.clone());
         let charged = match &resolution {
             Resolution::Settle { cost, .. } => *cost,
@@ -215,6 +237,18 @@ impl Held {
             }
         }
         resolved
+    }
+}
+
+impl Held {
+    /// Makes exact what the limits were told at first. What never reached an upstream counts for nothing.
+    fn leave_limits(&mut self, resolution: &Resolution, now: Timestamp) {
+        let Some((entered, choices)) = self.entered.take() else { return };
+        match resolution {
+            Resolution::Void { ending: Ending::UpstreamUnreachable | Ending::GatewayFault } => entered.cancel(now),
+            Resolution::Void { .. } => entered.settle(&Cost { choices, ..Cost::default() }, now),
+            Resolution::Settle { usage, cost, .. } => entered.settle(&Cost::of_usage(usage, *cost, choices), now),
+        }
     }
 }
 

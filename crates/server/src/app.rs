@@ -10,6 +10,7 @@ use domain::Timestamp;
 use gateway::authenticate::Authenticator;
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
+use gateway::limiter::Limiter;
 use gateway::tokens::Tokenizers;
 use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
@@ -93,7 +94,9 @@ impl App {
             None => None,
         };
         let settings = config.gateway_settings();
-        let gateway = Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), settings);
+        let limiter = Limiter::new(&secrets.derived("limits"));
+        let gateway =
+            Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
         let versions = Arc::new(Versions::new(database.clone()));
         let started = gateway.clock().now();

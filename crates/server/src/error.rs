@@ -1,6 +1,7 @@
 //! A failure as the caller sees it: status, type, code, headers. The only place that knows them.
 
 use crate::body::Body;
+use crate::limit_headers;
 use gateway::failure::KeyConflict;
 use gateway::{Case, Failure};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -54,6 +55,7 @@ pub fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &
         (Case::QuotaExceeded { .. }, ErrorProfile::Tollgate) => {
             (S::PAYMENT_REQUIRED, "billing_error", "quota_exceeded")
         }
+        (Case::RateLimited { .. }, _) => (S::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
         (Case::ExceedsLimit { .. }, _) => (S::BAD_REQUEST, "invalid_request_error", "exceeds_limit"),
         (Case::MissingKey | Case::InvalidKey, _) => (S::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
         (Case::KeyDisabled, _) => (S::FORBIDDEN, "permission_error", "key_disabled"),
@@ -105,8 +107,13 @@ pub fn response(failure: &Failure, profile: ErrorProfile, request_id: &str) -> R
         headers.insert(name, HeaderValue::try_from(value.to_string()).expect("digits are a header value"));
     };
     if let Some(wait) = failure.retry_after {
-        number("retry-after", u128::from(wait.as_secs().max(1)));
+        // Rounded up: whoever waits that long is not refused for coming too early.
+        number("retry-after", wait.as_millis().div_ceil(1_000).max(1));
         number("retry-after-ms", wait.as_millis());
+    }
+    limit_headers::tell(headers, &failure.limits);
+    if let Case::RateLimited { limit } = &failure.case {
+        headers.insert("x-tollgate-limit", header_text(limit));
     }
     if let Case::QuotaExceeded { scope } | Case::ExceedsLimit { scope } = &failure.case {
         headers.insert("x-tollgate-quota-scope", header_text(&scope.to_string()));

@@ -11,6 +11,7 @@ mod error;
 mod first_run;
 mod health;
 mod idempotency;
+mod limit_headers;
 mod listen;
 #[cfg(test)]
 mod lives;

@@ -71,7 +71,7 @@ async fn quoted(
         })?,
     };
     let body = body.slice_ref(request.get().as_bytes());
-    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)? }, *profile).await
+    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer }, *profile).await
 }
 
 fn named(endpoint: &str) -> Option<Endpoint> {

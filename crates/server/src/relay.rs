@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, profile_of, response};
 use crate::idempotency::{self, IDEMPOTENCY_KEY};
+use crate::limit_headers;
 use crate::quote;
 use bytes::Bytes;
 use gateway::authenticate::permit;
@@ -59,7 +60,7 @@ async fn exchange(
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
     let body = read_body(app, &head.headers, body).await?;
-    let call = Call { endpoint, body, tags };
+    let call = Call { endpoint, body, tags, address: peer };
     if dry_run {
         return quote::answer(app, &caller, &call, *profile).await;
     }
@@ -166,7 +167,7 @@ fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// A successful answer as it leaves.
 pub fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
-    let Answer { model, upstream, cost, output_cap, body } = answer;
+    let Answer { model, upstream, cost, output_cap, limits, body } = answer;
     let (body, content_type, trailer) = match body {
         AnswerBody::Whole(bytes) => (Body::whole(bytes), "application/json", false),
         AnswerBody::Stream(relay) => (Body::stream(relay), "text/event-stream; charset=utf-8", true),
@@ -193,6 +194,7 @@ pub fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
     if let Some(cap) = output_cap {
         text(OUTPUT_CAP_HEADER, &cap.to_string());
     }
+    limit_headers::tell(headers, &limits);
     if trailer {
         headers.insert(header::TRAILER, HeaderValue::from_static("x-tollgate-cost"));
         // Some front proxies collect answers unless told not to.

@@ -122,7 +122,7 @@ impl Secrets {
     }
 
     /// 32 bytes for one purpose, the same at every start. No secret that is presented has the form of a purpose.
-    pub(crate) fn derived(&self, purpose: &str) -> [u8; 32] {
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
         let tag = hmac::sign(&self.pepper, format!("derived/{purpose}").as_bytes());
         tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
     }

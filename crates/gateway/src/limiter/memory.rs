@@ -87,6 +87,15 @@ impl Locked<'_> {
         change(&mut kept.state)
     }
 
+    /// Changes a subject's state if there is one.
+    pub(super) fn change_kept(&mut self, key: u128, change: impl FnOnce(&mut State)) {
+        let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
+        let shard = &mut self.shards[place.expect("the decision locked it")].1;
+        if let Some(kept) = shard.get_mut(&key) {
+            change(&mut kept.state);
+        }
+    }
+
     fn shard(&self, key: u128) -> &Shard {
         let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
         &self.shards[place.expect("the decision locked it")].1

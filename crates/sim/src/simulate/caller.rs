@@ -53,7 +53,11 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, ma
     auditor.note(|reached| reached.requests += 1);
     let patience = Duration::from_millis(if dice.roll(4) == 0 { dice.roll(400) } else { 600_000 });
     let body = Bytes::from(body.to_string());
-    let serving = gateway.serve(caller, Call { endpoint: Endpoint::Chat, body, tags: None }, request.clone());
+    let serving = gateway.serve(
+        caller,
+        Call { endpoint: Endpoint::Chat, body, tags: None, address: std::net::Ipv4Addr::LOCALHOST.into() },
+        request.clone(),
+    );
     let answer = match tokio::time::timeout(patience, serving).await {
         Err(_) => {
             auditor.note(|reached| reached.left += 1);

@@ -11,6 +11,7 @@ use domain::{Nanos, PriceId, Seq, Timestamp};
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::lifecycle::{OnClientLeft, Settings};
+use gateway::limiter::Limiter;
 use gateway::tokens::Tokenizers;
 use gateway::upstream::Upstream;
 use gateway::{Catalog, Clock, Gateway};
@@ -242,7 +243,14 @@ impl World {
             ..Settings::default()
         };
         let counters = Arc::new(Counters::new());
-        let gateway = Gateway::new(ledger.clone(), clock.clone(), counters, Tokenizers::assumed(), settings);
+        let gateway = Gateway::new(
+            ledger.clone(),
+            clock.clone(),
+            counters,
+            Tokenizers::assumed(),
+            Limiter::new(&[7; 32]),
+            settings,
+        );
         gateway.set_catalog(self.catalog(&ledger));
         let (auditor, setting, outbox) = (self.auditor.clone(), self.setting.clone(), self.outbox.clone());
         Process { gateway, ledger, clock, auditor, setting, outbox }

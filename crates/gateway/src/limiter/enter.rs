@@ -1,0 +1,223 @@
+//! From a request to its limits: what it is estimated to take, waiting for a place, and what a refusal says.
+
+use super::{Cost, Entered, Limited};
+use crate::admit::Asking;
+use crate::failure::{Case, Failure, QuotaScope};
+use crate::lifecycle::Gateway;
+use domain::rate::{self, Metric, Window};
+use domain::{Nanos, Usage};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// Bytes of a request that are taken for a token, before anything is counted.
+const BYTES_PER_TOKEN: u64 = 4;
+/// Whoever waits looks this often whether the gateway is being stopped.
+const LOOK_UP_MAX: Duration = Duration::from_secs(1);
+
+/// What limits ask of a request.
+struct RateAsking<'a> {
+    asking: &'a Asking<'a>,
+    tags: Vec<&'a str>,
+    address: IpAddr,
+}
+
+impl<'a> RateAsking<'a> {
+    fn new(asking: &'a Asking<'a>, address: IpAddr) -> Self {
+        let tags = asking.request.tags.iter().map(String::as_str).collect();
+        Self { asking, tags, address }
+    }
+
+    fn view(&self) -> rate::Asking<'_> {
+        let Asking { caller, request, route, .. } = self.asking;
+        rate::Asking {
+            payer: caller.payer,
+            tier: caller.payer_tier,
+            project: caller.key.project,
+            key: caller.key.id,
+            end_user: request.end_user.as_deref(),
+            model: &route.model,
+            tags: &self.tags,
+            address: self.address,
+        }
+    }
+
+    /// What the request will probably take: its prompt by its bytes, its answer by what this key and model usually need.
+    fn estimate(&self, output_limit: Option<u64>) -> Cost {
+        let Asking { caller, request, body, priced, .. } = self.asking;
+        let input = (body.len() as u64 / BYTES_PER_TOKEN + 1).min(request.input_tokens_bound);
+        let output =
+            self.asking.output_expected().min(output_limit.unwrap_or(u64::MAX)).saturating_mul(request.choices);
+        let (usage, tier) = (Usage::tokens(input, output), request.service_tier.as_deref());
+        let money = priced.price.charge_at(&usage, tier, caller.account.price_multiplier()).unwrap_or(Nanos::MAX);
+        Cost::of_usage(&usage, money, request.choices)
+    }
+}
+
+impl Gateway {
+    /// Takes a place within all limits of a request, and says how long an answer they allow. Where its key lets requests
+    /// wait, waits for the place.
+    pub(crate) async fn enter(
+        &self,
+        asking: &Asking<'_>,
+        address: IpAddr,
+    ) -> Result<(Option<Entered>, Option<u64>), Failure> {
+        if self.limiter.book().is_empty() {
+            return Ok((None, None));
+        }
+        let rate_asking = RateAsking::new(asking, address);
+        let asked = rate_asking.view();
+        let output_limit = self.limiter.output_cap(&asked);
+        let cost = rate_asking.estimate(output_limit);
+        let entered = self.enter_or_wait(asking, &asked, &cost).await?;
+        Ok((Some(entered), output_limit))
+    }
+
+    /// What [`Gateway::serve`] would be told by the limits now, and how they stand. Nothing is taken.
+    pub(crate) fn would_enter(
+        &self,
+        asking: &Asking<'_>,
+        address: IpAddr,
+    ) -> (Option<Failure>, Option<u64>, Arc<[super::Told]>) {
+        if self.limiter.book().is_empty() {
+            return (None, None, Arc::default());
+        }
+        let rate_asking = RateAsking::new(asking, address);
+        let asked = rate_asking.view();
+        let (output_limit, now) = (self.limiter.output_cap(&asked), self.clock.now());
+        let cost = rate_asking.estimate(output_limit);
+        match self.limiter.enter(&asked, &asking.caller.payer_zone, &cost, now) {
+            Ok(entered) => {
+                entered.cancel(now);
+                (None, output_limit, self.limiter.look(&asked, &asking.caller.payer_zone, now))
+            }
+            Err(limited) => {
+                let told = limited.told.clone();
+                (Some(limited.into()), output_limit, told)
+            }
+        }
+    }
+
+    async fn enter_or_wait(
+        &self,
+        asking: &Asking<'_>,
+        asked: &rate::Asking<'_>,
+        cost: &Cost,
+    ) -> Result<Entered, Failure> {
+        let zone = &asking.caller.payer_zone;
+        let enter = || self.limiter.enter(asked, zone, cost, self.clock.now());
+        let limited = match enter() {
+            Ok(entered) => return Ok(entered),
+            Err(limited) => limited,
+        };
+        let (Some(seconds), Some(least)) = (asking.caller.key.wait_seconds, limited.wait) else {
+            return Err(limited.into());
+        };
+        let patience = Duration::from_secs(seconds.into());
+        // A place among those in flight may become free at any moment; everything else is known beforehand.
+        if least > patience && limited.limit.window != Window::Now {
+            return Err(limited.into());
+        }
+        self.wait(asking, asked, limited, patience, enter).await
+    }
+
+    /// Stands in the line until there is a place or patience is at its end.
+    async fn wait(
+        &self,
+        asking: &Asking<'_>,
+        asked: &rate::Asking<'_>,
+        mut limited: Limited,
+        patience: Duration,
+        enter: impl Fn() -> Result<Entered, Limited>,
+    ) -> Result<Entered, Failure> {
+        let deadline = Instant::now() + patience;
+        let (queue, subjects) = (self.limiter.queue(), self.limiter.subjects(asked));
+        let arrived_ms = self.clock.steady().0;
+        let Some(ticket) = queue.stand(asked.payer, asking.caller.key.priority, subjects, arrived_ms) else {
+            return Err(limited.into());
+        };
+        loop {
+            let now = Instant::now();
+            let room_at = if ticket.is_first() { now + limited.wait.unwrap_or(patience) } else { deadline };
+            tokio::select! {
+                () = ticket.turn() => {}
+                () = sleep_until(room_at.min(deadline).min(now + LOOK_UP_MAX)) => {}
+            }
+            if ticket.is_first() {
+                match enter() {
+                    Ok(entered) => return Ok(entered),
+                    Err(later) => limited = later,
+                }
+            }
+            if Instant::now() >= deadline || self.is_draining() || limited.wait.is_none() {
+                return Err(limited.into());
+            }
+        }
+    }
+
+    /// How the limits of a request stand that was refused for another reason.
+    pub fn limits_of(&self, caller: &store::keys::Caller, model: &str, address: IpAddr) -> Arc<[super::Told]> {
+        if self.limiter.book().is_empty() {
+            return Arc::default();
+        }
+        let asked = rate::Asking {
+            payer: caller.payer,
+            tier: caller.payer_tier,
+            project: caller.key.project,
+            key: caller.key.id,
+            end_user: None,
+            model,
+            tags: &[],
+            address,
+        };
+        self.limiter.look(&asked, &caller.payer_zone, self.clock.now())
+    }
+}
+
+impl From<Limited> for Failure {
+    fn from(limited: Limited) -> Self {
+        let Limited { limit, needed, standing, wait, told } = limited;
+        let (name, unit) = (&limit.name, unit(limit.metric));
+        let shown = |amount: u64| match limit.metric {
+            Metric::Money => format!("${}", Nanos(i64::try_from(amount).unwrap_or(i64::MAX))),
+            _ => amount.to_string(),
+        };
+        let (amount, left, needed) = (shown(standing.limit), shown(standing.remaining), shown(needed));
+        let time = match limit.window {
+            Window::Now => "at once".to_owned(),
+            Window::Request => "in one request".to_owned(),
+            window => format!("per {window}"),
+        };
+        let failure = match wait {
+            Some(wait) => {
+                let seconds = wait.as_millis().div_ceil(100) as f64 / 10.0;
+                let message = format!(
+                    "Rate limit reached: the limit \"{name}\" is {amount} {unit} {time}, {left} are left and this request \
+                     needs {needed}. Try again in {seconds} s."
+                );
+                Self::new(Case::RateLimited { limit: name.clone() }, message).retry_after(wait)
+            }
+            None => {
+                let message = format!(
+                    "This request needs {needed} {unit}, and the limit \"{name}\" is {amount} {time}: it can never fit. \
+                     Make the request smaller."
+                );
+                Self::new(Case::ExceedsLimit { scope: QuotaScope::Limit(name.clone()) }, message)
+            }
+        };
+        Self { limits: told, ..failure }
+    }
+}
+
+fn unit(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Requests => "requests",
+        Metric::InputTokens => "prompt tokens",
+        Metric::OutputTokens => "answer tokens",
+        Metric::TotalTokens => "tokens",
+        Metric::Money => "USD",
+        Metric::InFlight => "requests under way",
+        Metric::Choices => "choices",
+    }
+}

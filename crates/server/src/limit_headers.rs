@@ -1,0 +1,172 @@
+//! How the limits of a request stand, as headers of its answer.
+//!
+//! Two forms: OpenAI's, of the tightest limit on requests and the tightest on tokens (platform.openai.com, "Rate limits in
+//! headers"), and the IETF's, of every limit (draft-ietf-httpapi-ratelimit-headers-10).
+
+use domain::rate::{Metric, Window};
+use gateway::limiter::Told;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt::Write;
+use std::time::Duration;
+
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STANDING: HeaderName = HeaderName::from_static("ratelimit");
+/// The most limits that the IETF's form tells of: heads of answers are bounded.
+const LIMITS_MAX: usize = 20;
+
+/// Adds the headers, if there are limits.
+pub fn tell(headers: &mut HeaderMap, told: &[Told]) {
+    if told.is_empty() {
+        return;
+    }
+    headers.reserve(8);
+    openai_form(headers, &REQUESTS, told, &[Metric::Requests]);
+    openai_form(headers, &TOKENS, told, &[Metric::TotalTokens, Metric::InputTokens, Metric::OutputTokens]);
+    let (mut policies, mut standings) = (String::new(), String::new());
+    for Told { limit, standing } in told.iter().take(LIMITS_MAX) {
+        let comma = if policies.is_empty() { "" } else { ", " };
+        let name = &limit.name;
+        let seconds = |ms: u64| ms.div_ceil(1_000);
+        let written = write!(policies, "{comma}\"{name}\";q={}", standing.limit).and_then(|()| {
+            if let Some(length) = length(limit.window) {
+                write!(policies, ";w={}", seconds(length))?;
+            }
+            if let Some(unit) = unit(limit.metric) {
+                write!(policies, ";qu=\"{unit}\"")?;
+            }
+            write!(standings, "{comma}\"{name}\";r={};t={}", standing.remaining, seconds(standing.whole_in_ms))
+        });
+        written.expect("writing to a string cannot fail");
+    }
+    for (header, text) in [(POLICY, policies), (STANDING, standings)] {
+        headers.insert(header, HeaderValue::try_from(text).expect("names of limits are plain ASCII"));
+    }
+}
+
+/// Limit, what is left, and the time until all of it is there again, of the limit that has the least left.
+fn openai_form(headers: &mut HeaderMap, names: &[HeaderName; 3], told: &[Told], metrics: &[Metric]) {
+    let of_metrics = told.iter().filter(|told| metrics.contains(&told.limit.metric));
+    let tightest =
+        of_metrics.min_by_key(|told| (told.standing.remaining, std::cmp::Reverse(told.standing.whole_in_ms)));
+    let Some(Told { standing, .. }) = tightest else { return };
+    headers.insert(names[0].clone(), HeaderValue::from(standing.limit));
+    headers.insert(names[1].clone(), HeaderValue::from(standing.remaining));
+    let reset = duration(Duration::from_millis(standing.whole_in_ms));
+    headers.insert(names[2].clone(), HeaderValue::try_from(reset).expect("digits and letters"));
+}
+
+/// As OpenAI writes durations: `0s`, `20ms`, `1.5s`, `6m0s`, `23h59m59.999s`.
+fn duration(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms > 0 && ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    let (hours, minutes, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
+    let mut text = String::new();
+    if hours > 0 {
+        write!(text, "{hours}h").expect("writing to a string cannot fail");
+    }
+    if hours > 0 || minutes > 0 {
+        write!(text, "{minutes}m").expect("writing to a string cannot fail");
+    }
+    let (seconds, ms) = (ms / 1_000, ms % 1_000);
+    let fraction = if ms == 0 { String::new() } else { format!(".{ms:03}").trim_end_matches('0').to_owned() };
+    write!(text, "{seconds}{fraction}s").expect("writing to a string cannot fail");
+    text
+}
+
+/// The time that an amount is for; calendars have none that is always the same.
+fn length(window: Window) -> Option<u64> {
+    match window {
+        Window::Sliding { length_ms } | Window::Smooth { length_ms, .. } | Window::Session { length_ms } => {
+            Some(length_ms.unsigned_abs())
+        }
+        Window::Calendar(_) | Window::Now | Window::Request => None,
+    }
+}
+
+/// The quota unit; requests are what is meant where nothing is said.
+fn unit(metric: Metric) -> Option<&'static str> {
+    match metric {
+        Metric::Requests => None,
+        Metric::InFlight => Some("concurrent-requests"),
+        Metric::InputTokens => Some("input-tokens"),
+        Metric::OutputTokens => Some("output-tokens"),
+        Metric::TotalTokens => Some("tokens"),
+        Metric::Money => Some("nano-usd"),
+        Metric::Choices => Some("choices"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::LimitId;
+    use domain::rate::{Limit, Scope, Standing};
+    use std::sync::Arc;
+
+    #[test]
+    fn durations_are_written_as_openai_does() {
+        for (ms, text) in [
+            (0, "0s"),
+            (20, "20ms"),
+            (1_000, "1s"),
+            (1_500, "1.5s"),
+            (360_000, "6m0s"),
+            (3_600_000, "1h0m0s"),
+            (86_399_999, "23h59m59.999s"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn the_tightest_limits_are_told_and_all_are_listed() {
+        let told = |name: &str, metric, window: &str, limit, remaining, whole_in_ms| Told {
+            limit: Arc::new(Limit {
+                id: LimitId(1),
+                name: name.into(),
+                metric,
+                amount: limit,
+                window: window.parse().unwrap(),
+                scope: Scope::default(),
+                each: Vec::new(),
+            }),
+            standing: Standing { limit, remaining, whole_in_ms },
+        };
+        let mut headers = HeaderMap::new();
+        tell(
+            &mut headers,
+            &[
+                told("rpm", Metric::Requests, "minute", 60, 59, 60_000),
+                told("rpd", Metric::Requests, "calendar day", 1_000, 7, 3_600_001),
+                told("tpm", Metric::TotalTokens, "minute", 40_000, 39_000, 900),
+                told("open", Metric::InFlight, "now", 5, 4, 0),
+            ],
+        );
+        let found = |name: &str| headers[name].to_str().unwrap().to_owned();
+        assert_eq!(found("x-ratelimit-limit-requests"), "1000");
+        assert_eq!(found("x-ratelimit-remaining-requests"), "7");
+        assert_eq!(found("x-ratelimit-reset-requests"), "1h0m0.001s");
+        assert_eq!(found("x-ratelimit-limit-tokens"), "40000");
+        assert_eq!(found("x-ratelimit-reset-tokens"), "900ms");
+        assert_eq!(
+            found("ratelimit-policy"),
+            r#""rpm";q=60;w=60, "rpd";q=1000, "tpm";q=40000;w=60;qu="tokens", "open";q=5;qu="concurrent-requests""#
+        );
+        assert_eq!(found("ratelimit"), r#""rpm";r=59;t=60, "rpd";r=7;t=3601, "tpm";r=39000;t=1, "open";r=4;t=0"#);
+        let mut none = HeaderMap::new();
+        tell(&mut none, &[]);
+        assert!(none.is_empty());
+    }
+}
