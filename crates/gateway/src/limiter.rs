@@ -331,6 +331,12 @@ impl Entered {
     }
 }
 
+impl std::fmt::Debug for Entered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entered").field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Entered {
     /// Of those in flight the place goes back: nothing else is known. Time does not matter to it.
     fn drop(&mut self) {
@@ -339,3 +345,6 @@ impl Drop for Entered {
         self.end(|_| 0, Timestamp(0));
     }
 }
+
+#[cfg(test)]
+mod tests;
