@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 /// Moments that one log remembers.
 pub(super) const MARKS_MAX: usize = 512;
 /// Before anything.
-const NEVER: Timestamp = Timestamp(0);
+const NEVER: Timestamp = Timestamp(-1);
 
 /// Admissions by time.
 #[derive(Clone, Debug, PartialEq, Eq)]
