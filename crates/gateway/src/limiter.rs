@@ -191,7 +191,7 @@ impl Limiter {
         }
         let place = |met: Met| {
             let (rule, reserved) = (met.limit.rule(), met.cost(cost));
-            let ends = rule.window.forgotten_after(&met.zone, at);
+            let ends = rule.forgotten_after(&met.zone, at);
             let taken = states.change(met.key, ends, |state| rule.take(state, reserved, &met.zone, at));
             Place { met, reserved, taken }
         };
@@ -323,7 +323,7 @@ impl Entered {
                 continue;
             }
             let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
-            let ends = rule.window.forgotten_after(zone, at);
+            let ends = rule.forgotten_after(zone, at);
             let correct = |state: &mut _| rule.correct(state, place.taken, place.reserved, actual, zone, at);
             self.limiter.states.lock([place.met.key]).change(place.met.key, ends, correct);
         }

@@ -1,9 +1,9 @@
 //! What a limit is, and which requests it is for.
 
 use crate::budget::matches_model;
-use crate::calendar::{Calendar, Zone};
+use crate::calendar::Calendar;
 use crate::ids::{AccountId, KeyId, LimitId, ProjectId, TierId};
-use crate::time::{DAY_MS, Timestamp};
+use crate::time::DAY_MS;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -268,6 +268,13 @@ impl Limit {
             Window::Smooth { burst: Some(burst), .. } if !(1..=AMOUNT_MAX).contains(&burst) => {
                 return bad(format!("a burst is from 1 to {AMOUNT_MAX}"));
             }
+            Window::Smooth { length_ms, burst: Some(burst) }
+                if self.amount > 0
+                    && u128::from(burst) * u128::from(length_ms.unsigned_abs())
+                        > u128::from(self.amount) * u128::from(LENGTH_MS_MAX.unsigned_abs()) =>
+            {
+                return bad("at that rate its burst would not be there again in 1000 days".to_owned());
+            }
             _ => {}
         }
         if self.scope.models.len() > MODELS_MAX {
@@ -291,17 +298,6 @@ impl Window {
     /// The time zone that matters to it: of the account that pays, where the limit is of one.
     pub fn zone_matters(self) -> bool {
         matches!(self, Self::Calendar(_))
-    }
-
-    /// How long a state of it can matter after its last use at `at`, at most.
-    pub fn forgotten_after(self, zone: &Zone, at: Timestamp) -> Timestamp {
-        match self {
-            Self::Sliding { length_ms } | Self::Session { length_ms } => at.plus_ms(length_ms),
-            // A bucket may have been filled over its size by a late correction: one window more at most.
-            Self::Smooth { length_ms, .. } => at.plus_ms(length_ms.saturating_mul(2)),
-            Self::Calendar(calendar) => calendar.period(zone, at).end,
-            Self::Now | Self::Request => at,
-        }
     }
 }
 
@@ -508,6 +504,7 @@ mod tests {
         bad(Limit { window: Window::Sliding { length_ms: 0 }, ..good.clone() });
         bad(Limit { window: Window::Session { length_ms: LENGTH_MS_MAX + 1 }, ..good.clone() });
         bad(Limit { window: Window::Smooth { length_ms: 1, burst: Some(0) }, ..good.clone() });
+        bad(Limit { amount: 1, window: Window::Smooth { length_ms: DAY_MS, burst: Some(1_001) }, ..good.clone() });
         bad(Limit { each: vec![Dimension::Key, Dimension::Key], ..good.clone() });
     }
 }

@@ -19,6 +19,7 @@
 //! same way.
 
 mod counted;
+mod encoding;
 mod sliding;
 mod smooth;
 mod steady;
@@ -182,18 +183,14 @@ impl Rule {
     pub fn correct(&self, state: &mut State, taken: Taken, reserved: u64, actual: u64, zone: &Zone, at: Timestamp) {
         if actual > reserved {
             self.take(state, actual - reserved, zone, at);
-            // A debt is paid by waiting for a window, however large it is.
-            if let (Used::Smooth(bucket), Window::Smooth { length_ms, .. }) = (&mut state.0, self.window)
-                && self.amount > 0
-            {
-                *bucket = bucket.drawn_in(self.pace(length_ms), at);
-            }
             return;
         }
         self.adopt(state, zone, at);
         let surplus = reserved - actual;
         match (&mut state.0, taken.0, self.window) {
-            (Used::Sliding(log), Place::At(taken), _) => log.give_back(taken, surplus),
+            (Used::Sliding(log), Place::At(taken), Window::Sliding { length_ms }) => {
+                log.give_back(taken, length_ms, surplus, at);
+            }
             (Used::Smooth(bucket), Place::Bucket(taken), Window::Smooth { length_ms, .. }) if self.amount > 0 => {
                 bucket.give_back(taken, self.pace(length_ms), surplus, at);
             }
@@ -234,6 +231,17 @@ impl Rule {
             (Used::Sliding(log), Window::Sliding { length_ms }) => log.used_in(length_ms, at) == 0,
             (Used::Session(count), Window::Session { length_ms }) => count.used_in(length_ms, at) == 0,
             (used, _) => used.amount(at) == 0,
+        }
+    }
+
+    /// From when on a state that was last used at `at` is as good as none, whatever it was used for.
+    pub fn forgotten_after(&self, zone: &Zone, at: Timestamp) -> Timestamp {
+        match self.window {
+            Window::Sliding { length_ms } | Window::Session { length_ms } => at.plus_ms(length_ms),
+            Window::Smooth { .. } if self.amount == 0 => at,
+            Window::Smooth { length_ms, .. } => at.plus_ms(self.pace(length_ms).reach_ms()),
+            Window::Calendar(calendar) => calendar.period(zone, at).end,
+            Window::Now | Window::Request => at,
         }
     }
 
@@ -283,12 +291,7 @@ impl Rule {
     fn counted_anew(&self, amount: u64, zone: &Zone, at: Timestamp) -> Used {
         let mut state = State::default();
         self.take(&mut state, amount, zone, at);
-        match (state.0, self.window) {
-            (Used::Smooth(bucket), Window::Smooth { length_ms, .. }) => {
-                Used::Smooth(bucket.drawn_in(self.pace(length_ms), at))
-            }
-            (used, _) => used,
-        }
+        state.0
     }
 
     /// The largest cost that is ever admitted.

@@ -1,11 +1,13 @@
 //! Windows with one count: calendar periods (fixed windows), sessions, and requests in flight.
 
 use super::{COUNT_MAX, Verdict};
-use crate::calendar::{Calendar, Period, Zone};
+use crate::calendar::{Calendar, Period, Weekday, Zone};
 use crate::time::Timestamp;
 
 /// A clock that goes back over a boundary by less than this leaves a period open that has begun.
 pub(super) const STEP_BACK_MS: i64 = 60_000;
+/// The beginning and the end of all time, encoded.
+const END: i64 = 1 << 52;
 
 /// What was used in a period of a calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,33 @@ impl PeriodCount {
         }
     }
 
+    pub(super) fn encode(&self, words: &mut Vec<i64>) {
+        let kind = match self.calendar {
+            Calendar::Once => 0,
+            Calendar::Hour => 1,
+            Calendar::Day => 2,
+            Calendar::Month => 3,
+            Calendar::Week { starts } => 3 + i64::from(starts.to_monday_one_offset()),
+        };
+        let bounded = |at: Timestamp| at.0.clamp(-END, END);
+        words.extend([kind, bounded(self.period.start), bounded(self.period.end), self.used as i64]);
+    }
+
+    pub(super) fn decode(words: &[i64]) -> Option<Self> {
+        let &[kind, start, end, used] = words else { return None };
+        let calendar = match kind {
+            0 => Calendar::Once,
+            1 => Calendar::Hour,
+            2 => Calendar::Day,
+            3 => Calendar::Month,
+            _ => Calendar::Week { starts: Weekday::from_monday_one_offset(i8::try_from(kind - 3).ok()?).ok()? },
+        };
+        let start = if start <= -END { Period::ALL_TIME.start } else { Timestamp(start) };
+        let end = if end >= END { Period::ALL_TIME.end } else { Timestamp(end) };
+        let used = u64::try_from(used).ok()?;
+        (start < end).then_some(Self { period: Period { start, end }, used, calendar })
+    }
+
     pub(super) fn start(&self) -> Timestamp {
         self.period.start
     }
@@ -121,6 +150,16 @@ impl SessionCount {
         if self.began == began {
             self.used = self.used.saturating_sub(amount);
         }
+    }
+
+    pub(super) fn encode(&self, words: &mut Vec<i64>) {
+        words.extend([self.began.0, self.used as i64, self.length_ms]);
+    }
+
+    pub(super) fn decode(words: &[i64]) -> Option<Self> {
+        let &[began, used, length_ms] = words else { return None };
+        let used = u64::try_from(used).ok()?;
+        (length_ms > 0).then_some(Self { began: Timestamp(began), used, length_ms })
     }
 
     pub(super) fn end(&self, length_ms: i64) -> Timestamp {

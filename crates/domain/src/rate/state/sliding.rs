@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 
 /// Moments that one log remembers.
 pub(super) const MARKS_MAX: usize = 512;
+/// Before anything.
+const NEVER: Timestamp = Timestamp(-1);
 
 /// Admissions by time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,12 @@ struct Mark {
 impl Log {
     /// A log in which nothing was admitted.
     pub(super) fn new(length_ms: i64) -> Self {
-        Self { marks: Vec::new(), forgotten: Timestamp(i64::MIN), length_ms }
+        Self { marks: Vec::new(), forgotten: NEVER, length_ms }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.marks.len()
     }
 
     /// No mark lies in the future.
@@ -95,11 +102,11 @@ impl Log {
         }
     }
 
-    /// Gives back what was taken at `taken`, if it is known any more.
-    pub(super) fn give_back(&mut self, taken: Timestamp, amount: u64) {
+    /// Gives back what was taken at `taken`, if that counts still.
+    pub(super) fn give_back(&mut self, taken: Timestamp, length_ms: i64, amount: u64, at: Timestamp) {
         // What was merged into a later mark is in the first one that is not earlier.
         let index = self.marks.partition_point(|mark| mark.at < taken);
-        if taken <= self.forgotten || index == self.marks.len() {
+        if taken.plus_ms(length_ms) <= at || taken <= self.forgotten || index == self.marks.len() {
             return;
         }
         let own = self.marks[index].sum - self.sum_before(index);
@@ -114,7 +121,27 @@ impl Log {
 
     /// When nothing counts any more.
     pub(super) fn whole_at(&self, length_ms: i64) -> Timestamp {
-        self.marks.last().map_or(Timestamp(i64::MIN), |newest| newest.at.plus_ms(length_ms))
+        self.marks.last().map_or(NEVER, |newest| newest.at.plus_ms(length_ms))
+    }
+
+    pub(super) fn encode(&self, words: &mut Vec<i64>) {
+        words.extend([self.length_ms, self.forgotten.0]);
+        words.extend(self.marks.iter().flat_map(|mark| [mark.at.0, mark.sum as i64]));
+    }
+
+    pub(super) fn decode(words: &[i64]) -> Option<Self> {
+        let (&[length_ms, forgotten], words) = words.split_first_chunk()?;
+        let (pairs, []) = words.as_chunks::<2>() else { return None };
+        let mut log = Self { forgotten: Timestamp(forgotten), ..Self::new(length_ms) };
+        for &[at, sum] in pairs {
+            let (at, sum) = (Timestamp(at), u64::try_from(sum).ok()?);
+            let ascends = log.marks.last().is_none_or(|newest| newest.at < at && newest.sum <= sum);
+            if !ascends || log.marks.len() == MARKS_MAX {
+                return None;
+            }
+            log.marks.push(Mark { at, sum });
+        }
+        (length_ms > 0).then_some(log)
     }
 
     /// When what counts at `at` becomes free, mark by mark, and how much has become free before that.
