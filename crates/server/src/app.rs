@@ -15,6 +15,7 @@ use gateway::tokens::Tokenizers;
 use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use store::database::{Database, Options};
@@ -45,6 +46,7 @@ pub struct App {
     pub wrong_codes: WrongCodes,
     /// Limits of the file and of the database, as they are now.
     pub limits: Arc<Current>,
+    telling_limits: Mutex<()>,
     /// Every price version, also of the past.
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
@@ -100,6 +102,7 @@ impl App {
         };
         let settings = config.gateway_settings();
         let limiter = Limiter::new(&secrets.derived("limits"));
+        limiter.set_limits(&limits.all());
         let gateway =
             Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
@@ -114,6 +117,7 @@ impl App {
             idempotency,
             wrong_codes: WrongCodes::default(),
             limits,
+            telling_limits: Mutex::default(),
             versions,
             metrics,
             passwords: Passwords::default(),
@@ -150,7 +154,11 @@ impl App {
     /// round of housekeeping sees it.
     pub async fn limits_changed(&self) {
         match self.limits.refresh().await {
-            Ok(true) => self.forget_callers(),
+            Ok(true) => {
+                // Of two changes at once the later one's limits are told last.
+                let _telling = self.telling_limits.lock();
+                self.gateway.limiter().set_limits(&self.limits.all());
+            }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot read the limits; those from before hold on"),
         }
