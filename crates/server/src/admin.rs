@@ -1,4 +1,4 @@
-//! The operator's API below `/api/v1`: accounts and their money, plans, budgets, codes, projects, keys, users, prices,
+//! The operator's API below `/api/v1`: accounts and their money, plans, budgets, limits, codes, projects, keys, users, prices,
 //! usage, the ledger's audit.
 //!
 //! The members' API ([`crate::account`]) is mounted beside it on the public port and described in the same document.
@@ -22,6 +22,7 @@ pub mod grants;
 mod idempotency;
 pub mod keys;
 mod ledger;
+pub mod limits;
 pub mod members;
 pub mod operator;
 mod operators;
@@ -52,6 +53,8 @@ pub use error::ErrorObject;
 pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
+pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
+pub use limits::{ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount};
 pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
@@ -116,7 +119,7 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
     let mut info = Info::new("Tollgate API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
         "The operator's API, and with the tag `account` that of an account's members: accounts, plans and subscriptions, \
-         budgets, grants, codes, tiers, projects, keys, users, prices, usage, statements and the audits. Money is a decimal \
+         budgets, limits, grants, codes, tiers, projects, keys, users, prices, usage, statements and the audits. Money is a decimal \
          string in USD, time is RFC 3339 in UTC, ids are integers. Unknown fields are refused."
             .to_owned(),
     );
@@ -144,6 +147,11 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(budgets::show, budgets::change, budgets::delete))
         .routes(routes!(budgets::counters))
         .routes(routes!(resets::budget))
+        .routes(routes!(limits::create, limits::list))
+        .routes(routes!(limits::show, limits::change, limits::delete))
+        .routes(routes!(limits::presets::list))
+        .routes(routes!(limits::presets::show))
+        .routes(routes!(limits::presets::apply))
         .routes(routes!(codes::create, codes::list, codes::revoke_batch))
         .routes(routes!(codes::revoke))
         .routes(routes!(codes::redeem))

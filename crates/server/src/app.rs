@@ -15,12 +15,14 @@ use gateway::tokens::Tokenizers;
 use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use store::database::{Database, Options};
 use store::idempotency::Records;
 use store::keys::Callers;
 use store::ledger::Ledger;
+use store::limits::Current;
 use store::passwords::Passwords;
 use store::prices::{PriceBook, Versions};
 use store::secrets::Secrets;
@@ -42,6 +44,9 @@ pub struct App {
     pub idempotency: Arc<Records>,
     /// Wrong redemption codes, so that nobody guesses.
     pub wrong_codes: WrongCodes,
+    /// Limits of the file and of the database, as they are now.
+    pub limits: Arc<Current>,
+    telling_limits: Mutex<()>,
     /// Every price version, also of the past.
     pub versions: Arc<Versions>,
     /// Renders `/metrics`.
@@ -80,7 +85,7 @@ impl App {
         let clock = Arc::new(clock);
         let secrets = Secrets::open(directory)?;
         secrets.assert_same(&database).await?;
-        let (ledger, marks) = Ledger::open(database.clone(), config.limits.open_requests)?;
+        let (ledger, marks) = Ledger::open(database.clone(), config.bounds.open_requests)?;
         let ledger = Arc::new(ledger);
         let resolved = recovery::resolve_left_open(&ledger, &database, marks, clock.now()).await?;
         if resolved > 0 {
@@ -88,6 +93,8 @@ impl App {
         }
         let idempotency = Records::open(database.clone(), &secrets, config.idempotency.settings()).await?;
         crate::first_run::apply_prices(&database, &config, clock.now()).await?;
+        let limits = config.limits(&database).await?;
+        let limits = Arc::new(Current::load(database.clone(), limits).await?);
         let (upstreams, routes) = config.upstreams_and_routes(&database).await?;
         let payments = match &config.payments.stripe {
             Some(_) => config.payments.build(http_client())?,
@@ -95,6 +102,7 @@ impl App {
         };
         let settings = config.gateway_settings();
         let limiter = Limiter::new(&secrets.derived("limits"));
+        limiter.set_limits(&limits.all());
         let gateway =
             Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
@@ -108,6 +116,8 @@ impl App {
             config,
             idempotency,
             wrong_codes: WrongCodes::default(),
+            limits,
+            telling_limits: Mutex::default(),
             versions,
             metrics,
             passwords: Passwords::default(),
@@ -138,6 +148,20 @@ impl App {
             .map_err(|unknown| StoreError::Refused(unknown.to_string()))?;
         self.gateway.set_catalog(catalog);
         Ok(())
+    }
+
+    /// Limits changed, here or elsewhere: decide by the new ones from the next request on. If that cannot be seen now, the next
+    /// round of housekeeping sees it.
+    pub async fn limits_changed(&self) {
+        match self.limits.refresh().await {
+            Ok(true) => {
+                // Of two changes at once the later one's limits are told last.
+                let _telling = self.telling_limits.lock();
+                self.gateway.limiter().set_limits(&self.limits.all());
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "cannot read the limits; those from before hold on"),
+        }
     }
 
     /// Keys or accounts changed: look them up anew from the next request on.

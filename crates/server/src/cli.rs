@@ -13,6 +13,7 @@ mod code;
 mod grant;
 mod key;
 mod ledger;
+mod limit;
 mod member;
 mod operator;
 mod order;
@@ -118,6 +119,9 @@ enum Command {
     /// Budgets: caps on what a scope of an account may use up.
     #[command(subcommand)]
     Budget(budget::BudgetCommand),
+    /// Limits: how much of something may be used in a time.
+    #[command(subcommand)]
+    Limit(limit::LimitCommand),
     /// Tiers: what accounts are promoted to by what they pay.
     #[command(subcommand)]
     Tier(tier::TierCommand),
@@ -206,6 +210,7 @@ async fn operate(command: Command, client: &Client, format: Format) -> anyhow::R
         Command::Grant(command) => grant::run(command, client, format).await?,
         Command::Code(command) => code::run(command, client, format).await?,
         Command::Budget(command) => budget::run(command, client, format).await?,
+        Command::Limit(command) => limit::run(command, client, format).await?,
         Command::Tier(command) => tier::run(command, client, format).await?,
         Command::Statement(args) => statement::run(args, client, format).await?,
         Command::Project(command) => project::run(command, client, format).await?,
@@ -299,6 +304,21 @@ pub mod tests {
             "tollgate budget edit 7 --limit 10.00",
             "tollgate budget counters 7",
             "tollgate budget reset 7",
+            "tollgate limit create rpm --metric requests --amount 60 --window minute --each account --each model",
+            "tollgate limit create spend --metric money --amount 5.00 --window now --account acme --json",
+            "tollgate limit list --json",
+            "tollgate limit show -1",
+            "tollgate limit change rpm --amount 90",
+            "tollgate limit edit 7 --name other",
+            "tollgate limit delete rpm",
+            "tollgate limit preset list",
+            "tollgate limit preset show tiers",
+            "tollgate limit preset apply three-layers --account acme --prefix acme- --amount rpm=60 --amount tpm=5",
+            "tollgate account link other acme",
+            "tollgate account unlink other",
+            "tollgate key change 7 --wait 5s --priority high",
+            "tollgate key edit 7 --no-wait",
+            "tollgate key create --account acme --name ci --wait 2m --priority low",
             "tollgate grant give acme 5.00 --expires-at 2027-01-01T00:00:00Z --note welcome",
             "tollgate grant revoke acme 12",
             "tollgate code create --amount 5.00 --batch spring --count 100 --csv",
@@ -372,6 +392,16 @@ pub mod tests {
             "tollgate subscription change acme --next-cycle",
             "tollgate budget create --account a b --limit 5 --period year",
             "tollgate budget create --account a b --limit 5 --period day --each tag",
+            "tollgate limit create rpm --metric requests --amount 60",
+            "tollgate limit create rpm --metric words --amount 60 --window minute",
+            "tollgate limit create rpm --metric requests --amount 60 --window fortnight",
+            "tollgate limit create rpm --metric requests --amount 60 --window minute --each tag",
+            "tollgate limit preset apply rpm --amount 60",
+            "tollgate account link acme",
+            "tollgate key change 7 --wait soon",
+            "tollgate key change 7 --wait 99999999999m",
+            "tollgate key change 7 --wait 5s --no-wait",
+            "tollgate key change 7 --priority urgent",
             "tollgate grant give acme 0.0000000001",
             "tollgate code create --amount 5",
             "tollgate code revoke",

@@ -5,6 +5,7 @@
 
 mod database;
 mod environment;
+mod limits;
 mod payments;
 mod secret;
 
@@ -25,6 +26,7 @@ use toml::Spanned;
 
 use crate::error::ErrorProfile;
 use domain::price::PriceSheet;
+use domain::rate::Limit;
 
 /// Everything that a file can say.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -33,7 +35,9 @@ pub struct Config {
     /// How the gateway presents itself.
     pub server: Server,
     /// Bounds of everything.
-    pub limits: Limits,
+    pub bounds: Bounds,
+    /// How much of something may be used in a time.
+    pub limits: Vec<limits::LimitEntry>,
     /// Where the ledger and the records are.
     pub database: database::DatabaseEntry,
     /// The ledger.
@@ -64,10 +68,10 @@ pub struct Server {
     pub error_profile: ErrorProfile,
 }
 
-/// `[limits]`
+/// `[bounds]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct Bounds {
     /// Largest request body, in bytes.
     pub body_bytes: usize,
     /// Requests that may be open at once.
@@ -93,7 +97,7 @@ pub struct Limits {
     pub drain_seconds: u64,
 }
 
-impl Default for Limits {
+impl Default for Bounds {
     fn default() -> Self {
         Self {
             body_bytes: 32 * 1024 * 1024,
@@ -243,8 +247,11 @@ impl Config {
 
     /// Reads and checks a text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))?;
-        config.check(&Lines(text))?;
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))?;
+        let lines = Lines(text);
+        config.limits.iter_mut().for_each(|entry| entry.find(&lines));
+        config.check(&lines)?;
         Ok(config)
     }
 
@@ -275,10 +282,10 @@ impl Config {
         if let Some(behaviour) = &self.simulator {
             Simulator::new(behaviour.clone()).context("simulator.script")?;
         }
-        let limits = &self.limits;
-        let counts = [limits.body_bytes, limits.open_requests, limits.connections];
-        if counts.contains(&0) || limits.open_requests > 1_000_000 {
-            bail!("limits: body_bytes, open_requests (up to 1000000) and connections must be at least 1");
+        let bounds = &self.bounds;
+        let counts = [bounds.body_bytes, bounds.open_requests, bounds.connections];
+        if counts.contains(&0) || bounds.open_requests > 1_000_000 {
+            bail!("bounds: body_bytes, open_requests (up to 1000000) and connections must be at least 1");
         }
         if self.ledger.group_commit_ms > 1_000 {
             bail!("ledger.group_commit_ms: at most 1000");
@@ -289,6 +296,7 @@ impl Config {
         if self.idempotency.answer_bytes > KEPT_ANSWER_BYTES_MAX {
             bail!("idempotency.answer_bytes: at most {KEPT_ANSWER_BYTES_MAX}");
         }
+        limits::check(&self.limits)?;
         self.database.check(lines)?;
         self.payments.check(lines)
     }
@@ -304,19 +312,24 @@ impl Config {
         Duration::from_millis(self.ledger.group_commit_ms)
     }
 
-    /// The limits of the request path.
+    /// The bounds of the request path.
     pub fn gateway_settings(&self) -> Settings {
         let seconds = Duration::from_secs;
         Settings {
-            first_byte_timeout: seconds(self.limits.first_byte_timeout_seconds),
-            idle_timeout: seconds(self.limits.idle_timeout_seconds),
-            request_timeout: seconds(self.limits.request_timeout_seconds),
+            first_byte_timeout: seconds(self.bounds.first_byte_timeout_seconds),
+            idle_timeout: seconds(self.bounds.idle_timeout_seconds),
+            request_timeout: seconds(self.bounds.request_timeout_seconds),
             on_client_left: match self.streams.on_client_left {
                 ClientLeft::Stop => OnClientLeft::Stop,
                 ClientLeft::Drain => OnClientLeft::Drain,
             },
             ..Settings::default()
         }
+    }
+
+    /// The file's limits, with ids for what they name.
+    pub async fn limits(&self, database: &Database) -> anyhow::Result<Vec<Limit>> {
+        limits::resolve(self.limits.clone(), database).await.context("the configuration file's limits")
     }
 
     /// Whether the built-in simulator serves.

@@ -28,7 +28,7 @@ const HTTP2_STREAMS_MAX: u32 = 250;
 
 /// Accepts callers until told to stop, then waits until their connections are finished.
 pub async fn serve_callers(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-    let connections = Arc::new(Semaphore::new(app.config.limits.connections));
+    let connections = Arc::new(Semaphore::new(app.config.bounds.connections));
     let router = router::public(app.clone());
     let graceful = GracefulShutdown::new();
     loop {
@@ -88,20 +88,20 @@ async fn serve_connection(
     permit: OwnedSemaphorePermit,
     watcher: Watcher,
 ) {
-    let limits = &app.config.limits;
+    let bounds = &app.config.bounds;
     let io = TokioIo::new(Impatient {
         stream,
-        write_limit: Duration::from_secs(limits.write_timeout_seconds),
+        write_limit: Duration::from_secs(bounds.write_timeout_seconds),
         writing: None,
         begun: service.begun(),
-        beginning: Some(Box::pin(tokio::time::sleep(Duration::from_secs(limits.header_timeout_seconds)))),
+        beginning: Some(Box::pin(tokio::time::sleep(Duration::from_secs(bounds.header_timeout_seconds)))),
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         // Hyper counts the silence between two requests as part of the next head. `Impatient` times the first head.
-        .header_read_timeout(Duration::from_secs(limits.keep_alive_seconds.max(limits.header_timeout_seconds)))
+        .header_read_timeout(Duration::from_secs(bounds.keep_alive_seconds.max(bounds.header_timeout_seconds)))
         .max_buf_size(HEAD_BYTES_MAX.max(8192))
         .http2()
         .timer(TokioTimer::new())

@@ -106,7 +106,7 @@ pub fn tags_of(headers: &HeaderMap) -> Result<Option<Box<str>>, Failure> {
 
 /// Reads the body within its limits. Nothing is held while it is on its way.
 pub async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
-    let limit = app.config.limits.body_bytes;
+    let limit = app.config.bounds.body_bytes;
     let too_large = || {
         let message = format!("The body is larger than the {limit} bytes that this gateway takes.");
         Failure::new(Case::BodyTooLarge, message)
@@ -137,7 +137,7 @@ pub async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Re
         }
         Ok([first, rest].concat().into())
     };
-    let allowed = Duration::from_secs(app.config.limits.body_timeout_seconds);
+    let allowed = Duration::from_secs(app.config.bounds.body_timeout_seconds);
     match tokio::time::timeout(allowed, read).await {
         Ok(read) => read,
         Err(_) => Err(Failure::new(Case::BodyTimeout, "The body did not come in time. Send it at once.")),

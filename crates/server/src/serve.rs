@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store::limits::delete_ended_states;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -22,6 +23,10 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 pub const SOCKET_NAME: &str = "admin.sock";
 /// How often abandoned holds are looked for, marks are synced and books are dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// How often it is looked whether limits were changed elsewhere: within 5 s they hold (L-07).
+const LIMITS_EVERY: Duration = Duration::from_secs(3);
+/// How often ended states of limits are deleted.
+const STATES_SWEPT_EVERY: Duration = Duration::from_mins(10);
 /// How long settling what is left may take after the streams were cut.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 /// How long finished connections may take to close.
@@ -51,6 +56,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tokio::spawn(housekeeping(app.clone())),
         tokio::spawn(keep_answers(app.clone())),
         tokio::spawn(keep_money(app.clone())),
+        tokio::spawn(keep_limits(app.clone())),
         tokio::spawn(payments::upkeep::run(app.clone())),
         tokio::spawn(payments::auto_top_up::run(app.clone())),
     ];
@@ -94,7 +100,7 @@ async fn stop_at_once(app: &App, why: &str) -> anyhow::Result<()> {
 
 /// Lets open requests finish, cuts those that take too long, and waits until all are settled.
 async fn finish(app: &App) {
-    let limit = Duration::from_secs(app.config.limits.drain_seconds);
+    let limit = Duration::from_secs(app.config.bounds.drain_seconds);
     tracing::info!(
         open = app.ledger.open_holds(),
         limit_seconds = limit.as_secs(),
@@ -170,6 +176,24 @@ async fn keep_money(app: Arc<App>) {
         ticks.tick().await;
         if let Err(error) = upkeep.round(&app).await {
             tracing::error!(%error, "cannot look after credits, cycles and tiers");
+        }
+    }
+}
+
+/// Sees limits that another process changed, and forgets what was used of those that have begun anew.
+async fn keep_limits(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(LIMITS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept_at = None;
+    loop {
+        ticks.tick().await;
+        app.limits_changed().await;
+        if swept_at.is_none_or(|at: Instant| at.elapsed() >= STATES_SWEPT_EVERY) {
+            swept_at = Some(Instant::now());
+            let now = app.now();
+            if let Err(error) = app.database.write(move |tx| delete_ended_states(tx, now)).await {
+                tracing::error!(%error, "cannot delete what was used of limits that have begun anew");
+            }
         }
     }
 }

@@ -59,12 +59,16 @@ pub struct CreateOwnKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     role: Option<Role>,
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600. Absent: they are refused
+    /// at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wait_seconds: Option<u32>,
 }
 
 impl CreateOwnKey {
     fn of(self, member: &Member) -> CreateKey {
         let Self { name, quota, quota_tokens, expires_at, models, addresses, .. } = self;
-        let Self { error_profile, on_short_funds, project, role, .. } = self;
+        let Self { error_profile, on_short_funds, project, role, wait_seconds, .. } = self;
         CreateKey {
             account: AccountRef::Id(member.account.id.0),
             name,
@@ -77,6 +81,8 @@ impl CreateOwnKey {
             on_short_funds,
             project,
             role,
+            wait_seconds,
+            priority: None,
         }
     }
 }

@@ -303,6 +303,13 @@ async fn s_06_a_key_may_not_do_more_than_whoever_made_it() {
     for change in [json!({ "role": "admin" }), json!({ "project": null })] {
         assert_eq!(member.patch(&path, change.clone()).await.status, StatusCode::FORBIDDEN, "{change}");
     }
+    // Nobody goes before others by an own choice; waiting costs only whoever waits.
+    let change = json!({ "priority": "high" });
+    assert_eq!(code(&member.patch(&path, change).await), (403, "operators_only"));
+    let waits = member.patch(&path, json!({ "wait_seconds": 5 })).await.json;
+    assert_eq!((&waits["wait_seconds"], &waits["priority"]), (&json!(5), &json!("normal")));
+    let body = json!({ "name": "k", "project": project, "priority": "high" });
+    assert_eq!(create(body).await.status, StatusCode::BAD_REQUEST);
     // A key's own keys are bound to the same person.
     let key = test.with(&made.json["key"]);
     let child = key.post("/api/v1/account/keys", json!({ "name": "c", "project": project, "role": "viewer" })).await;

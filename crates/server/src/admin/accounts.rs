@@ -2,6 +2,7 @@
 
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
+use super::limits::tier_of;
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
 use super::reference::Reference;
@@ -22,7 +23,7 @@ use serde_json::json;
 use std::sync::Arc;
 use store::accounts::{self, Account, AccountChange, AccountStatus, checked_name};
 use store::credits::{self, Credit, CreditKind};
-use store::sql::Connection;
+use store::limits::naming_account;
 use store::{StoreError, tiers};
 use utoipa::{IntoParams, ToSchema};
 
@@ -60,6 +61,9 @@ pub struct AccountObject {
     /// What it pays of list prices; null is as its tier.
     #[schema(value_type = Option<String>, example = "0.9")]
     pub multiplier: Option<Multiplier>,
+    /// The account that it counts as one with for limits, by id; null is none.
+    #[schema(value_type = Option<i64>)]
+    pub linked_to: Option<AccountId>,
     /// How errors are dressed for its keys; null is the gateway's default.
     #[schema(example = "tollgate")]
     pub error_profile: Option<String>,
@@ -149,6 +153,11 @@ pub struct ChangeAccount {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<NameOrId>)]
     pub tier: Option<Option<NameOrId>>,
+    /// Lets it count as one with another account for limits: an id, or a name. Accounts that are linked to it follow; what each
+    /// pays stays its own. Null: it counts by itself again.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<AccountRef>)]
+    pub linked_to: Option<Option<AccountRef>>,
 }
 
 /// Money put in, or taken out when below zero.
@@ -238,6 +247,7 @@ pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreE
             fixed: account.tier.fixed,
         },
         multiplier: account.multiplier,
+        linked_to: account.linked_to,
         error_profile: account.error_profile,
         shows_upstream: account.shows_upstream,
         time_zone: account.time_zone,
@@ -272,7 +282,7 @@ pub async fn create(
             error_profile: Some(new.error_profile.map(profile_name)),
             shows_upstream: new.shows_upstream,
             time_zone,
-            tier: new.tier.as_ref().map(|tier| known_tier(transaction, tier)).transpose()?.map(Some),
+            tier: new.tier.as_ref().map(|tier| tier_of(transaction, tier)).transpose()?.map(Some),
             multiplier: new.multiplier.map(Some),
             ..AccountChange::default()
         };
@@ -306,14 +316,6 @@ pub async fn create(
 pub async fn shown(app: &App, id: AccountId) -> Result<AccountObject, Problem> {
     let account = find(app, AccountRef::Id(id.0)).await?;
     Ok(object(app, account).await?)
-}
-
-/// The id of a tier that there is.
-fn known_tier(connection: &Connection, wanted: &NameOrId) -> Result<TierId, StoreError> {
-    let tiers = tiers::list(connection)?;
-    let found = wanted
-        .find(|name| tiers.iter().find(|tier| *tier.name == *name), |id| tiers.iter().find(|tier| tier.id.0 == id));
-    found.map(|tier| tier.id).ok_or_else(|| StoreError::Refused("there is no such tier".to_owned()))
 }
 
 fn name_is_taken() -> Problem {
@@ -362,6 +364,11 @@ pub async fn change(
 ) -> Result<Json<AccountObject>, Problem> {
     let id = find(&app, AccountRef::Id(id)).await?.id;
     let time_zone = asked.time_zone.as_deref().map(checked_time_zone).transpose()?;
+    let link = match asked.linked_to.clone() {
+        Some(Some(head)) => Some(Some(checked_link(&app, id, head).await?)),
+        Some(None) => Some(None),
+        None => None,
+    };
     let now = app.now();
     let changed = app.database.write(move |transaction| {
         if let Some(name) = &asked.name
@@ -376,13 +383,19 @@ pub async fn change(
             shows_upstream: asked.shows_upstream,
             time_zone,
             tier: match &asked.tier {
-                Some(Some(tier)) => Some(Some(known_tier(transaction, tier)?)),
+                Some(Some(tier)) => Some(Some(tier_of(transaction, tier)?)),
                 Some(None) => Some(None),
                 None => None,
             },
             multiplier: asked.multiplier,
         };
-        accounts::audit(transaction, now, &operator.0, "account.change", &format!("account {id}"), &json!(asked))?;
+        let mut detail = json!(asked);
+        match link {
+            Some(Some(head)) => detail["followed_by"] = json!(accounts::link(transaction, id, head)?),
+            Some(None) => accounts::unlink(transaction, id)?,
+            None => {}
+        }
+        accounts::audit(transaction, now, &operator.0, "account.change", &format!("account {id}"), &detail)?;
         let changed = accounts::change(transaction, id, &change)?;
         if asked.tier == Some(None) && tiers::refresh(transaction, id, now)?.is_some() {
             return accounts::by_id(transaction, id);
@@ -393,6 +406,21 @@ pub async fn change(
     app.forget_callers();
     app.gateway.set_suspended(account.id, account.status == AccountStatus::Suspended);
     Ok(Json(object(&app, account).await?))
+}
+
+/// The account that another is to be linked to. The database's limits are looked at with the deed; here are the file's.
+async fn checked_link(app: &App, id: AccountId, head: AccountRef) -> Result<AccountId, Problem> {
+    let head = find(app, head).await.map_err(|problem| problem.after("Nothing was linked."))?;
+    match naming_account(app.limits.of_file().iter(), id) {
+        None => Ok(head.id),
+        Some(limit) => {
+            let message = format!(
+                "Limit \"{}\" of the configuration file is for this account alone: change it there.",
+                limit.name
+            );
+            Err(Problem::bad_field("linked_to", message))
+        }
+    }
 }
 
 /// Put money in, or take it out.

@@ -11,6 +11,7 @@ use crate::error::ErrorProfile;
 use axum::Json;
 use axum::extract::State;
 use domain::ledger::Quota;
+use domain::rate::Priority;
 use domain::{AccountId, KeyId, Nanos, ProjectId, Role, Timestamp, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,11 @@ pub struct KeyObject {
     /// What it may do in the members' API: `viewer`, `member` or `admin`; null is nothing but to look at itself.
     #[schema(value_type = Option<String>)]
     pub role: Option<Role>,
+    /// How long its requests may wait for a place that a limit has no room for, in seconds; null: they are refused at once.
+    pub wait_seconds: Option<u32>,
+    /// In which class they wait: `high`, `normal` or `low`.
+    #[schema(value_type = String)]
+    pub priority: Priority,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: jiff::Timestamp,
@@ -171,6 +177,14 @@ pub struct CreateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub role: Option<Role>,
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600. Absent: they are refused
+    /// at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u32>,
+    /// In which class they wait: `high`, `normal` (the default) or `low`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub priority: Option<Priority>,
 }
 
 /// What to change of a key. What is absent stays; null removes a restriction.
@@ -219,6 +233,15 @@ pub struct ChangeKey {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub role: Option<Option<Role>>,
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600; null: they are refused at
+    /// once.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<u32>)]
+    pub wait_seconds: Option<Option<u32>>,
+    /// In which class they wait: `high`, `normal` or `low`. Operators alone set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub priority: Option<Priority>,
 }
 
 /// What can be made of a key; to be rid of it there is DELETE.
@@ -266,6 +289,8 @@ impl CreateKey {
             project: self.project,
             role: self.role,
             made_by: None,
+            wait_seconds: self.wait_seconds,
+            priority: self.priority.unwrap_or_default(),
         })
     }
 }
@@ -291,6 +316,8 @@ impl ChangeKey {
             project: self.project,
             role: self.role,
             made_by: None,
+            wait_seconds: self.wait_seconds,
+            priority: self.priority,
         })
     }
 }
@@ -337,6 +364,8 @@ pub async fn object(app: &App, key: Key, account_name: String) -> Result<KeyObje
         on_short_funds: key.on_short_funds,
         project: key.project,
         role: key.role,
+        wait_seconds: key.wait_seconds,
+        priority: key.priority,
         created_at: rfc3339(key.created_at),
     })
 }
@@ -493,6 +522,10 @@ pub async fn alter(app: &App, keeper: Keeper, id: i64, asked: ChangeKey) -> Resu
     let (id, mut change, now) = (KeyId(id), asked.checked()?, app.now());
     // A role is good as long as whoever gave it has it.
     change.made_by = change.role.map(|_| keeper.user());
+    if keeper.bounds.is_some() && change.priority.is_some() {
+        // It would be at the cost of other accounts.
+        return Err(Problem::forbidden("operators_only", "The priority of a key is set by the gateway's operators."));
+    }
     let changed = app.database.write(move |transaction| {
         let key = match keeper.permitted(keys::by_id(transaction, id)?) {
             Ok(key) => key,

@@ -1,5 +1,6 @@
 //! The operator's API as its clients see it, over a real data directory.
 
+mod limits;
 mod money;
 
 use super::{local_router, openapi_json, router};
@@ -39,9 +40,14 @@ pub struct Answer {
 
 impl TestApp {
     pub async fn start() -> Self {
+        Self::start_with(Config::default()).await
+    }
+
+    /// One whose configuration file says that.
+    pub async fn start_with(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let app = App::open(&directory.path().join("data"), Config::default(), metrics).await.unwrap();
+        let app = App::open(&directory.path().join("data"), config, metrics).await.unwrap();
         let secrets = app.authenticator.secrets();
         let operator_key = secrets.generate(SecretKind::Operator);
         let digest = secrets.digest(SecretKind::Operator, &operator_key).unwrap();
@@ -339,7 +345,7 @@ async fn s_03_every_route_needs_an_operator() {
             routes += 1;
         }
     }
-    assert_eq!(routes, 72, "a route came or went: look at its policy");
+    assert_eq!(routes, 80, "a route came or went: look at its policy");
     assert_eq!(test.call_as(&[], Method::GET, "/api/v1/none", None).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
         test.call_as(&[("authorization", &own.replace("Bearer", "bearer"))], Method::GET, "/api/v1/health", None)

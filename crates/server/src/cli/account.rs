@@ -1,9 +1,10 @@
 //! `tollgate account`
 
 use super::client::Client;
-use super::output::{Column, Format, properties, table, tell_more, usd};
+use super::output::{Column, Format, or_dash, properties, table, tell_more, usd};
 use crate::admin::{
-    AccountObject, ChangeAccount, CreateAccount, NameOrId, Page, ResetAsked, Resets, TierShown, TopUp, TopUpKind,
+    AccountObject, AccountRef, ChangeAccount, CreateAccount, NameOrId, Page, ResetAsked, Resets, TierShown, TopUp,
+    TopUpKind,
 };
 use crate::error::ErrorProfile;
 use clap::{Args, Subcommand};
@@ -68,6 +69,18 @@ pub enum AccountCommand {
     },
     /// Change an account. What is not named stays.
     Edit(EditArgs),
+    /// Let an account count as one with another for limits. What each pays stays its own.
+    Link {
+        /// Its name or id.
+        account: String,
+        /// The other's name or id.
+        to: String,
+    },
+    /// Let an account count by itself again.
+    Unlink {
+        /// Its name or id.
+        account: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -165,8 +178,17 @@ pub async fn run(command: AccountCommand, client: &Client, format: Format) -> an
                 time_zone: args.time_zone,
                 multiplier: set_or_removed(args.multiplier, args.no_multiplier),
                 tier: set_or_removed(args.tier.map(NameOrId::Name), args.automatic_tier),
+                linked_to: None,
             };
             edit(&args.account, &change, client, format).await
+        }
+        AccountCommand::Link { account, to } => {
+            let change = ChangeAccount { linked_to: Some(Some(AccountRef::Name(to))), ..ChangeAccount::default() };
+            edit(&account, &change, client, format).await
+        }
+        AccountCommand::Unlink { account } => {
+            let change = ChangeAccount { linked_to: Some(None), ..ChangeAccount::default() };
+            edit(&account, &change, client, format).await
         }
     }
 }
@@ -233,6 +255,7 @@ pub fn one(account: &AccountObject) -> String {
         ("fees", usd(account.fees)),
         ("tier", tier(&account.tier)),
         ("multiplier", account.multiplier.map_or("as its tier".to_owned(), |own| own.to_string())),
+        ("linked to", or_dash(account.linked_to)),
         ("error profile", account.error_profile.clone().unwrap_or("the gateway's".to_owned())),
         ("shows upstream", account.shows_upstream.to_string()),
         ("time zone", account.time_zone.clone()),

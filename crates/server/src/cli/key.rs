@@ -9,6 +9,7 @@ use crate::admin::{
 };
 use crate::error::ErrorProfile;
 use clap::{Args, Subcommand};
+use domain::rate::Priority;
 use domain::{Nanos, ProjectId, Role};
 use http::Method;
 use serde_json::json;
@@ -35,6 +36,7 @@ pub enum KeyCommand {
         id: i64,
     },
     /// Change a key. What is not named stays.
+    #[command(visible_alias = "change")]
     Edit(Box<EditArgs>),
     /// Refuse it until it is unblocked.
     Block {
@@ -104,6 +106,12 @@ pub struct CreateArgs {
     /// What it may do in the members' API: viewer, member or admin [default: look at itself]
     #[arg(long, value_parser = role)]
     role: Option<Role>,
+    /// How long its requests may wait for a place that a limit has no room for, such as 5s or 2m [default: not at all]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    wait: Option<u32>,
+    /// In which class they wait: high, normal or low [default: normal]
+    #[arg(long, value_parser = priority)]
+    priority: Option<Priority>,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +172,15 @@ pub struct EditArgs {
     /// It can look at itself in the members' API and nothing else.
     #[arg(long, conflicts_with = "role")]
     no_role: bool,
+    /// How long its requests may wait for a place that a limit has no room for, such as 5s or 2m.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    wait: Option<u32>,
+    /// Its requests are refused at once where a limit has no room.
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    /// In which class they wait: high, normal or low.
+    #[arg(long, value_parser = priority)]
+    priority: Option<Priority>,
 }
 
 pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -181,6 +198,8 @@ pub async fn run(command: KeyCommand, client: &Client, format: Format) -> anyhow
                 on_short_funds: args.on_short_funds,
                 project: args.project.map(ProjectId),
                 role: args.role,
+                wait_seconds: args.wait,
+                priority: args.priority,
             };
             format.print(&client.send(Method::POST, "/api/v1/keys", &new).await?, with_secret)
         }
@@ -227,6 +246,8 @@ impl EditArgs {
             on_short_funds: self.on_short_funds,
             project: set_or_removed(self.project.map(ProjectId), self.no_project),
             role: set_or_removed(self.role, self.no_role),
+            wait_seconds: set_or_removed(self.wait, self.no_wait),
+            priority: self.priority,
         }
     }
 }
@@ -237,6 +258,21 @@ async fn edit(id: i64, change: &ChangeKey, client: &Client, format: Format) -> a
 
 fn on_short_funds(name: &str) -> Result<OnShortFunds, String> {
     OnShortFunds::from_name(name).ok_or_else(|| "say cap or refuse".to_owned())
+}
+
+fn priority(name: &str) -> Result<Priority, String> {
+    Priority::from_name(name).ok_or_else(|| "say high, normal or low".to_owned())
+}
+
+/// Whole seconds, or minutes.
+fn seconds(text: &str) -> Result<u32, String> {
+    let (count, unit) = match (text.strip_suffix('s'), text.strip_suffix('m')) {
+        (Some(count), _) => (count, 1),
+        (None, Some(count)) => (count, 60),
+        (None, None) => (text, 1),
+    };
+    let count: Option<u32> = count.parse().ok();
+    count.and_then(|count| count.checked_mul(unit)).ok_or_else(|| "a time is written as 5s or 2m".to_owned())
 }
 
 fn path(id: i64) -> String {
@@ -284,6 +320,8 @@ fn one(key: &KeyObject) -> String {
         ("error profile", key.error_profile.clone().unwrap_or("the account's".to_owned())),
         ("project", or_dash(key.project)),
         ("role", or_dash(key.role.map(Role::name))),
+        ("waits", key.wait_seconds.map_or("not at all".to_owned(), |seconds| format!("{seconds} s"))),
+        ("priority", key.priority.name().to_owned()),
         ("created", key.created_at.to_string()),
     ])
 }

@@ -331,7 +331,7 @@ async fn c_05_a_body_beyond_the_limit_is_refused_before_it_is_there() {
 
 #[tokio::test]
 async fn c_05_the_limit_is_exact_and_counts_bytes_not_framing() {
-    let mut gateway = Gateway::start_with("[limits]\nbody_bytes = 1000").await;
+    let mut gateway = Gateway::start_with("[bounds]\nbody_bytes = 1000").await;
     let body = |size: usize| {
         let body = with(r#""max_tokens":5"#);
         [body.clone(), vec![b' '; size - body.len()]].concat()
@@ -359,7 +359,7 @@ async fn c_05_the_limit_is_exact_and_counts_bytes_not_framing() {
 
 #[tokio::test]
 async fn c_03_c_04_a_client_that_is_slow_on_purpose_is_closed_and_others_are_served() {
-    let limits = "[limits]\nheader_timeout_seconds = 1\nbody_timeout_seconds = 1";
+    let limits = "[bounds]\nheader_timeout_seconds = 1\nbody_timeout_seconds = 1";
     let mut gateway = Gateway::start_with(limits).await;
     let limit = Duration::from_secs(10);
     let head = gateway.head("content-length: 50\r\n");

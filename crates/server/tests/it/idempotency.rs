@@ -464,7 +464,7 @@ async fn m_25_a_store_that_cannot_write_gives_the_key_back() {
 
 #[tokio::test]
 async fn m_25_too_many_open_requests_give_the_key_back() {
-    let mut gateway = Gateway::start_with("[limits]\nopen_requests = 1").await;
+    let mut gateway = Gateway::start_with("[bounds]\nopen_requests = 1").await;
     let slow = chat(json!({"max_tokens": 20, "mock": {"completion_tokens": 20, "first_byte_ms": 400}}));
     let mut waiting = JoinSet::new();
     for number in 0..2 {
@@ -508,7 +508,7 @@ async fn m_25_a_gateway_that_stops_gives_the_key_back_and_replays_what_it_has() 
 
 #[tokio::test]
 async fn m_25_what_failed_after_a_call_is_replayed_and_not_called_again() {
-    let mut gateway = Gateway::start_with("[limits]\nfirst_byte_timeout_seconds = 1").await;
+    let mut gateway = Gateway::start_with("[bounds]\nfirst_byte_timeout_seconds = 1").await;
     for (number, (script, status, code)) in [
         (json!({"status": 500}), 502, "upstream_failed"),
         (json!({"status": 429, "retry_after": 7}), 503, "no_upstream_available"),

@@ -56,7 +56,7 @@ async fn p_03_told_to_stop_it_lets_requests_finish_and_settles_them() {
 
 #[tokio::test]
 async fn p_04_a_stream_that_never_ends_is_ended_at_the_drain_limit() {
-    let mut gateway = Gateway::start_with("[limits]\ndrain_seconds = 1").await;
+    let mut gateway = Gateway::start_with("[bounds]\ndrain_seconds = 1").await;
     let endless = json!({"completion_tokens": 100_000, "gap_ms": 20});
     let mut streams = Vec::new();
     // One that talks and one that is silent.
@@ -84,7 +84,7 @@ async fn p_04_a_stream_that_never_ends_is_ended_at_the_drain_limit() {
 
 #[tokio::test]
 async fn p_04_whoever_does_not_read_or_is_not_answered_cannot_hold_up_the_end() {
-    let mut gateway = Gateway::start_with("[limits]\ndrain_seconds = 1").await;
+    let mut gateway = Gateway::start_with("[bounds]\ndrain_seconds = 1").await;
     let body = stream(json!({"max_tokens": 150_000, "mock": {"completion_tokens": 150_000}})).to_string();
     let mut connection = crate::http::Connection::open_narrow(gateway.caller.address).await.expect("a connection");
     let request = gateway.caller.post_bytes("/v1/chat/completions", body.as_bytes());
@@ -174,8 +174,8 @@ fn p_12_a_wrong_configuration_is_refused_with_line_and_field_before_anything_is_
         ("\"1.00\"", "\"1.0000000001\"", vec!["line 11", "input_per_million"]),
         ("\"2.00\"", "\"-2.00\"", vec!["line 11", "output_per_million"]),
         ("output_per_million", "output_per_milion", vec!["line 11", "output_per_milion"]),
-        ("[[prices]]", "[limits]\nbody_bytes = -1\n[[prices]]", vec!["line 12", "-1"]),
-        ("[[prices]]", "[limits]\nbody_bites = 1\n[[prices]]", vec!["line 12", "body_bites"]),
+        ("[[prices]]", "[bounds]\nbody_bytes = -1\n[[prices]]", vec!["line 12", "-1"]),
+        ("[[prices]]", "[bounds]\nbody_bites = 1\n[[prices]]", vec!["line 12", "body_bites"]),
         ("[[prices]]", "[server]\nerror_profile = \"other\"\n[[prices]]", vec!["line 12", "other"]),
         ("[[prices]]", "[streams]\non_client_left = \"pay\"\n[[prices]]", vec!["line 12", "pay"]),
         (

@@ -206,7 +206,7 @@ async fn u_10_a_stream_cut_at_any_byte_gives_no_more_than_it_had_and_charges_no_
 
 #[tokio::test]
 async fn u_08_u_09_an_upstream_that_falls_silent_is_given_up_and_what_it_gave_is_charged() {
-    let limits = "[limits]\nidle_timeout_seconds = 1\nfirst_byte_timeout_seconds = 1";
+    let limits = "[bounds]\nidle_timeout_seconds = 1\nfirst_byte_timeout_seconds = 1";
     let mut gateway = Gateway::start_with(limits).await;
     let exchange = |body: Value| {
         let caller = gateway.caller.clone();
@@ -712,7 +712,7 @@ async fn u_21_only_our_own_headers_come_with_an_answer() {
 
 #[tokio::test]
 async fn c_02_a_client_that_stops_reading_is_left_and_the_upstream_stopped() {
-    let mut gateway = Gateway::start_with("[limits]\nwrite_timeout_seconds = 1").await;
+    let mut gateway = Gateway::start_with("[bounds]\nwrite_timeout_seconds = 1").await;
     let words = 150_000;
     let body = stream(json!({"max_tokens": words, "mock": {"completion_tokens": words}})).to_string();
     let mut connection = Connection::open_narrow(gateway.caller.address).await.expect("a connection");
