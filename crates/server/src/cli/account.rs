@@ -211,8 +211,12 @@ fn top_up_kind(name: &str) -> Result<TopUpKind, String> {
 
 /// Sets back used quota at that path.
 pub async fn reset(path: &str, note: Option<String>, client: &Client, format: Format) -> anyhow::Result<()> {
-    let done: Resets = client.send(Method::POST, path, &ResetAsked { note }).await?;
-    format.print(&done, |done| match done.data.as_slice() {
+    print_resets(&client.send(Method::POST, path, &ResetAsked { note }).await?, format)
+}
+
+/// Prints what was set back.
+pub fn print_resets(done: &Resets, format: Format) -> anyhow::Result<()> {
+    format.print(done, |done| match done.data.as_slice() {
         [] => "nothing had been used".to_owned(),
         resets => {
             use Column::{Number, Text};
@@ -265,7 +269,12 @@ pub fn one(account: &AccountObject) -> String {
 
 fn tier(tier: &TierShown) -> String {
     let how = if tier.fixed { "fixed" } else { "by what it pays" };
-    format!("{} ({how})", tier.name)
+    match (tier.monthly, tier.consumed) {
+        (Some(monthly), Some(consumed)) => {
+            format!("{} ({how}), {} of {} a month consumed", tier.name, usd(consumed), usd(monthly))
+        }
+        _ => format!("{} ({how})", tier.name),
+    }
 }
 
 fn many(page: &Page<AccountObject>) -> String {
