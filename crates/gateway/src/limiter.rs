@@ -189,21 +189,23 @@ impl Limiter {
             let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
             return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
         }
-        let place = |met: Met| {
+        let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
+        for met in met {
             let (rule, reserved) = (met.limit.rule(), met.cost(cost));
-            let ends = rule.forgotten_after(&met.zone, at);
-            let taken = states.change(met.key, ends, |state| rule.take(state, reserved, &met.zone, at));
-            Place { met, reserved, taken }
-        };
-        let places: Vec<Place> = met.into_iter().map(place).collect();
-        self.took_shares(asking, &places);
-        let told = places
-            .iter()
-            .filter(|place| place.met.limit.window != Window::Request)
-            .map(|place| place.met.told(&mut states, at))
-            .collect();
+            if rule.window == Window::Request {
+                continue;
+            }
+            let (taken, standing) = states.change(met.key, |state| {
+                let taken = rule.take(state, reserved, &met.zone, at);
+                let standing = rule.standing(state, &met.zone, at);
+                ((taken, standing), met.ends(&standing, at))
+            });
+            told.push(Told { limit: met.limit.clone(), standing });
+            places.push(Place { met, reserved, taken });
+        }
         drop(states);
-        Ok(Entered { limiter: self.clone(), places, told })
+        self.took_shares(asking, &places);
+        Ok(Entered { limiter: self.clone(), places, told: told.into() })
     }
 
     /// How the limits stand that a request meets. Nothing is taken.
@@ -239,7 +241,7 @@ impl Limiter {
         let met = book.met(asking).map(|limit| {
             let mut hasher = SipHasher13::new_with_key(&self.hash_key);
             limit.subject(asking, &mut hasher);
-            let zone = if limit.is_shared() { Zone::UTC } else { zone.clone() };
+            let zone = if limit.window.zone_matters() && !limit.is_shared() { zone.clone() } else { Zone::UTC };
             Met { limit: limit.clone(), key: hasher.finish128().as_u128(), zone }
         });
         met.collect()
@@ -290,6 +292,14 @@ impl Met {
         self.limit.is_shared() && !matches!(self.limit.window, Window::Now | Window::Request)
     }
 
+    /// When a state that stands so is equal to none. A request in flight lasts as long as it lasts.
+    fn ends(&self, standing: &Standing, at: Timestamp) -> Timestamp {
+        match self.limit.window {
+            Window::Now if standing.remaining < standing.limit => Timestamp(i64::MAX),
+            _ => at.plus_ms(i64::try_from(standing.whole_in_ms).unwrap_or(i64::MAX)),
+        }
+    }
+
     fn told(&self, states: &mut memory::Locked<'_>, at: Timestamp) -> Told {
         let rule: Rule = self.limit.rule();
         let standing = states.look(self.key, |state| rule.standing(state, &self.zone, at));
@@ -317,16 +327,17 @@ impl Entered {
         if places.is_empty() {
             return;
         }
-        for place in &places {
-            let actual = if place.met.limit.window == Window::Now { 0 } else { actual(place) };
-            if actual == place.reserved {
-                continue;
-            }
+        let actual = |place: &Place| if place.met.limit.window == Window::Now { 0 } else { actual(place) };
+        let wrong = || places.iter().filter(|place| actual(place) != place.reserved);
+        let mut states = self.limiter.states.lock(wrong().map(|place| place.met.key));
+        for place in wrong() {
             let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
-            let ends = rule.forgotten_after(zone, at);
-            let correct = |state: &mut _| rule.correct(state, place.taken, place.reserved, actual, zone, at);
-            self.limiter.states.lock([place.met.key]).change(place.met.key, ends, correct);
+            states.change(place.met.key, |state| {
+                rule.correct(state, place.taken, place.reserved, actual(place), zone, at);
+                ((), place.met.ends(&rule.standing(state, zone, at), at))
+            });
         }
+        drop(states);
         self.limiter.queue.poke(places.iter().map(|place| place.met.key));
     }
 }

@@ -77,14 +77,15 @@ impl Locked<'_> {
         }
     }
 
-    /// Changes a subject's state, which then ends at `ends` or later.
-    pub(super) fn change<T>(&mut self, key: u128, ends: Timestamp, change: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes a subject's state; `change` also tells when it ends if nothing more happens to it.
+    pub(super) fn change<T>(&mut self, key: u128, change: impl FnOnce(&mut State) -> (T, Timestamp)) -> T {
         let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
         let shard = &mut self.shards[place.expect("the decision locked it")].1;
         let key = if shard.len() >= STATES_PER_SHARD_MAX && !shard.contains_key(&key) { CROWD } else { key };
         let kept = shard.entry(key).or_default();
-        kept.ends = kept.ends.max(ends);
-        change(&mut kept.state)
+        let (changed, ends) = change(&mut kept.state);
+        kept.ends = ends;
+        changed
     }
 
     /// Changes a subject's state if there is one.

@@ -1,7 +1,7 @@
 //! Sliding windows: the *sliding window log*, which remembers every admission for as long as it counts.
 //!
-//! Up to [`MARKS_MAX`] milliseconds with admissions it is exact. Beyond, neighbours are merged into the later of the two,
-//! which lets none in earlier than the exact log would. Amounts are kept as running sums: what was used since any moment
+//! Up to [`MARKS_MAX`] milliseconds with admissions it is exact. Beyond, those of one 240th of the window are merged into the
+//! last of them, which lets none in earlier than the exact log would, and none later than by that part of the window. Amounts are kept as running sums: what was used since any moment
 //! is one subtraction after one binary search, and merging two marks is leaving out the earlier.
 
 use super::{COUNT_MAX, Verdict};
@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 
 /// Moments that one log remembers.
 pub(super) const MARKS_MAX: usize = 512;
+/// Grains of a window: where there are more marks, those of one grain become one.
+const GRAINS: i64 = 240;
 /// Before anything.
 const NEVER: Timestamp = Timestamp(-1);
 
@@ -90,16 +92,31 @@ impl Log {
             Some(newest) if newest.at == at => newest.sum += cost,
             _ => {
                 if self.marks.len() >= MARKS_MAX {
-                    let mut later = true;
-                    self.marks.retain(|_| {
-                        later = !later;
-                        later
-                    });
+                    self.merge(length_ms);
                 }
                 let sum = self.total() + cost;
+                // Most logs remember one admission or two: a million of them must not cost what they may never need.
+                if self.marks.len() < 2 {
+                    self.marks.reserve_exact(1);
+                }
                 self.marks.push(Mark { at, sum });
             }
         }
+    }
+
+    /// Merges marks of the same grain of the window into the last of them: fewer than half of [`MARKS_MAX`] and two remain,
+    /// however many there were in so short a time.
+    fn merge(&mut self, length_ms: i64) {
+        let grain = |mark: &Mark| mark.at.0.div_euclid(length_ms / GRAINS + 1);
+        let mut kept = 0;
+        for index in 0..self.marks.len() {
+            if kept > 0 && grain(&self.marks[kept - 1]) == grain(&self.marks[index]) {
+                kept -= 1;
+            }
+            self.marks[kept] = self.marks[index];
+            kept += 1;
+        }
+        self.marks.truncate(kept);
     }
 
     /// Gives back what was taken at `taken`, if that counts still.
