@@ -120,9 +120,12 @@ impl Sharing {
         let credits: u128 = self.askers.values().map(|asker| asker.credit).sum();
         let pool = (self.pace * passed as u128).min((u128::from(left) * UNIT).saturating_sub(credits));
         let wanted = self.askers.iter().map(|(id, asker)| (*id, asker.wants(passed), asker.weight)).collect();
-        for (account, given) in filled(wanted, pool) {
+        let given = filled(wanted, pool);
+        let level = given.iter().map(|(account, given)| given / self.askers[account].weight).max().unwrap_or(0);
+        for (account, given) in given {
             let asker = self.askers.get_mut(&account).expect("it was there a moment ago");
-            asker.give(given, passed);
+            // Who asked for less than the others get may ask for as much at any moment, for a request larger than usual.
+            asker.give(given.max(level * asker.weight), passed);
         }
         self.askers.retain(|_, asker| asker.promised_until >= tick || asker.asked.iter().any(|&asked| asked > 0));
     }
