@@ -19,6 +19,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use store::accounts;
 use store::limits::{self, KeptLimit, LimitChange};
@@ -266,14 +267,14 @@ impl Names {
     /// Those that these limits need.
     fn of<'l>(connection: &Connection, limits: impl Iterator<Item = &'l Limit>) -> Result<Self, StoreError> {
         let tiers = tiers::list(connection)?.into_iter().map(|tier| (tier.id, tier.name.to_string())).collect();
-        let mut accounts = HashMap::new();
+        let mut names = HashMap::new();
         for account in limits.filter_map(|limit| limit.scope.account) {
-            if !accounts.contains_key(&account) {
+            if let Entry::Vacant(unknown) = names.entry(account) {
                 let found = accounts::by_id(connection, account)?.map(|account| account.name);
-                accounts.insert(account, found.unwrap_or_default());
+                unknown.insert(found.unwrap_or_default());
             }
         }
-        Ok(Self { accounts, tiers })
+        Ok(Self { accounts: names, tiers })
     }
 
     fn scope(&self, scope: &Scope) -> LimitScopeShown {

@@ -30,13 +30,8 @@ fn on_each(test: impl Fn(&Connection) + Clone + Send + 'static) {
 /// A fresh database in memory, for many cases.
 fn memory() -> Connection {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
-    for migration in [
-        include_str!("../../migrations/sqlite/0001_spine.sql"),
-        include_str!("../../migrations/sqlite/0002_money.sql"),
-        include_str!("../../migrations/sqlite/0003_members.sql"),
-        include_str!("../../migrations/sqlite/0005_payments.sql"),
-    ] {
-        connection.execute_batch(migration).unwrap();
+    for migration in &crate::database::MIGRATIONS {
+        connection.execute_batch(migration.sqlite).unwrap();
     }
     Connection::sqlite_writer(connection)
 }
