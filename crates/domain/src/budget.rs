@@ -29,6 +29,11 @@ pub struct Budget {
     pub period: Calendar,
 }
 
+impl BudgetId {
+    /// The budget that an account's tier makes of its monthly amount. It has no row: those are counted from 1.
+    pub const TIER: Self = Self(0);
+}
+
 /// Which requests a budget is for: those that match every filter that is set. None set is the whole account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

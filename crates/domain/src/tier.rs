@@ -18,7 +18,8 @@ pub struct Tier {
     pub days: u32,
     /// What its accounts pay of list prices, unless an account has a multiplier of its own.
     pub multiplier: Multiplier,
-    /// The most that its accounts can consume in a month; `None` is without limit.
+    /// The most that its accounts can consume in a month; `None` is without limit. Nothing is for accounts that have paid
+    /// nothing: they have what they were given, and it limits nothing beside.
     pub monthly: Option<Nanos>,
 }
 

@@ -479,9 +479,14 @@ impl Asking<'_> {
             }
             Refusal::Budget { budget, used, held, needed } => {
                 let amount = |count| amount(budget.metric, count);
+                let scope = QuotaScope::budget(&budget);
+                let what = match &scope {
+                    QuotaScope::Tier(tier) => format!("The account \"{account}\" has, by its tier \"{tier}\","),
+                    _ => format!("The budget \"{}\" has", budget.name),
+                };
+                let each = if matches!(scope, QuotaScope::Tier(_)) { " a month" } else { "" };
                 let message = format!(
-                    "The budget \"{}\" has {} left of {} ({} used, {} reserved); this request can take up to {}. {}",
-                    budget.name,
+                    "{what} {} left of {}{each} ({} used, {} reserved); this request can take up to {}. {}",
                     amount(budget.limit.saturating_sub(used).saturating_sub(held).max(0)),
                     amount(budget.limit),
                     amount(used),
@@ -489,7 +494,7 @@ impl Asking<'_> {
                     amount(needed),
                     resets(budget.counted.period.end),
                 );
-                (QuotaScope::Budget(budget.name.clone()), message)
+                (scope, message)
             }
             Refusal::Allowance { window, metric, limit, left, needed, resets_at } => {
                 let of = window.map_or("in its cycle".to_owned(), |window| format!("in its window \"{window}\""));

@@ -5,6 +5,8 @@
 
 use crate::limiter::Told;
 use bytes::Bytes;
+use domain::BudgetId;
+use domain::ledger::BudgetLimit;
 use http::StatusCode;
 use std::fmt;
 use std::sync::Arc;
@@ -113,9 +115,19 @@ pub enum QuotaScope {
     Budget(Arc<str>),
     /// The limit of that name.
     Limit(Arc<str>),
+    /// What accounts of the tier of that name can consume in a month.
+    Tier(Arc<str>),
 }
 
-/// As callers are told: `wallet`, `budget "eval"`.
+impl QuotaScope {
+    /// The scope of a budget.
+    pub fn budget(budget: &BudgetLimit) -> Self {
+        let name = budget.name.clone();
+        if budget.counted.budget == BudgetId::TIER { Self::Tier(name) } else { Self::Budget(name) }
+    }
+}
+
+/// As callers are told: `wallet`, `budget "eval"`, `tier "Tier 1"`.
 impl fmt::Display for QuotaScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -125,6 +137,7 @@ impl fmt::Display for QuotaScope {
             Self::Subscription => f.write_str("subscription"),
             Self::Budget(name) => write!(f, "budget \"{name}\""),
             Self::Limit(name) => write!(f, "limit \"{name}\""),
+            Self::Tier(name) => write!(f, "tier \"{name}\""),
         }
     }
 }

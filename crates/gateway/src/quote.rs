@@ -107,6 +107,6 @@ fn scope(binding: Binding, limits: &Limits) -> QuotaScope {
         Binding::Funds => QuotaScope::Wallet,
         Binding::Allowance => QuotaScope::Subscription,
         Binding::KeyQuota => QuotaScope::Key,
-        Binding::Budget(index) => QuotaScope::Budget(limits.budgets[index].name.clone()),
+        Binding::Budget(index) => QuotaScope::budget(&limits.budgets[index]),
     }
 }

@@ -112,7 +112,7 @@ struct QuoteObject<'a> {
     /// The output cap that the gateway would set.
     output_cap: Option<u64>,
     /// What would leave the least to the request, whether that is enough or not: `wallet`, `subscription`, `key`, or
-    /// `budget` with its name.
+    /// `budget` or `tier` with its name.
     binds: String,
     /// What could be held now.
     left: Left,

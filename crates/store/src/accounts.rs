@@ -4,7 +4,9 @@ use crate::database::StoreError;
 use crate::limits;
 use crate::sql::{Connection, Error, Row};
 use crate::tiers;
-use domain::{AccountId, Multiplier, TierId, Timestamp};
+use domain::budget::{Budget, Scope};
+use domain::ledger::Metric;
+use domain::{AccountId, BudgetId, Calendar, Multiplier, Nanos, TierId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Longest name of an account, a key or an operator, in characters.
@@ -44,8 +46,28 @@ pub struct AccountTier {
     pub name: String,
     /// What its accounts pay of list prices.
     pub multiplier: Multiplier,
+    /// The most that its accounts can consume in a month; `None` is without limit, and nothing limits nothing: see
+    /// [`AccountTier::budget`].
+    pub monthly: Option<Nanos>,
     /// An operator has fixed it: no promotion.
     pub fixed: bool,
+}
+
+impl AccountTier {
+    /// The monthly amount as a budget of the whole account. A tier of nothing a month has none: its accounts have paid
+    /// nothing and have nothing but what they were given, which they may use up.
+    pub fn budget(&self) -> Option<Budget> {
+        let monthly = self.monthly.filter(|monthly| *monthly > Nanos::ZERO)?;
+        Some(Budget {
+            id: BudgetId::TIER,
+            name: self.name.as_str().into(),
+            scope: Scope::default(),
+            each: Vec::new(),
+            metric: Metric::Money,
+            limit: monthly.0,
+            period: Calendar::Month,
+        })
+    }
 }
 
 impl Account {
@@ -105,7 +127,8 @@ pub struct AccountChange {
 const COLUMNS: &str =
     "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
                        (select t.name from tiers t where t.id = accounts.tier),
-                       (select t.multiplier from tiers t where t.id = accounts.tier), linked_to";
+                       (select t.multiplier from tiers t where t.id = accounts.tier), linked_to,
+                       (select t.monthly from tiers t where t.id = accounts.tier)";
 
 fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
@@ -120,6 +143,7 @@ fn read(row: Row<'_>) -> Result<Account, StoreError> {
             id: TierId(row.get(7)?),
             name: row.get(10)?,
             multiplier: tiers::multiplier(row.get(11)?)?,
+            monthly: row.get::<_, Option<i64>>(13)?.map(Nanos),
             fixed: row.get(8)?,
         },
         multiplier: row.get::<_, Option<u32>>(9)?.map(tiers::multiplier).transpose()?,

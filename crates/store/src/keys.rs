@@ -192,7 +192,7 @@ pub struct Caller {
     pub account: Account,
     /// The presented secret was rotated away and stops working then.
     pub secret_valid_until: Option<Timestamp>,
-    /// The account's budgets that the key's requests can fall under.
+    /// The account's budgets that the key's requests can fall under, and the one of its tier.
     pub budgets: Arc<[Limiting]>,
     /// The account's time zone, in which periods of budgets begin and end.
     pub zone: Zone,
@@ -492,7 +492,8 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
         }
     };
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
-    let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project)).map(Limiting::from).collect();
+    let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project));
+    let budgets = budgets.chain(account.tier.budget()).map(Limiting::from).collect();
     Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone, payer, payer_tier, payer_zone }))
 }
 
@@ -541,7 +542,9 @@ impl Callers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::AccountChange;
     use crate::testing::databases;
+    use domain::{BudgetId, Calendar, TierId};
 
     async fn account(database: &Database) -> AccountId {
         database.write(|tx| accounts::create(tx, "payer", Timestamp(0))).await.unwrap().id
@@ -591,6 +594,32 @@ mod tests {
             let refused =
                 database.write(move |tx| create(tx, AccountId(404), &orphan, "…", &[4; 32], Timestamp(0))).await;
             assert!(refused.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_month_of_the_tier_is_a_budget_beside_the_accounts_own() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let account = account(database).await;
+            let new = NewKey { name: "k".to_owned(), ..NewKey::default() };
+            database.write(move |tx| create(tx, account, &new, "…1", &[1; 32], Timestamp(0))).await.unwrap();
+            let monthly = async |tier: i64| {
+                let fixed = AccountChange { tier: Some(Some(TierId(tier))), ..AccountChange::default() };
+                database.write(move |tx| accounts::change(tx, account, &fixed)).await.unwrap();
+                let caller = database.read_now(|connection| caller(connection, &[1; 32])).unwrap().unwrap();
+                let of_tier = |limiting: &Limiting| {
+                    let Budget { id, name, limit, period, .. } = &limiting.budget;
+                    assert_eq!((*id, *period), (BudgetId::TIER, Calendar::Month));
+                    (name.to_string(), *limit)
+                };
+                caller.budgets.iter().map(of_tier).collect::<Vec<_>>()
+            };
+            // Nothing a month is nothing but what was given, and null is without limit.
+            assert_eq!(monthly(0).await, []);
+            assert_eq!(monthly(1).await, [("Tier 1".to_owned(), 100_000_000_000)]);
+            assert_eq!(monthly(2).await, [("Tier 2".to_owned(), 500_000_000_000)]);
+            assert_eq!(monthly(5).await, []);
         }
     }
 

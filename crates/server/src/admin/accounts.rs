@@ -1,5 +1,6 @@
 //! `/api/v1/accounts`: who pays.
 
+use super::budgets;
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::limits::tier_of;
@@ -15,7 +16,7 @@ use crate::error::ErrorProfile;
 use crate::upkeep::deliver;
 use axum::Json;
 use axum::extract::State;
-use domain::ledger::{Fund, Origin};
+use domain::ledger::{Counted, Fund, Origin};
 use domain::{AccountId, Multiplier, Nanos, Seq, TierId, Zone};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,13 @@ pub struct TierShown {
     /// What its accounts pay of list prices.
     #[schema(value_type = String, example = "1.00")]
     pub multiplier: Multiplier,
+    /// The most that its accounts can consume in a month, in USD, whoever pays; null is without limit. Nothing is for
+    /// accounts that have paid nothing: they use up what they were given, and nothing else limits them.
+    #[schema(value_type = Option<String>, example = "100.00")]
+    pub monthly: Option<Nanos>,
+    /// Of it, consumed in this month; null where it limits nothing.
+    #[schema(value_type = Option<String>, example = "12.50")]
+    pub consumed: Option<Nanos>,
     /// An operator has fixed it: payments do not promote the account.
     pub fixed: bool,
 }
@@ -230,6 +238,7 @@ pub fn zone_of(account: &Account) -> Zone {
 /// An account as it is shown.
 pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreError> {
     let pots = app.ledger.totals(account.id).await?;
+    let consumed = consumed_of_tier(app, &account).await?;
     Ok(AccountObject {
         id: account.id,
         name: account.name,
@@ -244,6 +253,8 @@ pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreE
             id: account.tier.id,
             name: account.tier.name,
             multiplier: account.tier.multiplier,
+            monthly: account.tier.monthly,
+            consumed,
             fixed: account.tier.fixed,
         },
         multiplier: account.multiplier,
@@ -253,6 +264,18 @@ pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreE
         time_zone: account.time_zone,
         created_at: rfc3339(account.created_at),
     })
+}
+
+/// What an account has consumed in this month of what its tier lets it.
+async fn consumed_of_tier(app: &App, account: &Account) -> Result<Option<Nanos>, StoreError> {
+    let Some(kept) = budgets::of_tier(account) else { return Ok(None) };
+    let counted = Counted {
+        budget: kept.budget.id,
+        subject: Arc::default(),
+        period: kept.budget.period.period(&zone_of(account), app.now()),
+    };
+    let counter = budgets::counter(app, &kept, &counted).await?;
+    Ok(Some(counter.used.money))
 }
 
 /// Create an account.

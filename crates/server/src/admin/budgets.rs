@@ -16,7 +16,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-use store::accounts;
+use store::StoreError;
+use store::accounts::{self, Account};
 use store::budgets::{self, KeptBudget, SubjectCounter};
 use utoipa::{IntoParams, ToSchema};
 
@@ -325,7 +326,7 @@ pub async fn present_period(app: &App, kept: &KeptBudget) -> Result<Period, Prob
 }
 
 /// What the ledger knows of a counter.
-pub async fn counter(app: &App, kept: &KeptBudget, counted: &Counted) -> Result<Counter, Problem> {
+pub async fn counter(app: &App, kept: &KeptBudget, counted: &Counted) -> Result<Counter, StoreError> {
     let KeptBudget { account, budget, .. } = kept;
     let (name, metric, limit) = (budget.name.clone(), budget.metric, budget.limit);
     let limits = Limits {
@@ -334,6 +335,12 @@ pub async fn counter(app: &App, kept: &KeptBudget, counted: &Counted) -> Result<
     };
     let counter = app.ledger.read_with(*account, None, &limits, |book| book.budget(counted)).await?;
     Ok(counter.unwrap_or_default())
+}
+
+/// What an account's tier lets it consume in a month, as a budget; `None` is without limit.
+pub fn of_tier(account: &Account) -> Option<KeptBudget> {
+    let budget = account.tier.budget()?;
+    Some(KeptBudget { account: account.id, budget, created_at: account.created_at })
 }
 
 /// The counter of a budget that counts nothing by itself.

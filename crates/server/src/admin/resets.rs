@@ -11,7 +11,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use domain::ledger::{Counted, Refusal, ResetOf, Tally};
-use domain::{AccountId, KeyId, Nanos, Seq};
+use domain::{AccountId, BudgetId, KeyId, Nanos, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -96,6 +96,7 @@ async fn one(app: &App, account: AccountId, by: &By, of: ResetOf) -> Result<Opti
 fn told(of: &ResetOf) -> String {
     match of {
         ResetOf::Key(key) => format!("key {key}"),
+        ResetOf::Budget(Counted { budget: BudgetId::TIER, .. }) => "tier".to_owned(),
         ResetOf::Budget(Counted { budget, subject, .. }) if subject.is_empty() => format!("budget {budget}"),
         ResetOf::Budget(Counted { budget, subject, .. }) => format!("budget {budget}: {subject}"),
         ResetOf::Plan(0, _) => "subscription: cycle".to_owned(),
@@ -175,14 +176,16 @@ async fn of_budget(app: &App, by: &By, kept: &KeptBudget) -> Result<Vec<ResetObj
     Ok(done)
 }
 
-/// Sets back everything of an account: its subscription, its budgets, and those of its keys that have a quota.
+/// Sets back everything of an account: its subscription, its budgets, what its tier lets it consume in a month, and those of
+/// its keys that have a quota.
 pub async fn reset_all(app: &App, by: By, account: AccountId) -> Result<Resets, Problem> {
     let mut done = of_subscription(app, &by, account).await?.unwrap_or_default();
     let found = app.database.read(move |connection| {
         let keys = keys::list(connection, Some(account), KeyId(0), AT_ONCE_MAX)?;
         Ok((keys, store::budgets::of_account(connection, account)?))
     });
-    let (keys, kept) = found.await?;
+    let (keys, mut kept) = found.await?;
+    kept.extend(budgets::of_tier(&api_accounts::find(app, AccountRef::Id(account.0)).await?));
     for kept in &kept {
         done.extend(of_budget(app, &by, kept).await?);
     }
@@ -239,7 +242,7 @@ pub async fn budget(
     Ok(Json(reset_budget(&app, by, &kept).await?))
 }
 
-/// Set back everything of an account: its subscription, its budgets, and its keys' quotas.
+/// Set back everything of an account: its subscription, its budgets, the month of its tier, and its keys' quotas.
 #[utoipa::path(post, path = "/api/v1/accounts/{id}/reset", operation_id = "reset_account", tag = "resets",
     params(("id" = i64, Path)), request_body = ResetAsked,
     responses((status = 200, body = Resets), (status = 400, body = ErrorObject), (status = 404, body = ErrorObject)))]

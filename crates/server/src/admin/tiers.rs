@@ -31,7 +31,8 @@ pub struct TierObject {
     /// What its accounts pay of list prices.
     #[schema(value_type = String, example = "1.00")]
     pub multiplier: Multiplier,
-    /// The most that its accounts can consume in a month, in USD; null is without limit.
+    /// The most that its accounts can consume in a month of their time zone, in USD, whoever pays; null is without limit.
+    /// "0.00" is for accounts that have paid nothing: they use up what they were given, and nothing else limits them.
     #[schema(value_type = Option<String>, example = "500.00")]
     pub monthly: Option<Nanos>,
 }
@@ -63,7 +64,8 @@ pub struct SetTier {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "0.9")]
     pub multiplier: Option<Multiplier>,
-    /// The most that its accounts can consume in a month, in USD; null is without limit.
+    /// The most that its accounts can consume in a month of their time zone, in USD, whoever pays; null is without limit.
+    /// "0.00" is for accounts that have paid nothing: they use up what they were given, and nothing else limits them.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "500.00")]
     pub monthly: Option<Option<Nanos>>,

@@ -265,7 +265,12 @@ pub fn one(account: &AccountObject) -> String {
 
 fn tier(tier: &TierShown) -> String {
     let how = if tier.fixed { "fixed" } else { "by what it pays" };
-    format!("{} ({how})", tier.name)
+    match (tier.monthly, tier.consumed) {
+        (Some(monthly), Some(consumed)) => {
+            format!("{} ({how}), {} of {} a month consumed", tier.name, usd(consumed), usd(monthly))
+        }
+        _ => format!("{} ({how})", tier.name),
+    }
 }
 
 fn many(page: &Page<AccountObject>) -> String {

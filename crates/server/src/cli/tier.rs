@@ -35,7 +35,8 @@ pub struct SetArgs {
     /// What its accounts pay of list prices.
     #[arg(long, value_name = "FACTOR")]
     multiplier: Option<Multiplier>,
-    /// The most that its accounts can consume in a month, in USD.
+    /// The most that its accounts can consume in a month, in USD; 0 is for accounts that have paid nothing: they use up
+    /// what they were given.
     #[arg(long, value_name = "USD")]
     monthly: Option<Nanos>,
     /// Its accounts can consume without limit.

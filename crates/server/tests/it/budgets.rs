@@ -211,3 +211,46 @@ async fn a_dry_run_says_which_budget_binds_and_what_is_left_of_it() {
     assert_eq!(gateway.journal().rows(), rows);
     gateway.quiet().await;
 }
+
+#[tokio::test]
+async fn the_month_of_a_tier_is_the_most_that_its_accounts_consume() {
+    let database = fixtures::postgres::database();
+    for mut gateway in [Gateway::start().await, Gateway::start_on(&database).await] {
+        let (body, each) = exact_chat(16, json!({}));
+        let set = async |id: i64, monthly: Value| {
+            gateway.manage("PUT", "/tiers", json!({"id": id, "monthly": monthly})).await;
+        };
+        set(1, json!(Nanos(each.0 * 2))).await;
+        set(2, json!(Nanos(each.0 * 3))).await;
+        let account = gateway.account("pays", ORG).await;
+        let key = gateway.key(json!({"account": "pays"})).await;
+        for _ in 0..2 {
+            assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
+        }
+        let words = ["by its tier", "$0.00 left of", "a month (", "It resets at 20", "-01T00:00:00Z"];
+        is_refused(&key.caller.chat(&body).await, "tier \"Tier 1\"", &words);
+        let shown = gateway.account_shown(account).await["tier"].clone();
+        assert_eq!((&shown["monthly"], amount(&shown["consumed"])), (&json!(Nanos(each.0 * 2)), Nanos(each.0 * 2)));
+        // More, a promotion, and nothing that limits: each from the next request on, and what was used stays used.
+        set(1, json!(Nanos(each.0 * 3))).await;
+        assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
+        is_refused(&key.caller.chat(&body).await, "tier \"Tier 1\"", &[]);
+        gateway.manage("POST", &format!("/accounts/{account}/top-ups"), json!({"amount": "200.00"})).await;
+        is_refused(&key.caller.chat(&body).await, "tier \"Tier 2\"", &[]);
+        set(2, Value::Null).await;
+        assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
+        set(2, json!(Nanos(each.0 * 5))).await;
+        assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
+        // It is set back with everything else of the account, and none of it is lost by a restart.
+        let again = gateway.manage("POST", &format!("/accounts/{account}/reset"), json!({})).await;
+        assert_eq!(again["data"][0]["what"], "tier");
+        gateway.quiet().await;
+        gateway.terminate();
+        assert_eq!(gateway.exited(crate::http::PATIENCE).await.code(), Some(0));
+        gateway.restart().await;
+        let shown = gateway.account_shown(account).await["tier"].clone();
+        assert_eq!(amount(&shown["consumed"]), Nanos::ZERO);
+        let verified = gateway.manage("GET", "/ledger/verify", Value::Null).await;
+        assert_eq!(verified["ok"], true, "{verified}");
+    }
+}

@@ -30,6 +30,8 @@ async fn m_03_a_budget_counts_each_end_user_by_day_through_restarts_and_resets(m
         budget(1, Metric::Money, cost(0, 100).0, &[Dimension::EndUser]),
         budget(2, Metric::Requests, 4, &[]),
         budget(3, Metric::Tokens, 1_000, &[Dimension::Model]),
+        // The one that a tier makes has no row, and is counted like any other.
+        budget(BudgetId::TIER.0, Metric::Money, cost(0, 1_000).0, &[]),
     ];
     let limits = |user: &str, at: Timestamp| {
         let asking = Asking { key: KeyId(10), project: None, end_user: Some(user), model: "m", tags: &[] };
@@ -72,6 +74,9 @@ async fn m_03_a_budget_counts_each_end_user_by_day_through_restarts_and_resets(m
     let (known, requests) = counter("ann", tomorrow);
     let read = world.ledger().read_with(AccountId(1), None, &known, |book| book.budget(&requests)).await.unwrap();
     assert_eq!(read.unwrap().used.requests, 1);
+    let of_tier = known.budgets[3].counted.clone();
+    let read = world.ledger().read_with(AccountId(1), None, &known, |book| book.budget(&of_tier)).await.unwrap();
+    assert_eq!(read.unwrap().used.money, cost(0, 1));
     world.finish(&[1]).await;
 }
 
