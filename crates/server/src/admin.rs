@@ -73,6 +73,7 @@ pub use values::{NameOrId, rfc3339};
 
 use crate::account;
 use crate::app::App;
+use crate::quote;
 use crate::router::json;
 use axum::Router;
 use axum::response::Response;
@@ -81,6 +82,7 @@ use error::Problem;
 use http::{HeaderValue, StatusCode, header};
 use operator::Operator;
 use std::sync::Arc;
+use utoipa::OpenApi as _;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -110,6 +112,7 @@ pub fn openapi_json() -> String {
     let (_, mut description) = described_routes().split_for_parts();
     let (_, members) = account::described_routes().split_for_parts();
     description.merge(members);
+    description.merge(quote::Described::openapi());
     let mut text = description.to_pretty_json().expect("a description is always JSON");
     text.push('\n');
     text
@@ -118,8 +121,9 @@ pub fn openapi_json() -> String {
 fn described_routes() -> OpenApiRouter<Arc<App>> {
     let mut info = Info::new("Tollgate API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "The operator's API, and with the tag `account` that of an account's members: accounts, plans and subscriptions, \
-         budgets, limits, grants, codes, tiers, projects, keys, users, prices, usage, statements and the audits. Money is a decimal \
+        "The operator's API, with the tag `account` that of an account's members, and with the tag `quote` what callers ask \
+         with their keys: accounts, plans and subscriptions, budgets, limits, grants, codes, tiers, projects, keys, users, \
+         prices, usage, statements and the audits. Money is a decimal \
          string in USD, time is RFC 3339 in UTC, ids are integers. Unknown fields are refused."
             .to_owned(),
     );

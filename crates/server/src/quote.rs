@@ -1,5 +1,6 @@
 //! Dry runs: `x-tollgate-dry-run: true` on any endpoint that costs money, and `POST /api/v1/quote`.
 
+use crate::admin::ErrorObject;
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, dress, response};
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::Caller;
+use utoipa::{OpenApi, ToSchema};
 
 /// Where a request can be quoted without its own endpoint.
 pub const PATH: &str = "/api/v1/quote";
@@ -29,7 +31,16 @@ pub fn is_dry_run(headers: &HeaderMap) -> Result<bool, Failure> {
     }
 }
 
-/// `POST /api/v1/quote`, with the caller's own key.
+/// Tell what a request would meet, without sending it: with the caller's own key, at the prices and limits of this moment.
+///
+/// A request that could not be served is described, too, with `admitted` false; what cannot be decided about, such as a
+/// model that is not there, is refused as the request itself would be.
+#[utoipa::path(post, path = "/api/v1/quote", operation_id = "quote", tag = "quote", request_body = Asked,
+    security(("key" = [])),
+    responses((status = 200, body = QuoteObject), (status = 400, body = ErrorObject),
+              (status = 401, description = "No key, or one that does not work", body = ErrorObject),
+              (status = 403, description = "The key may not ask for that", body = ErrorObject),
+              (status = 404, description = "There is no such model", body = ErrorObject)))]
 pub async fn serve(app: &App, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
     let mut profile = app.config.server.error_profile;
     match quoted(app, request, peer, &mut profile).await {
@@ -38,14 +49,22 @@ pub async fn serve(app: &App, request: Request<Incoming>, peer: IpAddr, request_
     }
 }
 
-/// The body of `POST /api/v1/quote`.
-#[derive(Deserialize)]
+/// The description of `POST /api/v1/quote`.
+#[derive(OpenApi)]
+#[openapi(paths(serve), components(schemas(Asked, QuoteObject, RefusalObject, Part, Left)))]
+pub struct Described;
+
+/// What is to be quoted.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = QuoteAsked)]
 struct Asked<'a> {
     /// The endpoint's name or path; `chat` when it is left out.
+    #[schema(example = "chat")]
     endpoint: Option<String>,
     /// The request as that endpoint takes it.
     #[serde(borrow)]
+    #[schema(value_type = Object)]
     request: &'a RawValue,
 }
 
@@ -90,8 +109,10 @@ pub async fn answer(app: &App, caller: &Caller, call: &Call, profile: ErrorProfi
 }
 
 /// A decision, as callers read it. Amounts are decimal strings in USD.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct QuoteObject<'a> {
+    /// Always `quote`.
+    #[schema(example = "quote")]
     object: &'static str,
     /// The request would be served.
     admitted: bool,
@@ -118,25 +139,45 @@ struct QuoteObject<'a> {
     left: Left,
 }
 
-#[derive(Serialize)]
+/// Why a request would be refused.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuoteRefusal)]
 struct RefusalObject<'a> {
+    /// The status that it would get.
+    #[schema(example = 402)]
     status: u16,
+    /// The kind of error.
+    #[schema(example = "billing_error")]
     r#type: &'static str,
+    /// The case.
+    #[schema(example = "quota_exceeded")]
     code: &'static str,
+    /// What stands in the way, and what to do next.
     message: &'a str,
     /// Which limit or budget binds.
     scope: Option<String>,
 }
 
-#[derive(Serialize)]
+/// An amount, and the usage that it is for.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuotePart)]
 struct Part<'a> {
+    /// In USD, at what the caller pays.
+    #[schema(value_type = String, example = "0.00123")]
     cost: Nanos,
+    /// By meter.
+    #[schema(value_type = BTreeMap<String, u64>)]
     usage: &'a Usage,
 }
 
-#[derive(Serialize)]
+/// What could be held now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuoteLeft)]
 struct Left {
+    /// Money within funds, quota and budgets, in USD.
+    #[schema(value_type = String, example = "5.00")]
     money: Nanos,
+    /// Tokens within quota, budgets and allowance; null is no limit.
     tokens: Option<u64>,
 }
 
