@@ -1,8 +1,9 @@
 //! `/api/v1/account/…`: the account's own money. The operator's functions do the work.
 
 use super::member::Member;
+use super::summary::{Standing, standing};
 use crate::admin::budgets::{self, BudgetObject, Budgets, ChangeBudget, CreateBudget};
-use crate::admin::codes::{self, Redeem, Redemption};
+use crate::admin::codes::{self, Redeem};
 use crate::admin::error::{ErrorObject, Problem};
 use crate::admin::extract::{Body, Id, Params};
 use crate::admin::grants::{self, Grants};
@@ -16,10 +17,22 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use domain::PlanId;
+use domain::{PlanId, Seq};
 use http::{HeaderMap, StatusCode};
+use serde::Serialize;
 use std::sync::Arc;
 use store::plans;
+use utoipa::ToSchema;
+
+/// A code that the account redeemed.
+#[derive(Serialize, ToSchema)]
+pub struct OwnRedemption {
+    /// The ledger's entry; null: the store was slow, and the credit follows by itself.
+    #[schema(value_type = Option<i64>)]
+    entry: Option<Seq>,
+    /// How the account stands after it.
+    account: Standing,
+}
 
 /// List the plans that the account can subscribe to.
 #[utoipa::path(get, path = "/api/v1/account/plans", operation_id = "list_offered_plans", tag = "account",
@@ -172,7 +185,7 @@ pub async fn list_grants(State(app): State<Arc<App>>, member: Member) -> Result<
 /// Redeem a code for the account.
 #[utoipa::path(post, path = "/api/v1/account/redemptions", operation_id = "redeem_own_code", tag = "account",
     request_body = Redeem,
-    responses((status = 200, body = Redemption), (status = 400, body = ErrorObject),
+    responses((status = 200, body = OwnRedemption), (status = 400, body = ErrorObject),
               (status = 404, description = "No such code", body = ErrorObject),
               (status = 409, description = "It has been redeemed", body = ErrorObject),
               (status = 429, description = "Too many wrong codes", body = ErrorObject)))]
@@ -180,8 +193,9 @@ pub async fn redeem(
     State(app): State<Arc<App>>,
     member: Member,
     Body(asked): Body<Redeem>,
-) -> Result<Json<Redemption>, Problem> {
-    Ok(Json(codes::redeem_for(&app, member.account.id, member.by(), &asked.code).await?))
+) -> Result<Json<OwnRedemption>, Problem> {
+    let entry = codes::redeem_for(&app, member.account.id, member.by(), &asked.code).await?;
+    Ok(Json(OwnRedemption { entry, account: standing(&app, &member.account).await? }))
 }
 
 /// Show the account's statement: what it had, what happened, what it has.
@@ -207,5 +221,8 @@ pub async fn list_entries(
     member: Member,
     Params(params): Params<EntryParams>,
 ) -> Result<Json<Entries>, Problem> {
-    Ok(Json(statement::backwards(&app, member.account.id, params).await?))
+    let mut entries = statement::backwards(&app, member.account.id, params).await?;
+    // What the account pays of list prices is its operator's business; what it pays is in the amounts.
+    entries.data.iter_mut().for_each(|entry| entry.multiplier = None);
+    Ok(Json(entries))
 }

@@ -10,7 +10,8 @@ use domain::role::allows;
 use domain::{AccountId, Nanos, Permission, Role};
 use serde::Serialize;
 use std::sync::Arc;
-use store::accounts::AccountStatus;
+use store::StoreError;
+use store::accounts::{Account, AccountStatus};
 use utoipa::ToSchema;
 
 /// How an account stands, as far as whoever asks may see it.
@@ -30,7 +31,8 @@ pub struct Summary {
     key: Option<KeyObject>,
 }
 
-/// How an account stands.
+/// How an account stands, for its members. What only operators know of it (its multipliers, what its callers may see) is
+/// not in here.
 #[derive(Serialize, ToSchema)]
 pub struct Standing {
     /// Whether its keys work.
@@ -39,9 +41,12 @@ pub struct Standing {
     /// In which its days and months begin and end.
     #[schema(example = "Europe/Berlin")]
     time_zone: String,
-    /// What requests can still draw, in USD.
+    /// The wallet: prepaid money that requests can draw, in USD.
     #[schema(value_type = String, example = "5.00")]
     balance: Nanos,
+    /// What is left of grants, in USD. It is drawn before the wallet and expires.
+    #[schema(value_type = String, example = "0.00")]
+    granted: Nanos,
     /// What open requests have reserved, in USD.
     #[schema(value_type = String, example = "0.00")]
     held: Nanos,
@@ -53,6 +58,20 @@ pub struct Standing {
     spent: Nanos,
 }
 
+/// How an account stands now.
+pub async fn standing(app: &App, account: &Account) -> Result<Standing, StoreError> {
+    let pots = app.ledger.totals(account.id).await?;
+    Ok(Standing {
+        status: account.status,
+        time_zone: account.time_zone.clone(),
+        balance: pots.available,
+        granted: pots.granted,
+        held: pots.held,
+        owed: pots.debt.negated(),
+        spent: pots.spent,
+    })
+}
+
 /// Tell how the account stands, or the key that asks.
 #[utoipa::path(get, path = "/api/v1/account", operation_id = "show_own_account", tag = "account",
     responses((status = 200, body = Summary),
@@ -60,19 +79,8 @@ pub struct Standing {
               (status = 404, body = ErrorObject)))]
 pub async fn show(State(app): State<Arc<App>>, member: Member) -> Result<Json<Summary>, Problem> {
     let account = &member.account;
-    let standing = if allows(member.role, Permission::ReadAccount) {
-        let pots = app.ledger.totals(account.id).await?;
-        Some(Standing {
-            status: account.status,
-            time_zone: account.time_zone.clone(),
-            balance: pots.available,
-            held: pots.held,
-            owed: pots.debt.negated(),
-            spent: pots.spent,
-        })
-    } else {
-        None
-    };
+    let standing =
+        if allows(member.role, Permission::ReadAccount) { Some(standing(&app, account).await?) } else { None };
     let key = match &member.who {
         Who::Key(caller) => Some(object(&app, caller.key.clone(), account.name.clone()).await?),
         Who::User(_) => None,

@@ -3,6 +3,7 @@
 use super::{POLICIES, Policy};
 use crate::admin::openapi_json;
 use crate::admin::tests::{Answer, TestApp, field};
+use domain::ledger::Limits;
 use domain::role::allows;
 use domain::{Permission, Role, Usage};
 use http::{Method, StatusCode};
@@ -244,6 +245,38 @@ async fn s_51_the_account_comes_from_the_credential() {
     let headers = [("authorization", bearer.as_str()), ("x-tollgate-account", "ours")];
     let nonsense = test.call_as(&headers, Method::GET, "/api/v1/account", None);
     assert_eq!(nonsense.await.status, StatusCode::BAD_REQUEST);
+}
+
+/// What a reseller adds to list prices is not told to those who pay it.
+#[tokio::test]
+async fn members_are_not_shown_what_is_the_operators() {
+    let test = TestApp::start().await;
+    let account = test.account("acme").await;
+    let path = format!("/api/v1/accounts/{account}");
+    test.patch(&path, json!({ "multiplier": "1.5", "tier": "Tier 2", "shows_upstream": true })).await;
+    let (owner, _) = test.member(account, "ann@example.com", "owner").await;
+    test.post(&format!("{path}/grants"), json!({ "amount": "2.00" })).await;
+    let (key, price) = (test.key(account, json!({})).await.1, test.priced().await);
+    test.consume(account, key, price, &Limits::default()).await;
+    let new = json!({ "batch": "b", "amount": "3.00" });
+    let code = test.post("/api/v1/codes", new).await.json["data"][0]["code"].clone();
+    let redeemed = owner.post("/api/v1/account/redemptions", json!({ "code": code })).await;
+    assert_eq!(field(&redeemed.json["account"], &["balance", "status"]), [json!("8.00"), json!("active")]);
+    let shown = owner.get("/api/v1/account").await.json;
+    assert_eq!(shown["account"], redeemed.json["account"]);
+    let granted = test.get(&path).await.json["granted"].clone();
+    assert!(shown["account"]["granted"] == granted && granted != "2.00", "{shown}");
+    let mut told = vec![redeemed.text];
+    for (method, path, _) in POLICIES.iter().filter(|(method, path, _)| *method == Method::GET && !path.contains('{')) {
+        let answer = owner.call(method.clone(), path, None).await;
+        assert!(path.ends_with("subscription") || path.contains("auto-top-up") || answer.status.is_success(), "{path}");
+        told.push(answer.text);
+    }
+    for text in told {
+        for word in ["multiplier", "shows_upstream", "\"1.5", "tier"] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
 }
 
 #[tokio::test]

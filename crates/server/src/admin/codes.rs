@@ -239,8 +239,8 @@ fn object(code: Code, now: Timestamp) -> CodeObject {
     }
 }
 
-/// Redeems a code for an account.
-pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str) -> Result<Redemption, Problem> {
+/// Redeems a code for an account. Answers with the ledger's entry; `None`: the credit follows by itself.
+pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str) -> Result<Option<Seq>, Problem> {
     let now = app.now();
     if !app.wrong_codes.begin(account, now) {
         return Err(Problem::too_many("Too many wrong codes were presented. Try again in 15 minutes.", RETRY_SECONDS));
@@ -268,7 +268,7 @@ pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str)
         Err(_) => None,
     };
     app.ledger.touch(account, now).await?;
-    Ok(Redemption { entry, account: api_accounts::shown(app, account).await? })
+    Ok(entry)
 }
 
 /// Create codes. The answer holds their texts, this once; as CSV where that is accepted.
@@ -427,7 +427,8 @@ pub async fn redeem(
     Body(asked): Body<Redeem>,
 ) -> Result<Json<Redemption>, Problem> {
     let account = api_accounts::find(&app, AccountRef::Id(id)).await?.id;
-    Ok(Json(redeem_for(&app, account, operator.0, &asked.code).await?))
+    let entry = redeem_for(&app, account, operator.0, &asked.code).await?;
+    Ok(Json(Redemption { entry, account: api_accounts::shown(&app, account).await? }))
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ pub struct EntryObject {
     /// The price version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<i64>,
-    /// What is paid of that price.
+    /// What is paid of that price. Operators alone are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiplier: Option<String>,
     /// Reserved, or charged, in USD, whoever pays.

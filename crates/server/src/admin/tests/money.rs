@@ -33,14 +33,14 @@ impl TestApp {
     }
 
     /// A price of 1,000 USD for a million prompt tokens, 2,000 for answers.
-    async fn priced(&self) -> i64 {
+    pub async fn priced(&self) -> i64 {
         let body = json!({ "model": "m", "price": { "input_per_million": "1000", "output_per_million": "2000" } });
         let set = self.call(Method::PUT, "/api/v1/prices", Some(&body.to_string())).await;
         set.json["id"].as_i64().unwrap()
     }
 
     /// A request of ten prompt and five answer tokens for 0.02 USD, under these limits.
-    async fn consume(&self, account: i64, key: i64, price: i64, limits: &Limits) {
+    pub async fn consume(&self, account: i64, key: i64, price: i64, limits: &Limits) {
         let (now, amount) = (self.app.now(), "0.02".parse().unwrap());
         let usage = Usage::tokens(10, 5);
         let terms = Hold {
