@@ -49,6 +49,7 @@ fn create_schema(connection: &mut Connection, url: &PostgresUrl) -> Result<(), S
     let outcome = session.begin_unfenced().map_err(StoreError::from).and_then(|()| {
         connection
             .query_row("select 1 from (select pg_advisory_xact_lock(?1)) as locked", [MIGRATION_LOCK], |_| Ok(()))?;
+        assert_nobody_elses(connection, url)?;
         connection.execute_batch(
             "create table if not exists schema_version (
                one bigint primary key check (one = 1), version bigint not null)",
@@ -70,6 +71,28 @@ fn create_schema(connection: &mut Connection, url: &PostgresUrl) -> Result<(), S
     let ended = session.end(if outcome.is_ok() { "commit" } else { "rollback" });
     outcome?;
     Ok(ended?)
+}
+
+/// Tollgate's tables have common names, so it makes them only where nobody else has any: in a schema that is empty, but for
+/// what extensions keep there, or has its own.
+fn assert_nobody_elses(connection: &Connection, url: &PostgresUrl) -> Result<(), StoreError> {
+    const HERE: &str = "from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                        where n.nspname = current_schema() and c.relkind in ('r', 'p')";
+    let own = format!("select count(*) {HERE} and c.relname in ('schema_version', 'node')");
+    if connection.query_row(&own, [], |row| row.get::<_, i64>(0))? == 2 {
+        return Ok(());
+    }
+    let other = format!(
+        "select c.relname, n.nspname {HERE} and not exists (
+           select 1 from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+         order by c.relname limit 1"
+    );
+    let other = connection.query_row(&other, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+    let Some((table, schema)) = other.optional()? else { return Ok(()) };
+    Err(StoreError::Refused(format!(
+        "{url} has tables of something else in the schema {schema:?}, such as {table:?}: give the gateway a database of its \
+         own, or an empty schema by ?options=-csearch_path%3DNAME"
+    )))
 }
 
 /// Each further migration is one transaction with the version that it reaches: killed anywhere, the schema is old or new.
@@ -165,6 +188,23 @@ mod tests {
     }
 
     const WRITE: &str = "insert into settings values ('a', 'b') on conflict (name) do nothing";
+
+    #[test]
+    fn a_database_of_something_else_is_refused_and_a_schema_of_its_own_taken() {
+        let (scratch, url) = scratch();
+        scratch.run("create table orders (id bigint)").unwrap();
+        let refused = Process::new().open(&url).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("\"orders\"") && refused.contains("\"public\""), "{refused}");
+        assert_eq!(scratch.run("select count(*) from pg_tables where schemaname = 'public'").unwrap(), "1");
+        scratch.run("create schema tollgate").unwrap();
+        let joint = if scratch.url.contains('?') { '&' } else { '?' };
+        let own = PostgresUrl::parse(&format!("{}{joint}options=-csearch_path%3Dtollgate", scratch.url)).unwrap();
+        for _ in 0..2 {
+            let process = Process::new();
+            let (connection, fence) = process.open(&own).unwrap();
+            give_back_lease(&connection, fence);
+        }
+    }
 
     #[test]
     fn d_08_another_process_is_refused_until_the_lease_lapses_and_then_the_first_one_is() {

@@ -51,6 +51,12 @@ impl PostgresUrl {
     /// Reads `postgres://user:password@host:port/database?…`, or `host=… user=…`.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let refused = |why: String| StoreError::Refused(format!("the database's URL cannot be used: {why}"));
+        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        if !is_url && (text.contains("://") || !text.contains('=')) {
+            return Err(refused(
+                "it is of the form postgres://USER:PASSWORD@HOST/NAME, and no other kind of database".to_owned(),
+            ));
+        }
         let mut config = text.parse::<Config>().map_err(|error| {
             // Of the text only what the parser names; it holds a password.
             refused(StdError::source(&error).map_or_else(|| error.to_string(), ToString::to_string))

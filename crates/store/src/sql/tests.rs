@@ -278,5 +278,9 @@ fn a_password_is_never_shown() {
         let error = PostgresUrl::parse(bad).unwrap_err().to_string();
         assert!(!error.contains("s3cret"), "{error}");
     }
+    for other in ["mysql://u:s3cret@h/d", "sqlite://x", "s3cret", "http://h/?a=b"] {
+        let error = PostgresUrl::parse(other).unwrap_err().to_string();
+        assert!(error.contains("postgres://USER") && !error.contains("s3cret"), "{error}");
+    }
     assert!(PostgresUrl::parse("postgres://db/money?sslmode=require").unwrap_err().to_string().contains("TLS"));
 }
