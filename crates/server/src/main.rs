@@ -24,6 +24,7 @@ mod serve;
 mod upkeep;
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -58,6 +59,8 @@ fn install_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let has_colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let builder = builder.with_ansi(has_colours);
     match std::env::var("TOLLGATE_LOG_FORMAT").as_deref() {
         Ok("json") => builder.json().init(),
         _ => builder.init(),
