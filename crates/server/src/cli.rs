@@ -35,6 +35,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use store::sql::PostgresUrl;
 
+/// Where the data are if nobody says.
+const DATA_DIR: &str = "./tollgate-data";
+
 /// An LLM API gateway with exact, durable billing.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", version, propagate_version = true)]
@@ -49,8 +52,10 @@ pub struct Cli {
 struct Globals {
     /// The data directory: database, keys, sockets. Visible and in one place on purpose: to be rid of everything,
     /// remove it.
-    #[arg(long, global = true, value_name = "DIR", env = "TOLLGATE_DATA_DIR", default_value = "./tollgate-data")]
-    data_dir: PathBuf,
+    /// [default: ./tollgate-data]
+    // Not a default of clap's: with that, every usage line would name the option as if it were required.
+    #[arg(long, global = true, value_name = "DIR", env = "TOLLGATE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
     /// A PostgreSQL database in place of the data directory's own, as postgres://USER:PASSWORD@HOST/NAME. Better in the
     /// environment, where other users of the machine do not see it. The data directory keeps the rest.
     #[arg(long, global = true, value_name = "URL", env = "TOLLGATE_DATABASE", hide_env_values = true)]
@@ -85,6 +90,10 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Globals {
+    fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| PathBuf::from(DATA_DIR))
+    }
+
     /// The PostgreSQL database, if one is named. One that makes no sense is a mistake in the command: exit code 2.
     fn postgres(&self) -> Result<Option<PostgresUrl>, clap::Error> {
         let parsed = self.database.as_ref().filter(|url| !url.0.is_empty()).map(|url| PostgresUrl::parse(&url.0));
@@ -184,11 +193,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let database = globals.postgres().unwrap_or_else(|error| error.exit());
-            crate::serve::run(ServeArgs { data_dir: globals.data_dir, database, ..args }).await?;
+            crate::serve::run(ServeArgs { data_dir: globals.data_dir(), database, ..args }).await?;
         }
         Command::Bench(command) => {
             let database = globals.postgres().unwrap_or_else(|error| error.exit());
-            bench::run(command, &globals.data_dir, database, format).await?;
+            bench::run(command, &globals.data_dir(), database, format).await?;
         }
         command => {
             let target = target(&globals).unwrap_or_else(|error| error.exit());
@@ -235,10 +244,22 @@ impl Command {
     }
 }
 
+/// A moment that is given as a time or as a date, which stands for the start of that day in UTC.
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let date = text.parse::<jiff::civil::Date>().ok().filter(|_| text.len() == "2026-11-25".len());
+    let start = date.and_then(|date| date.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    start.map(|start| start.timestamp()).ok_or_else(|| {
+        "it is a time such as 2026-11-25T08:00:00Z, or a date such as 2026-11-25, whose day begins in UTC".to_owned()
+    })
+}
+
 /// Where to send commands. An address without a key is a mistake in the command: exit code 2.
 fn target(globals: &Globals) -> Result<Target, clap::Error> {
     match (&globals.url, &globals.operator_key) {
-        (None, _) => Ok(Target::Directory { path: globals.data_dir.clone(), database: globals.postgres()? }),
+        (None, _) => Ok(Target::Directory { path: globals.data_dir(), database: globals.postgres()? }),
         (Some(url), Some(key)) => Ok(Target::Remote { url: url.clone(), operator_key: key.clone() }),
         (Some(_), None) => {
             let message = "--url needs an operator's key: --operator-key KEY, or TOLLGATE_OPERATOR_KEY";
@@ -338,6 +359,7 @@ pub mod tests {
             "tollgate key create --account acme --name ci --quota 1.00 --json --data-dir d",
             "tollgate key create --account acme --name ci --quota-tokens 50000 --json",
             "tollgate key create --account acme --name ci --expires-at 2027-01-01T00:00:00Z --model a --model b*",
+            "tollgate key create --account acme --name ci --expires-at 2027-01-01",
             "tollgate key show 7 --json --data-dir d",
             "tollgate key edit 7 --no-quota --address 10.0.0.0/8 --no-expiry",
             "tollgate key rotate 7 --grace-seconds 3600",
@@ -431,6 +453,21 @@ pub mod tests {
     }
 
     #[test]
+    fn a_date_is_the_start_of_its_day() {
+        assert_eq!(moment("2026-11-25").unwrap().to_string(), "2026-11-25T00:00:00Z");
+        assert_eq!(moment("2026-11-25T08:00:00+01:00").unwrap().to_string(), "2026-11-25T07:00:00Z");
+        for text in ["", "tomorrow", "2026-02-30", "2026-11-25T08:00:00", "20261125"] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_usage_line_does_not_ask_for_what_has_a_default() {
+        let told = parse("tollgate budget create").unwrap_err().to_string();
+        assert!(told.contains("Usage: ") && !told.contains("--data-dir"), "{told}");
+    }
+
+    #[test]
     fn an_address_needs_a_key() {
         let cli = parse("tollgate key list --url http://127.0.0.1:1").unwrap();
         if cli.globals.operator_key.is_none() {
@@ -443,7 +480,7 @@ pub mod tests {
     #[test]
     fn serve_takes_the_global_directory() {
         let cli = parse("tollgate serve --data-dir here").unwrap();
-        assert_eq!(cli.globals.data_dir, PathBuf::from("here"));
+        assert_eq!(cli.globals.data_dir(), PathBuf::from("here"));
         assert!(matches!(cli.command, Command::Serve(ServeArgs { listen: None, config: None, .. })));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::account::{self, PAGE_SIZE};
 use super::client::{Client, encoded};
+use super::moment;
 use super::output::{Column, Format, or_dash, table, tell_more, usd};
 use crate::admin::{CodeObject, CreateCodes, NewCodes, Page, Redeem, Redemption, Revoked};
 use clap::{ArgGroup, Args, Subcommand};
@@ -63,8 +64,8 @@ pub struct CreateArgs {
     /// Each gives a grant that lasts so many days [default: it gives money]
     #[arg(long, value_name = "N")]
     grant_days: Option<u32>,
-    /// From then on nobody can redeem them, such as 2027-01-01T00:00:00Z [default: never]
-    #[arg(long, value_name = "TIME")]
+    /// From then on nobody can redeem them, such as 2027-01-01T00:00:00Z or 2027-01-01 [default: never]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     expires_at: Option<jiff::Timestamp>,
     /// Print CSV.
     #[arg(long, conflicts_with = "json")]

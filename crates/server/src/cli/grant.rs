@@ -1,6 +1,7 @@
 //! `tollgate grant`
 
 use super::client::Client;
+use super::moment;
 use super::output::{Column, Format, properties, table, usd};
 use crate::admin::{GiveGrant, GrantObject, Grants};
 use clap::Subcommand;
@@ -17,8 +18,8 @@ pub enum GrantCommand {
         /// How much, in USD.
         #[arg(value_name = "USD", allow_negative_numbers = true)]
         amount: Nanos,
-        /// From then on nothing of it can be drawn, such as 2027-01-01T00:00:00Z [default: never]
-        #[arg(long, value_name = "TIME")]
+        /// From then on nothing of it can be drawn, such as 2027-01-01T00:00:00Z or 2027-01-01 [default: never]
+        #[arg(long, value_name = "TIME", value_parser = moment)]
         expires_at: Option<jiff::Timestamp>,
         /// Why; kept in the ledger.
         #[arg(long, value_name = "TEXT")]

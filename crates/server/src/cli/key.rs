@@ -3,6 +3,7 @@
 use super::account::{ListArgs, error_profile, reset, set_or_removed};
 use super::client::{Client, encoded};
 use super::member::role;
+use super::moment;
 use super::output::{Column, Format, or_all, or_dash, properties, table, tell_more, usd};
 use crate::admin::{
     AccountRef, ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, Page, RotateKey,
@@ -85,8 +86,8 @@ pub struct CreateArgs {
     /// Tokens that it may use up.
     #[arg(long, value_name = "N")]
     quota_tokens: Option<u64>,
-    /// From then on it does not work.
-    #[arg(long, value_name = "RFC3339")]
+    /// From then on it does not work: a time such as 2027-01-01T00:00:00Z, or a date, whose day begins in UTC.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     expires_at: Option<jiff::Timestamp>,
     /// A model that it may ask for; again for more. A trailing * stands for any ending [default: all]
     #[arg(long = "model", value_name = "MODEL")]
@@ -133,8 +134,8 @@ pub struct EditArgs {
     /// No quota in tokens.
     #[arg(long, conflicts_with = "quota_tokens")]
     no_quota_tokens: bool,
-    /// A new expiry; a time that has passed expires it at once.
-    #[arg(long, value_name = "RFC3339")]
+    /// A new expiry, a time or a date; one that has passed expires it at once.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     expires_at: Option<jiff::Timestamp>,
     /// No expiry.
     #[arg(long, conflicts_with = "expires_at")]
@@ -306,11 +307,11 @@ fn one(key: &KeyObject) -> String {
         ("hint", key.hint.clone()),
         ("status", status(key).to_owned()),
         ("quota", key.quota.map_or("the account's balance".to_owned(), usd)),
-        ("used", usd(key.used)),
+        ("used", counting(usd(key.used), usd(key.used_of_quota))),
         ("held", usd(key.held)),
         ("remaining", or_dash(key.remaining.map(usd))),
         ("quota tokens", or_dash(key.quota_tokens)),
-        ("used tokens", key.used_tokens.to_string()),
+        ("used tokens", counting(key.used_tokens.to_string(), key.tokens_of_quota.to_string())),
         ("remaining tokens", or_dash(key.remaining_tokens)),
         ("requests", key.requests.to_string()),
         ("expires", expires),
@@ -324,6 +325,11 @@ fn one(key: &KeyObject) -> String {
         ("priority", key.priority.name().to_owned()),
         ("created", key.created_at.to_string()),
     ])
+}
+
+/// What was used, and what of it counts against the quota where some was set back.
+fn counting(used: String, of_quota: String) -> String {
+    if used == of_quota { used } else { format!("{used} ({of_quota} since it was set back)") }
 }
 
 fn many(page: &Page<KeyObject>) -> String {
@@ -348,7 +354,7 @@ fn many(page: &Page<KeyObject>) -> String {
             key.hint.clone(),
             status(key).to_owned(),
             or_dash(key.quota.map(usd)),
-            usd(key.used),
+            usd(key.used_of_quota),
             or_dash(key.remaining.map(usd)),
             or_dash(key.remaining_tokens),
             key.requests.to_string(),
