@@ -4,7 +4,7 @@ use super::account::{ListArgs, PAGE_SIZE};
 use super::client::{Client, encoded};
 use super::output::{Column, Format, properties, table, tell_more, usd};
 use crate::admin::{AllowanceObject, ChangePlan, CreatePlan, Page, PlanObject, PlanStatus, WindowObject};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{ArgGroup, Args, Subcommand};
 use domain::{Cycle, Multiplier, Nanos};
 use http::Method;
@@ -163,11 +163,17 @@ fn windows(written: &[String], allowance: AllowanceObject) -> anyhow::Result<Vec
     let window = |text: &String| -> anyhow::Result<WindowObject> {
         let (length, amount) = text.split_once('=').context("a window is LENGTH=AMOUNT, such as \"5 hours=5.00\"")?;
         let limit = match allowance {
-            AllowanceObject::Money(_) => AllowanceObject::Money(amount.trim().parse()?),
-            AllowanceObject::Tokens(_) => AllowanceObject::Tokens(amount.trim().parse()?),
+            AllowanceObject::Money(_) => amount.trim().parse().map(AllowanceObject::Money).map_err(|error| {
+                anyhow!("--window {text:?}: {error}; in a plan with an allowance of money, AMOUNT is in USD")
+            })?,
+            AllowanceObject::Tokens(_) => amount.trim().parse().map(AllowanceObject::Tokens).map_err(|_| {
+                anyhow!("--window {text:?}: in a plan with an allowance of tokens, AMOUNT is a whole number of them")
+            })?,
         };
         let length = length.trim();
-        Ok(WindowObject { name: length.to_owned(), limit, length: length.parse()? })
+        let parsed =
+            length.parse().with_context(|| format!("--window {text:?}: LENGTH is such as \"5 hours\" or week"))?;
+        Ok(WindowObject { name: length.to_owned(), limit, length: parsed })
     };
     written.iter().map(window).collect()
 }
