@@ -16,9 +16,9 @@ use domain::payment::{DisputeState, OrderState, RefundState};
 use domain::{AccountId, Nanos};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use store::StoreError;
 use store::payments::{self, Dispute, Order, OrderId, Refund, Which};
 use store::sql::Connection;
+use store::{StoreError, accounts};
 use utoipa::{IntoParams, ToSchema};
 
 /// An order: a payment by card, under way or done.
@@ -30,6 +30,8 @@ pub struct OrderObject {
     /// The account that pays and is credited.
     #[schema(value_type = i64)]
     pub account: AccountId,
+    /// Its name.
+    pub account_name: String,
     /// `pending`, `processing`, `paid`, `failed`, `cancelled` or `expired`.
     #[schema(value_type = String, example = "paid")]
     pub state: OrderState,
@@ -181,10 +183,13 @@ pub async fn page(
 
 fn object(connection: &Connection, order: &Order) -> Result<OrderObject, StoreError> {
     let quote = &order.quote;
+    let account = accounts::by_id(connection, order.account)?
+        .ok_or_else(|| StoreError::Damaged(format!("order {} belongs to no account", order.id)))?;
     let returned = payments::reversed(connection, &order.id)?.amount;
     Ok(OrderObject {
         id: order.id.to_string(),
         account: order.account,
+        account_name: account.name,
         state: order.state,
         purpose: order.purpose.name().to_owned(),
         amount: quote.currency.amount_text(quote.amount),

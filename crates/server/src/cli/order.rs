@@ -81,7 +81,7 @@ fn one(detail: &OrderDetail) -> String {
     let missing = || "-".to_owned();
     let mut text = properties([
         ("id", order.id.clone()),
-        ("account", order.account.to_string()),
+        ("account", format!("{} (id {})", order.account_name, order.account)),
         ("state", order.state.name().to_owned()),
         ("purpose", order.purpose.clone()),
         ("amount", format!("{} {}", order.amount, order.currency)),
@@ -108,7 +108,7 @@ fn many(page: &OrderPage) -> String {
     use Column::{Number, Text};
     let columns = [
         Text("id"),
-        Number("account"),
+        Text("account"),
         Text("state"),
         Text("purpose"),
         Number("amount"),
@@ -120,7 +120,7 @@ fn many(page: &OrderPage) -> String {
     let rows = page.data.iter().map(|order: &OrderObject| {
         [
             order.id.clone(),
-            order.account.to_string(),
+            order.account_name.clone(),
             order.state.name().to_owned(),
             order.purpose.clone(),
             order.amount.clone(),
