@@ -8,6 +8,7 @@ use crate::ids::{BudgetId, KeyId, ProjectId};
 use crate::ledger::{BudgetLimit, Counted, Metric};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// A budget of an account.
@@ -118,33 +119,149 @@ impl Budget {
         if !self.scope.matches(asking) {
             return None;
         }
-        let counted = Counted { budget: self.id, subject: self.subject(asking), period: period() };
+        let counted = Counted { budget: self.id, subject: subject(&self.each, asking), period: period() };
         Some(BudgetLimit { counted, name: self.name.clone(), metric: self.metric, limit: self.limit })
     }
+}
 
-    /// Which counter of the budget a request falls into: the values of its dimensions. Lengths stand before texts, so
-    /// that no end user can be named into another's counter.
-    fn subject(&self, asking: &Asking<'_>) -> Arc<str> {
-        use std::fmt::Write;
-        if self.each.is_empty() {
-            return Arc::default();
-        }
-        let mut subject = String::new();
-        for dimension in &self.each {
-            let separator = if subject.is_empty() { "" } else { "," };
-            let written = match dimension {
-                Dimension::Project => write!(subject, "{separator}project {}", asking.project.map_or(0, |id| id.0)),
-                Dimension::Key => write!(subject, "{separator}key {}", asking.key),
-                Dimension::EndUser => {
-                    let user = asking.end_user.unwrap_or_default();
-                    write!(subject, "{separator}end_user {}:{user}", user.len())
-                }
-                Dimension::Model => write!(subject, "{separator}model {}:{}", asking.model.len(), asking.model),
-            };
-            written.expect("writing to a string cannot fail");
-        }
-        subject.into()
+/// Which counter of a budget a request falls into: the values of the dimensions that it counts each of. Lengths stand
+/// before texts, so that no end user can be named into another's counter.
+fn subject(each: &[Dimension], asking: &Asking<'_>) -> Arc<str> {
+    use std::fmt::Write;
+    if each.is_empty() {
+        return Arc::default();
     }
+    let mut subject = String::new();
+    for dimension in each {
+        let separator = if subject.is_empty() { "" } else { "," };
+        let written = match dimension {
+            Dimension::Project => write!(subject, "{separator}project {}", asking.project.map_or(0, |id| id.0)),
+            Dimension::Key => write!(subject, "{separator}key {}", asking.key),
+            Dimension::EndUser => {
+                let user = asking.end_user.unwrap_or_default();
+                write!(subject, "{separator}end_user {}:{user}", user.len())
+            }
+            Dimension::Model => write!(subject, "{separator}model {}:{}", asking.model.len(), asking.model),
+        };
+        written.expect("writing to a string cannot fail");
+    }
+    subject.into()
+}
+
+/// Which values a counter is for, of the dimensions that its budget counts each of. An inner `None` is for requests that
+/// name none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Values {
+    /// The project.
+    pub project: Option<Option<ProjectId>>,
+    /// The key.
+    pub key: Option<KeyId>,
+    /// The end user.
+    pub end_user: Option<Option<Arc<str>>>,
+    /// The model.
+    pub model: Option<Arc<str>>,
+}
+
+impl Values {
+    /// The values that a counter's subject was made of; `None` if no budget makes such a subject.
+    pub fn of_subject(subject: &str) -> Option<Self> {
+        let (mut values, mut rest) = (Self::default(), subject);
+        while !rest.is_empty() {
+            let (dimension, after) = rest.split_once(' ')?;
+            rest = match dimension {
+                "project" => {
+                    let (id, after) = id(after)?;
+                    values.project = Some((id != 0).then_some(ProjectId(id)));
+                    after
+                }
+                "key" => {
+                    let (id, after) = id(after)?;
+                    values.key = Some(KeyId(id));
+                    after
+                }
+                "end_user" => {
+                    let (name, after) = text(after)?;
+                    values.end_user = Some((!name.is_empty()).then(|| name.into()));
+                    after
+                }
+                "model" => {
+                    let (name, after) = text(after)?;
+                    values.model = Some(name.into());
+                    after
+                }
+                _ => return None,
+            };
+            if let Some(next) = rest.strip_prefix(',') {
+                rest = next;
+            } else if !rest.is_empty() {
+                return None;
+            }
+        }
+        Some(values)
+    }
+
+    /// The subject of the counter of a budget that counts each of those dimensions; `None` if these are values of others.
+    pub fn subject(&self, each: &[Dimension]) -> Option<Arc<str>> {
+        let Self { project, key, end_user, model } = self;
+        let given = [
+            (Dimension::Project, project.is_some()),
+            (Dimension::Key, key.is_some()),
+            (Dimension::EndUser, end_user.is_some()),
+            (Dimension::Model, model.is_some()),
+        ];
+        if given.into_iter().any(|(dimension, is_given)| is_given != each.contains(&dimension)) {
+            return None;
+        }
+        let asking = Asking {
+            project: project.flatten(),
+            key: key.unwrap_or_default(),
+            end_user: end_user.as_ref().and_then(Option::as_deref),
+            model: model.as_deref().unwrap_or_default(),
+            tags: &[],
+        };
+        Some(subject(each, &asking))
+    }
+}
+
+/// For people: `end user ann, model gpt-4o`; `no end user` where requests name none.
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        let mut one = |name: &str, value: Option<&dyn fmt::Display>| {
+            match value {
+                Some(value) => write!(f, "{separator}{name} {value}")?,
+                None => write!(f, "{separator}no {name}")?,
+            }
+            separator = ", ";
+            Ok(())
+        };
+        if let Some(project) = &self.project {
+            one("project", project.as_ref().map(|id| id as &dyn fmt::Display))?;
+        }
+        if let Some(key) = &self.key {
+            one("key", Some(key))?;
+        }
+        if let Some(end_user) = &self.end_user {
+            one("end user", end_user.as_ref().map(|name| name as &dyn fmt::Display))?;
+        }
+        if let Some(model) = &self.model {
+            one("model", Some(model))?;
+        }
+        Ok(())
+    }
+}
+
+/// An id, and what follows it.
+fn id(text: &str) -> Option<(i64, &str)> {
+    let end = text.find(',').unwrap_or(text.len());
+    let (id, rest) = text.split_at(end);
+    Some((id.parse().ok()?, rest))
+}
+
+/// A text behind its length, and what follows it.
+fn text(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    rest.split_at_checked(length.parse().ok()?)
 }
 
 #[cfg(test)]
@@ -206,6 +323,24 @@ mod tests {
     }
 
     #[test]
+    fn values_are_told_in_words() {
+        let check = |subject: &str, words: Option<&str>| {
+            assert_eq!(Values::of_subject(subject).map(|values| values.to_string()).as_deref(), words, "{subject}");
+        };
+        check("", Some(""));
+        check("end_user 3:ann", Some("end user ann"));
+        check("end_user 0:", Some("no end user"));
+        check("project 0,key 7,model 10:mock-model", Some("no project, key 7, model mock-model"));
+        for damaged in ["end_user", "end_user 4:ann", "end_user 2:ann", "team 1", "key x", "key 7;", "model 1:\u{e9}"] {
+            check(damaged, None);
+        }
+        let ann = Values { end_user: Some(Some("ann".into())), ..Values::default() };
+        assert_eq!(ann.subject(&[Dimension::EndUser]).as_deref(), Some("end_user 3:ann"));
+        assert_eq!(ann.subject(&[Dimension::EndUser, Dimension::Key]), None);
+        assert_eq!(ann.subject(&[]), None);
+    }
+
+    #[test]
     fn a_limit_is_for_the_period_of_the_request() {
         let zone: Zone = "Europe/Berlin".parse().unwrap();
         let daily = Budget { period: Calendar::Day, ..budget(Scope { key: Some(KeyId(7)), ..Scope::default() }, &[]) };
@@ -233,7 +368,13 @@ mod tests {
         for end_user in names {
             for model in names {
                 let asking = Asking { end_user: Some(end_user), model, ..ASKING };
-                assert!(seen.insert(subject(&each, asking)), "{end_user:?} {model:?}");
+                let subject = subject(&each, asking);
+                // It is read back as what it was made of.
+                let values = Values::of_subject(&subject).unwrap();
+                let named = Some((!end_user.is_empty()).then(|| end_user.into()));
+                assert_eq!((&values.end_user, values.model.as_deref()), (&named, Some(model)), "{subject}");
+                assert_eq!(values.subject(&each).as_deref(), Some(&*subject));
+                assert!(seen.insert(subject), "{end_user:?} {model:?}");
             }
         }
     }

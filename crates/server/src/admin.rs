@@ -45,7 +45,7 @@ mod values;
 pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TierShown, TopUp, TopUpKind};
 pub use audit::DeedObject;
 pub use budgets::{
-    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject,
+    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject, ValuesObject,
 };
 pub use codes::{CodeObject, CreateCodes, NewCodes, Redeem, Redemption, Revoked, WrongCodes};
 pub use csv::TEXT_CSV;
@@ -63,7 +63,7 @@ pub use page::Page;
 pub use plans::{AllowanceObject, ChangePlan, CreatePlan, PlanObject, PlanStatus, WindowObject};
 pub use prices::{PriceObject, SetPrice};
 pub use projects::{ChangeProject, CreateProject, ProjectObject};
-pub use resets::{ResetAsked, Resets};
+pub use resets::{ResetAsked, ResetBudget, Resets};
 pub use statement::{Entries, StatementObject};
 pub use subscription::{Cancellation, ChangeSubscription, StartSubscription, SubscriptionObject, When};
 pub use tiers::{SetTier, TierObject, Tiers, promote};

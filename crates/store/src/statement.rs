@@ -6,12 +6,15 @@
 use crate::database::StoreError;
 use crate::journal::{Row, SELECT};
 use crate::sql::{Connection, OptionalExtension};
-use domain::ledger::{Entry, Kind, Legs, Source};
-use domain::{AccountId, Nanos, Seq, Timestamp};
+use domain::budget::Values;
+use domain::ledger::{Entry, Kind, Legs, Reset, ResetOf, Source};
+use domain::{AccountId, BudgetId, Nanos, Seq, Timestamp};
 use std::sync::Arc;
 
 /// Rows that one statement can list.
 pub const LINES_MAX: usize = 100_000;
+/// What follows within so much was set back in one go.
+const DEED_MS: i64 = 10_000;
 
 /// A statement over `[from, to)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +69,7 @@ pub struct Line {
     pub funds: Nanos,
     /// The model, for charges.
     pub model: Option<Arc<str>>,
-    /// The key, for charges.
+    /// The key, for charges and what was set back.
     pub key: Option<i64>,
     /// Prompt and answer tokens, for charges.
     pub tokens: Option<u64>,
@@ -131,13 +134,66 @@ pub fn statement(
     }
     let (opening, closing) = (Standing::of(&opening), Standing::of(&closing));
     let mut funds = opening.funds;
-    let lines = entries.iter().rev().map(|entry| {
+    let mut lines = Vec::with_capacity(entries.len());
+    let mut entries = entries.iter().rev().peekable();
+    let mut values = 1;
+    while let Some(entry) = entries.next() {
+        // What was set back in one go is one line, however many values a budget counts by themselves.
+        if let Kind::Reset(reset) = &entry.kind {
+            if entries.peek().is_some_and(|next| is_same_deed(entry, next)) {
+                values += 1;
+                continue;
+            }
+            let mut line = line(entry);
+            line.text = Some(what_was_set_back(connection, reset, std::mem::replace(&mut values, 1))?);
+            line.funds = funds;
+            lines.push(line);
+            continue;
+        }
         let mut line = line(entry);
         funds = Nanos(funds.0.saturating_add(line.wallet.0).saturating_add(line.granted.0));
         line.funds = funds;
-        line
-    });
-    Ok(Statement { opening, closing, lines: lines.collect() })
+        lines.push(line);
+    }
+    Ok(Statement { opening, closing, lines })
+}
+
+/// Whether two resets set the same thing back, by the same person for the same reason.
+fn is_same_deed(one: &Entry, next: &Entry) -> bool {
+    let ((at, next_at), (Kind::Reset(one), Kind::Reset(next))) = ((one.at, next.at), (&one.kind, &next.kind)) else {
+        return false;
+    };
+    let same_thing = match (&one.what, &next.what) {
+        (ResetOf::Budget(one), ResetOf::Budget(next)) => one.budget == next.budget && one.subject != next.subject,
+        (ResetOf::Plan(one, _), ResetOf::Plan(next, _)) => one != next,
+        _ => false,
+    };
+    same_thing && one.by == next.by && one.note == next.note && next_at.0.saturating_sub(at.0) < DEED_MS
+}
+
+/// A reset moves no money: its line is there for what it says.
+fn what_was_set_back(connection: &Connection, reset: &Reset, values: usize) -> Result<Arc<str>, StoreError> {
+    let name = |table: &str, id: i64| -> Result<String, StoreError> {
+        let mut statement = connection.prepare_cached(&format!("select name from {table} where id = ?1"))?;
+        let name: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+        Ok(name.map_or(format!("{id}"), |name| format!("\"{name}\"")))
+    };
+    let what = match &reset.what {
+        ResetOf::Key(key) => format!("key {}", name("keys", key.0)?),
+        ResetOf::Budget(counted) if counted.budget == BudgetId::TIER => "the tier's month".to_owned(),
+        ResetOf::Budget(counted) => format!("budget {}", name("budgets", counted.budget.0)?),
+        ResetOf::Plan(..) => "the subscription".to_owned(),
+    };
+    let of_each = match (&reset.what, values) {
+        (ResetOf::Budget(_), 2..) => format!(" for {values} values"),
+        (ResetOf::Budget(counted), _) => Values::of_subject(&counted.subject)
+            .filter(|values| *values != Values::default())
+            .map(|values| format!(" for {values}"))
+            .unwrap_or_default(),
+        _ => String::new(),
+    };
+    let why = if reset.note.is_empty() { String::new() } else { format!(": {}", reset.note) };
+    Ok(format!("used of {what} set back{of_each}{why}").into())
 }
 
 /// Entries of an account, the newest first, at most `limit`: those before the entry `before`, or the last ones. Reads what
@@ -238,14 +294,17 @@ fn line(entry: &Entry) -> Line {
             line.kind = "grant";
             line.text = Some(grant.note.clone());
         }
-        Kind::GrantEnd(end) => line.kind = if end.by.is_some() { "grant_revoked" } else { "grant_expired" },
+        Kind::GrantEnd(end) => {
+            line.kind = if end.by.is_some() { "grant_revoked" } else { "grant_expired" };
+            line.text = Some(format!("grant {}", end.grant).into());
+        }
         Kind::Subscription(change) => {
             line.kind = change.step.line();
             line.text = change.state.as_ref().map(|state| state.terms.name.clone());
         }
         Kind::Reset(reset) => {
             line.kind = "reset";
-            line.text = Some(reset.note.clone());
+            line.key = if let ResetOf::Key(key) = reset.what { Some(key.0) } else { None };
         }
         Kind::Hold(_) | Kind::Extend(_) | Kind::Void(_) => {}
     }

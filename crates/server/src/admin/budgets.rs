@@ -5,11 +5,11 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, checked_limit};
-use super::values::rfc3339;
+use super::values::{present, rfc3339};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
-use domain::budget::{Budget, Dimension, Scope};
+use domain::budget::{Budget, Dimension, Scope, Values};
 use domain::ledger::{BudgetLimit, Counted, Counter, Limits, Metric, Tally};
 use domain::{AccountId, BudgetId, Calendar, KeyId, Nanos, Period, ProjectId};
 use http::StatusCode;
@@ -33,6 +33,8 @@ pub struct BudgetObject {
     /// Whose it is.
     #[schema(value_type = i64)]
     pub account: AccountId,
+    /// The account's name.
+    pub account_name: String,
     /// Its name, for messages.
     pub name: String,
     /// Which requests it is for.
@@ -171,10 +173,8 @@ pub struct Budgets {
 /// What was used of a budget for one value of its dimensions.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct CounterObject {
-    /// The values, such as `key 7,end_user 3:ann`: texts stand behind their length. Empty where the budget counts nothing by
-    /// itself.
-    #[schema(example = "key 7,end_user 3:ann")]
-    pub subject: String,
+    /// The values, one for each dimension that the budget counts each of.
+    pub values: ValuesObject,
     /// Used in the present period.
     pub used: Amount,
     /// Reserved by open requests.
@@ -183,7 +183,29 @@ pub struct CounterObject {
     pub left: Amount,
 }
 
-/// Part of a budget's counters, by subject.
+/// Values of the dimensions that a budget counts each of. Null is for requests that name none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ValuesObject {
+    /// The project, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<i64>)]
+    pub project: Option<Option<ProjectId>>,
+    /// The key, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = i64)]
+    pub key: Option<KeyId>,
+    /// The end user.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<String>, example = "ann")]
+    pub end_user: Option<Option<String>>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String)]
+    pub model: Option<String>,
+}
+
+/// Part of a budget's counters.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Those of the present period of which anything was used or reserved.
@@ -196,7 +218,7 @@ pub struct Counters {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct CounterParams {
-    /// Only subjects after this one: the `next` of the page before.
+    /// Only those after it: the `next` of the page before.
     after: Option<String>,
     /// Most items, 1 to 200. Default 100.
     limit: Option<u32>,
@@ -257,6 +279,22 @@ impl From<&Scope> for ScopeObject {
         let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
         let Scope { project, key, end_user, model, tag } = scope;
         Self { project: *project, key: *key, end_user: text(end_user), model: text(model), tag: text(tag) }
+    }
+}
+
+impl From<&ValuesObject> for Values {
+    fn from(values: &ValuesObject) -> Self {
+        let ValuesObject { project, key, end_user, model } = values;
+        let end_user = end_user.as_ref().map(|name| name.as_deref().map(Arc::from));
+        Self { project: *project, key: *key, end_user, model: model.as_deref().map(Arc::from) }
+    }
+}
+
+impl From<&Values> for ValuesObject {
+    fn from(values: &Values) -> Self {
+        let Values { project, key, end_user, model } = values;
+        let end_user = end_user.as_ref().map(|name| name.as_deref().map(str::to_owned));
+        Self { project: *project, key: *key, end_user, model: model.as_deref().map(str::to_owned) }
     }
 }
 
@@ -350,7 +388,8 @@ pub fn the_one(kept: &KeptBudget, period: Period) -> Option<Counted> {
 
 /// A budget as it is shown.
 pub async fn object(app: &App, kept: KeptBudget) -> Result<BudgetObject, Problem> {
-    let period = present_period(app, &kept).await?;
+    let owner = api_accounts::find(app, AccountRef::Id(kept.account.0)).await?;
+    let period = kept.budget.period.period(&zone_of(&owner), app.now());
     let counter = match the_one(&kept, period) {
         Some(counted) => Some(counter(app, &kept, &counted).await?),
         None => None,
@@ -362,6 +401,7 @@ pub async fn object(app: &App, kept: KeptBudget) -> Result<BudgetObject, Problem
     Ok(BudgetObject {
         id: budget.id,
         account,
+        account_name: owner.name,
         name: budget.name.to_string(),
         scope: ScopeObject::from(&budget.scope),
         each: budget.each.iter().copied().map(EachOf::from).collect(),
@@ -455,13 +495,17 @@ pub async fn present_counters(app: &App, kept: KeptBudget, params: CounterParams
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next = found.last().filter(|_| has_more).map(|last| last.subject.to_string());
-    let data = found.into_iter().map(|SubjectCounter { subject, used, held }| CounterObject {
-        subject: subject.to_string(),
-        used: Amount::of(metric, used.of(metric)),
-        held: Amount::of(metric, held.of(metric)),
-        left: Amount::of(metric, Counter { used, held, ..Counter::default() }.left(metric, most)),
-    });
-    Ok(Counters { data: data.collect(), next })
+    let object = |SubjectCounter { subject, used, held }| {
+        let values = Values::of_subject(&subject);
+        let values = values.ok_or_else(|| StoreError::Damaged(format!("the counter of a budget for {subject:?}")))?;
+        Ok(CounterObject {
+            values: ValuesObject::from(&values),
+            used: Amount::of(metric, used.of(metric)),
+            held: Amount::of(metric, held.of(metric)),
+            left: Amount::of(metric, Counter { used, held, ..Counter::default() }.left(metric, most)),
+        })
+    };
+    Ok(Counters { data: found.into_iter().map(object).collect::<Result<_, StoreError>>()?, next })
 }
 
 /// Create a budget of an account.

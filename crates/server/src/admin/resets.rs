@@ -1,7 +1,7 @@
 //! Resets by hand: used quota is set back to nothing, by an entry with the operator's name. The cadence stays (T-07).
 
 use super::accounts::{self as api_accounts, AccountRef};
-use super::budgets;
+use super::budgets::{self, ValuesObject};
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id};
 use super::operator::Operator;
@@ -10,8 +10,9 @@ use super::values::checked_note;
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
+use domain::budget::Values;
 use domain::ledger::{Counted, Refusal, ResetOf, Tally};
-use domain::{AccountId, BudgetId, KeyId, Nanos, Seq};
+use domain::{AccountId, BudgetId, KeyId, Nanos, Period, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
@@ -27,6 +28,19 @@ const AT_ONCE_MAX: u32 = 10_000;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResetAsked {
+    /// Why: kept in the ledger beside the operator's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What of a budget is set back, and why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResetBudget {
+    /// Only what was used for these values: one for each dimension that the budget counts each of, as its counters show them.
+    /// Absent is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<ValuesObject>,
     /// Why: kept in the ledger beside the operator's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -67,8 +81,8 @@ pub struct By {
 }
 
 impl By {
-    fn new(operator: Operator, asked: &ResetAsked) -> Result<Self, Problem> {
-        Ok(Self { who: operator.0, note: checked_note(asked.note.as_deref())? })
+    fn new(operator: Operator, note: Option<&str>) -> Result<Self, Problem> {
+        Ok(Self { who: operator.0, note: checked_note(note)? })
     }
 }
 
@@ -98,7 +112,10 @@ fn told(of: &ResetOf) -> String {
         ResetOf::Key(key) => format!("key {key}"),
         ResetOf::Budget(Counted { budget: BudgetId::TIER, .. }) => "tier".to_owned(),
         ResetOf::Budget(Counted { budget, subject, .. }) if subject.is_empty() => format!("budget {budget}"),
-        ResetOf::Budget(Counted { budget, subject, .. }) => format!("budget {budget}: {subject}"),
+        ResetOf::Budget(Counted { budget, subject, .. }) => match Values::of_subject(subject) {
+            Some(values) => format!("budget {budget}: {values}"),
+            None => format!("budget {budget}: {subject}"),
+        },
         ResetOf::Plan(0, _) => "subscription: cycle".to_owned(),
         ResetOf::Plan(slot, _) => format!("subscription: window {slot}"),
     }
@@ -146,15 +163,28 @@ async fn of_subscription(app: &App, by: &By, account: AccountId) -> Result<Optio
     Ok(Some(done))
 }
 
-/// Sets back what was used of a budget in its present period, for every value that it counts by itself.
-pub async fn reset_budget(app: &App, by: By, kept: &KeptBudget) -> Result<Resets, Problem> {
-    let done = of_budget(app, &by, kept).await?;
+/// Sets back what was used of a budget in its present period: for those values, or for all that it counts by themselves.
+pub async fn reset_budget(
+    app: &App,
+    by: By,
+    kept: &KeptBudget,
+    values: Option<&ValuesObject>,
+) -> Result<Resets, Problem> {
+    let done = match values {
+        Some(values) => {
+            let subject = Values::from(values).subject(&kept.budget.each).ok_or_else(|| {
+                let message = "The values are one for each dimension that the budget counts each of, and no others.";
+                Problem::bad_field("values", message)
+            })?;
+            of_subjects(app, &by, kept, budgets::present_period(app, kept).await?, vec![subject]).await?
+        }
+        None => of_budget(app, &by, kept).await?,
+    };
     audited(app, by, format!("budget {}", kept.budget.id), done).await
 }
 
 async fn of_budget(app: &App, by: &By, kept: &KeptBudget) -> Result<Vec<ResetObject>, Problem> {
     let period = budgets::present_period(app, kept).await?;
-    let budget = kept.budget.id;
     let subjects: Vec<Arc<str>> = match budgets::the_one(kept, period) {
         Some(counted) => vec![counted.subject],
         None => {
@@ -167,9 +197,19 @@ async fn of_budget(app: &App, by: &By, kept: &KeptBudget) -> Result<Vec<ResetObj
             found.await?.into_iter().filter(is_used).map(|counter| counter.subject).collect()
         }
     };
+    of_subjects(app, by, kept, period, subjects).await
+}
+
+async fn of_subjects(
+    app: &App,
+    by: &By,
+    kept: &KeptBudget,
+    period: Period,
+    subjects: Vec<Arc<str>>,
+) -> Result<Vec<ResetObject>, Problem> {
     let mut done = Vec::new();
     for subject in subjects {
-        let counted = Counted { budget, subject, period };
+        let counted = Counted { budget: kept.budget.id, subject, period };
         budgets::counter(app, kept, &counted).await?;
         done.extend(one(app, kept.account, by, ResetOf::Budget(counted)).await?);
     }
@@ -206,7 +246,7 @@ pub async fn key(
     Id(id): Id,
     Body(asked): Body<ResetAsked>,
 ) -> Result<Json<Resets>, Problem> {
-    let by = By::new(operator, &asked)?;
+    let by = By::new(operator, asked.note.as_deref())?;
     let found = app.database.read(move |connection| keys::by_id(connection, KeyId(id))).await?;
     let key = found.ok_or_else(|| Problem::not_found("There is no key of that id."))?;
     Ok(Json(reset_key(&app, by, &key).await?))
@@ -222,24 +262,24 @@ pub async fn subscription(
     Id(id): Id,
     Body(asked): Body<ResetAsked>,
 ) -> Result<Json<Resets>, Problem> {
-    let by = By::new(operator, &asked)?;
+    let by = By::new(operator, asked.note.as_deref())?;
     let account = api_accounts::find(&app, AccountRef::Id(id)).await?.id;
     Ok(Json(reset_subscription(&app, by, account).await?))
 }
 
 /// Set back what was used of a budget in its present period, which ends when it would have.
 #[utoipa::path(post, path = "/api/v1/budgets/{id}/reset", operation_id = "reset_budget", tag = "resets",
-    params(("id" = i64, Path)), request_body = ResetAsked,
+    params(("id" = i64, Path)), request_body = ResetBudget,
     responses((status = 200, body = Resets), (status = 400, body = ErrorObject), (status = 404, body = ErrorObject)))]
 pub async fn budget(
     State(app): State<Arc<App>>,
     operator: Operator,
     Id(id): Id,
-    Body(asked): Body<ResetAsked>,
+    Body(asked): Body<ResetBudget>,
 ) -> Result<Json<Resets>, Problem> {
-    let by = By::new(operator, &asked)?;
+    let by = By::new(operator, asked.note.as_deref())?;
     let kept = budgets::find(&app, None, id).await?;
-    Ok(Json(reset_budget(&app, by, &kept).await?))
+    Ok(Json(reset_budget(&app, by, &kept, asked.values.as_ref()).await?))
 }
 
 /// Set back everything of an account: its subscription, its budgets, the month of its tier, and its keys' quotas.
@@ -252,7 +292,7 @@ pub async fn account(
     Id(id): Id,
     Body(asked): Body<ResetAsked>,
 ) -> Result<Json<Resets>, Problem> {
-    let by = By::new(operator, &asked)?;
+    let by = By::new(operator, asked.note.as_deref())?;
     let account = api_accounts::find(&app, AccountRef::Id(id)).await?.id;
     Ok(Json(reset_all(&app, by, account).await?))
 }

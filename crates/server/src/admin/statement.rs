@@ -381,8 +381,12 @@ pub async fn made(app: &App, account: AccountId, params: &StatementParams) -> Re
         // What was decided in this millisecond is in it.
         None => now.plus_ms(1),
     };
-    if from > to {
-        return Err(Problem::bad_field("from", "from is after to."));
+    if from >= to {
+        let message = match &params.to {
+            Some(_) => "from is not before to.".to_owned(),
+            None => format!("from is not before now ({}), where a statement without to ends.", rfc3339(now)),
+        };
+        return Err(Problem::bad_field("from", message));
     }
     app.ledger.flush().await?;
     let read = app.database.read(move |connection| statement::statement(connection, account, from, to));

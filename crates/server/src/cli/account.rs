@@ -211,8 +211,12 @@ fn top_up_kind(name: &str) -> Result<TopUpKind, String> {
 
 /// Sets back used quota at that path.
 pub async fn reset(path: &str, note: Option<String>, client: &Client, format: Format) -> anyhow::Result<()> {
-    let done: Resets = client.send(Method::POST, path, &ResetAsked { note }).await?;
-    format.print(&done, |done| match done.data.as_slice() {
+    print_resets(&client.send(Method::POST, path, &ResetAsked { note }).await?, format)
+}
+
+/// Prints what was set back.
+pub fn print_resets(done: &Resets, format: Format) -> anyhow::Result<()> {
+    format.print(done, |done| match done.data.as_slice() {
         [] => "nothing had been used".to_owned(),
         resets => {
             use Column::{Number, Text};

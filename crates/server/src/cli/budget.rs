@@ -1,12 +1,15 @@
 //! `tollgate budget`
 
-use super::account::{PAGE_SIZE, reset};
+use super::account::{PAGE_SIZE, print_resets, set_or_removed};
 use super::client::{Client, encoded};
 use super::output::{Column, Format, or_dash, properties, table, usd};
 use crate::admin::{
-    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject,
+    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ResetBudget, ScopeObject,
+    ValuesObject,
 };
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use domain::budget::Values;
 use domain::{Calendar, KeyId, ProjectId};
 use http::Method;
 use serde_json::json;
@@ -30,8 +33,8 @@ pub enum BudgetCommand {
     Counters {
         /// Its id.
         budget: i64,
-        /// Only subjects after this one.
-        #[arg(long, value_name = "SUBJECT")]
+        /// Only those after it: what the list before said.
+        #[arg(long, value_name = "NEXT")]
         after: Option<String>,
     },
     /// Change a budget's name or limit.
@@ -51,13 +54,34 @@ pub enum BudgetCommand {
         budget: i64,
     },
     /// Set back what was used in the present period, which ends when it would have.
-    Reset {
-        /// Its id.
-        budget: i64,
-        /// Why; kept in the ledger.
-        #[arg(long, value_name = "TEXT")]
-        note: Option<String>,
-    },
+    Reset(ResetArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// Its id.
+    budget: i64,
+    /// Only what was used by keys of this project, by id. Where values are named, one for each that the budget counts.
+    #[arg(long, value_name = "ID")]
+    project: Option<i64>,
+    /// Only what was used by keys without a project.
+    #[arg(long, conflicts_with = "project")]
+    no_project: bool,
+    /// Only what was used by this key, by id.
+    #[arg(long, value_name = "ID")]
+    key: Option<i64>,
+    /// Only what was used for this end user.
+    #[arg(long, value_name = "NAME")]
+    end_user: Option<String>,
+    /// Only what was used by requests that name no end user.
+    #[arg(long, conflicts_with = "end_user")]
+    no_end_user: bool,
+    /// Only what was used of this model.
+    #[arg(long)]
+    model: Option<String>,
+    /// Why; kept in the ledger.
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -150,18 +174,32 @@ pub async fn run(command: BudgetCommand, client: &Client, format: Format) -> any
             client.delete(&format!("/api/v1/budgets/{budget}")).await?;
             format.print(&json!({ "id": budget, "deleted": true }), |_| format!("budget {budget} is deleted"))
         }
-        BudgetCommand::Reset { budget, note } => {
-            reset(&format!("/api/v1/budgets/{budget}/reset"), note, client, format).await
+        BudgetCommand::Reset(args) => {
+            let values = ValuesObject {
+                project: set_or_removed(args.project.map(ProjectId), args.no_project),
+                key: args.key.map(KeyId),
+                end_user: set_or_removed(args.end_user, args.no_end_user),
+                model: args.model,
+            };
+            let values = Some(values).filter(|values| *values != ValuesObject::default());
+            let asked = ResetBudget { values, note: args.note };
+            let path = format!("/api/v1/budgets/{}/reset", args.budget);
+            print_resets(&client.send(Method::POST, &path, &asked).await?, format)
         }
     }
 }
 
-/// An amount of that metric.
+/// An amount of that metric, as `--limit` has it.
 fn limit(text: &str, metric: MetricName) -> anyhow::Result<Amount> {
-    Ok(match metric {
-        MetricName::Money => Amount::Money(text.parse()?),
-        MetricName::Tokens | MetricName::Requests => Amount::Count(text.parse()?),
-    })
+    match metric {
+        MetricName::Money => text.parse().map(Amount::Money).map_err(|error| {
+            anyhow!("--limit {text:?}: {error}; a budget in money has an amount in USD, such as 5 or 0.25")
+        }),
+        MetricName::Tokens | MetricName::Requests => text.parse().map(Amount::Count).map_err(|_| {
+            let counted = metric_name(metric);
+            anyhow!("--limit {text:?}: a budget in {counted} has a whole number of them, such as 1000")
+        }),
+    }
 }
 
 fn metric(name: &str) -> Result<MetricName, String> {
@@ -222,7 +260,7 @@ fn scope(budget: &BudgetObject) -> String {
 fn one(budget: &BudgetObject) -> String {
     properties([
         ("id", budget.id.to_string()),
-        ("account", budget.account.to_string()),
+        ("account", format!("{} (id {})", budget.account_name, budget.account)),
         ("name", budget.name.clone()),
         ("for", scope(budget)),
         ("metric", metric_name(budget.metric)),
@@ -263,11 +301,35 @@ fn many(budgets: &Budgets) -> String {
     table(columns, rows)
 }
 
+fn of_values(values: &ValuesObject) -> String {
+    let text = Values::from(values).to_string();
+    if text.is_empty() { "all together".to_owned() } else { text }
+}
+
 fn of_each(counters: &Counters) -> String {
     use Column::{Number, Text};
     let rows = counters
         .data
         .iter()
-        .map(|counter| [counter.subject.clone(), shown(&counter.used), shown(&counter.held), shown(&counter.left)]);
-    table([Text("subject"), Number("used"), Number("held"), Number("left")], rows)
+        .map(|counter| [of_values(&counter.values), shown(&counter.used), shown(&counter.held), shown(&counter.left)]);
+    table([Text("for"), Number("used"), Number("held"), Number("left")], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_none_is_told_with_what_is_wanted() {
+        assert_eq!(limit("0.25", MetricName::Money).unwrap(), Amount::Money("0.25".parse().unwrap()));
+        assert_eq!(limit("1000", MetricName::Tokens).unwrap(), Amount::Count(1000));
+        for (text, metric, wanted) in [
+            ("1.5", MetricName::Requests, "a whole number"),
+            ("-1", MetricName::Tokens, "a whole number"),
+            ("much", MetricName::Money, "an amount in USD"),
+        ] {
+            let told = limit(text, metric).unwrap_err().to_string();
+            assert!(told.starts_with("--limit ") && told.contains(wanted) && told.contains(text), "{told}");
+        }
+    }
 }

@@ -332,10 +332,23 @@ async fn budgets_are_made_shown_with_their_use_changed_and_deleted() {
     let many = format!("/api/v1/budgets/{}/counters", each["id"]);
     test.consume(account, key, price, &test.limits(account, key, "bob").await).await;
     let first = test.get(&format!("{many}?limit=1")).await.json;
-    let ann = json!({ "subject": "end_user 3:ann", "used": 15, "held": 0, "left": 85 });
-    assert_eq!((&first["data"], &first["next"]), (&json!([ann]), &json!("end_user 3:ann")));
-    let second = test.get(&format!("{many}?after=end_user%203:ann")).await.json;
-    assert_eq!((&second["data"][0]["subject"], &second["next"]), (&json!("end_user 3:bob"), &Value::Null));
+    let ann = json!({ "values": { "end_user": "ann" }, "used": 15, "held": 0, "left": 85 });
+    assert_eq!(first["data"], json!([ann]));
+    let next = first["next"].as_str().unwrap().replace(' ', "%20");
+    let second = test.get(&format!("{many}?after={next}")).await.json;
+    let bob = json!({ "end_user": "bob" });
+    assert_eq!((&second["data"][0]["values"], &second["next"]), (&bob, &Value::Null));
+    // One of them is set back by itself, by the values that were shown.
+    let reset = format!("/api/v1/budgets/{}/reset", each["id"]);
+    let of_bob = test.post(&reset, json!({ "values": bob })).await.json["data"].clone();
+    assert_eq!(of_bob[0]["what"], format!("budget {}: end user bob", each["id"]));
+    let used: Vec<_> =
+        test.get(&many).await.json["data"].as_array().unwrap().iter().map(|of| of["used"].clone()).collect();
+    assert_eq!(used, [json!(15), json!(0)]);
+    assert_eq!(test.post(&reset, json!({ "values": { "end_user": null } })).await.json["data"], json!([]));
+    for wrong in [json!({}), json!({ "key": key }), json!({ "end_user": "ann", "model": "m" }), json!({ "team": 1 })] {
+        assert_eq!(test.post(&reset, json!({ "values": wrong })).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
 
     let changed = test.patch(&one, json!({ "limit": "0.01", "name": "less" })).await.json;
     assert_eq!(field(&changed, &["name", "limit", "left"]), [json!("less"), json!("0.01"), json!("0.00")]);
@@ -428,6 +441,29 @@ async fn t_07_what_was_used_is_set_back_and_the_cadence_stays() {
             .query_row("select count(*) from audit where action = 'quota.reset'", [], |row| row.get::<_, i64>(0))?)
     });
     assert_eq!(audit.await.unwrap(), 4);
+    // The statement says what was set back, a line for each thing however many users it was counted for, and adds up.
+    let statement = test.get(&format!("{of_account}/statement")).await.json;
+    let lines = statement["lines"].as_array().unwrap();
+    let resets = lines.iter().filter(|line| line["kind"] == "reset").map(|line| line["text"].as_str().unwrap());
+    let expected = [
+        "used of the subscription set back: goodwill",
+        "used of key \"ci\" set back",
+        "used of budget \"b\" set back",
+        "used of the subscription set back: n",
+        "used of budget \"b\" set back: n",
+        "used of budget \"e\" set back for 2 values: n",
+        "used of key \"ci\" set back: n",
+    ];
+    assert_eq!(resets.collect::<Vec<_>>(), expected);
+    assert_eq!(lines.last().unwrap()["funds"], statement["closing"]["funds"]);
+    for (range, why) in [
+        ("from=2099-01-01", "before now"),
+        ("from=2026-11-23&to=2026-11-22", "before to"),
+        ("from=2026-11-23&to=2026-11-21", "before to"),
+    ] {
+        let refused = test.get(&format!("{of_account}/statement?{range}")).await;
+        assert!(refused.status == StatusCode::BAD_REQUEST && refused.text.contains(why), "{range}: {}", refused.text);
+    }
     let missing = test.post("/api/v1/budgets/99/reset", json!({})).await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);
     test.verifies().await;
