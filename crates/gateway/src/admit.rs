@@ -11,10 +11,11 @@ use crate::growth::Growth;
 use crate::learned::Learned;
 use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
+use domain::budget::Values;
 use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Refusal};
 use domain::price::Bound;
 use domain::usage::COUNT_MAX;
-use domain::{Meter, Multiplier, Nanos, Period, Timestamp, Usage};
+use domain::{BudgetId, Meter, Multiplier, Nanos, Period, Timestamp, Usage};
 use protocol::openai::{ChoiceStates, Endpoint, Request};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -430,6 +431,8 @@ impl Asking<'_> {
     /// limit has in a period, no period will ever bring it: that is a fault of the request, not of what is left.
     fn refused(&self, refusal: Refusal) -> Failure {
         let never_fits = match &refusal {
+            // A higher tier has more: that is for the account to pay.
+            Refusal::Budget { budget, .. } if budget.counted.budget == BudgetId::TIER => false,
             Refusal::Budget { budget, needed, .. } => {
                 budget.counted.period != Period::ALL_TIME && *needed > budget.limit
             }
@@ -482,7 +485,10 @@ impl Asking<'_> {
                 let scope = QuotaScope::budget(&budget);
                 let what = match &scope {
                     QuotaScope::Tier(tier) => format!("The account \"{account}\" has, by its tier \"{tier}\","),
-                    _ => format!("The budget \"{}\" has", budget.name),
+                    _ => match Values::of_subject(&budget.counted.subject).filter(|of| *of != Values::default()) {
+                        Some(values) => format!("The budget \"{}\" has for {values}", budget.name),
+                        None => format!("The budget \"{}\" has", budget.name),
+                    },
                 };
                 let each = if matches!(scope, QuotaScope::Tier(_)) { " a month" } else { "" };
                 let message = format!(
@@ -526,8 +532,8 @@ impl Asking<'_> {
 fn amount(metric: Metric, count: i64) -> String {
     match metric {
         Metric::Money => format!("${}", Nanos(count)),
-        Metric::Tokens => format!("{count} tokens"),
-        Metric::Requests => format!("{count} requests"),
+        Metric::Tokens => format!("{count} {}", if count == 1 { "token" } else { "tokens" }),
+        Metric::Requests => format!("{count} {}", if count == 1 { "request" } else { "requests" }),
     }
 }
 

@@ -73,7 +73,7 @@ async fn a_budget_binds_whom_it_is_for_and_nobody_else() {
         assert_eq!(first.status, 200, "{name}: {}", first.text());
         let second = chat_with(&key.caller, &headers, &body).await;
         if binds {
-            let words = ["0 requests left of 1 requests (1 requests used", "It does not reset by itself"];
+            let words = ["0 requests left of 1 request (1 request used", "It does not reset by itself"];
             is_refused(&second, &format!("budget \"{name}\""), &words);
         } else {
             assert_eq!(second.status, 200, "{name}: {}", second.text());
@@ -110,7 +110,11 @@ async fn each_end_user_has_a_counter_and_every_metric_counts() {
                 assert_eq!(answer.status, 200, "{metric}: {}", answer.text());
             }
             let refused = key.caller.chat(&asked(user)).await;
-            is_refused(&refused, &format!("budget \"{metric}\""), &[&left, "It resets at 20", "T00:00:00Z"]);
+            is_refused(
+                &refused,
+                &format!("budget \"{metric}\""),
+                &[&left, &format!("for end user {user} "), "It resets at 20", "T00:00:00Z"],
+            );
         }
     }
     gateway.quiet().await;
@@ -241,6 +245,10 @@ async fn the_month_of_a_tier_is_the_most_that_its_accounts_consume() {
         assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
         set(2, json!(Nanos(each.0 * 5))).await;
         assert_eq!(key.caller.chat(&body).await.cost(), Some(each));
+        // A month that never has room for a request is no fault of the request's: a higher tier has more.
+        set(2, json!(Nanos(each.0 - 1))).await;
+        is_refused(&key.caller.chat(&body).await, "tier \"Tier 2\"", &["this request can take up to"]);
+        set(2, json!(Nanos(each.0 * 5))).await;
         // It is set back with everything else of the account, and none of it is lost by a restart.
         let again = gateway.manage("POST", &format!("/accounts/{account}/reset"), json!({})).await;
         assert_eq!(again["data"][0]["what"], "tier");
