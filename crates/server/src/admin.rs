@@ -121,8 +121,8 @@ pub fn openapi_json() -> String {
 fn described_routes() -> OpenApiRouter<Arc<App>> {
     let mut info = Info::new("Tollgate API", env!("CARGO_PKG_VERSION"));
     info.description = Some(
-        "The operator's API, with the tag `account` that of an account's members, and with the tag `quote` what callers ask with \
-         their keys: accounts, plans and subscriptions, budgets, limits, grants, codes, tiers, projects, keys, users, \
+        "The operator's API, with the tag `account` that of an account's members, and with the tag `quote` what callers ask \
+         with their keys: accounts, plans and subscriptions, budgets, limits, grants, codes, tiers, projects, keys, users, \
          prices, usage, statements and the audits. Money is a decimal \
          string in USD, time is RFC 3339 in UTC, ids are integers. Unknown fields are refused."
             .to_owned(),
