@@ -266,6 +266,7 @@ impl CreateKey {
             project: self.project,
             role: self.role,
             made_by: None,
+            ..NewKey::default()
         })
     }
 }
@@ -291,6 +292,7 @@ impl ChangeKey {
             project: self.project,
             role: self.role,
             made_by: None,
+            ..KeyChange::default()
         })
     }
 }
