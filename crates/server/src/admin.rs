@@ -32,6 +32,7 @@ mod prices;
 pub mod projects;
 pub mod reference;
 pub mod resets;
+pub mod rights;
 pub mod statement;
 pub mod subscription;
 #[cfg(test)]
