@@ -8,6 +8,7 @@ use crate::admin::extract::{Body, Id, Params};
 use crate::admin::grants::{self, Grants};
 use crate::admin::page::{LIMIT_MAX, Page, PageParams, checked_limit};
 use crate::admin::plans::PlanObject;
+use crate::admin::reference::RunsAgain;
 use crate::admin::statement::{self, Entries, EntryParams, StatementObject, StatementParams};
 use crate::admin::subscription::{
     self, CancelParams, Cancellation, ChangeSubscription, StartSubscription, SubscriptionObject,
@@ -179,9 +180,10 @@ pub async fn list_grants(State(app): State<Arc<App>>, member: Member) -> Result<
 pub async fn redeem(
     State(app): State<Arc<App>>,
     member: Member,
+    again: RunsAgain,
     Body(asked): Body<Redeem>,
 ) -> Result<Json<Redemption>, Problem> {
-    Ok(Json(codes::redeem_for(&app, member.account.id, member.by(), &asked.code).await?))
+    Ok(Json(codes::redeem_for(&app, member.account.id, member.by(), &asked.code, again).await?))
 }
 
 /// Show the account's statement: what it had, what happened, what it has.
