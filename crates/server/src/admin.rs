@@ -53,7 +53,9 @@ pub use error::ErrorObject;
 pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
-pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
+pub use members::{
+    AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, RemovedMember,
+};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
 pub use orders::{DisputeObject, OrderDetail, OrderObject, OrderPage, RefundObject, RefundOrder};

@@ -403,6 +403,42 @@ async fn s_06_a_key_gets_beyond_its_limits_neither_itself_nor_by_another() {
     assert_eq!(key.delete(&own).await.status, StatusCode::NO_CONTENT);
 }
 
+/// The account pays for its keys, whoever made them: it is told which ones stay, and can be rid of them.
+#[tokio::test]
+async fn s_06_s_44_the_keys_of_a_removed_member_are_named_or_go_with_them() {
+    let test = TestApp::start().await;
+    let account = test.account("acme").await;
+    let (owner, _) = test.member(account, "ann@example.com", "owner").await;
+    let (_, operators) = test.key(account, json!({})).await;
+    for (with_keys, by_operator) in [(false, false), (true, false), (true, true)] {
+        let email = format!("mia-{with_keys}-{by_operator}@example.com");
+        let (admin, user) = test.member(account, &email, "admin").await;
+        let mut made = Vec::new();
+        for name in ["one", "two"] {
+            let key = admin.post("/api/v1/account/keys", json!({ "name": name, "role": "viewer" })).await;
+            assert_eq!(key.status, StatusCode::CREATED, "{}", key.text);
+            made.push(key.json);
+        }
+        let removed = if by_operator {
+            let path = format!("/api/v1/accounts/{account}/members/{user}?with_keys={with_keys}");
+            test.call(Method::DELETE, &path, None).await
+        } else {
+            let query = if with_keys { "?with_keys=true" } else { "" };
+            owner.delete(&format!("/api/v1/account/members/{user}{query}")).await
+        };
+        assert_eq!(removed.status, StatusCode::OK, "{}", removed.text);
+        let named: Vec<_> =
+            made.iter().map(|key| json!({ "id": key["id"], "name": key["name"], "hint": key["hint"] })).collect();
+        let expected = json!({ "user": user, "keys": named, "keys_count": 2, "keys_deleted": with_keys });
+        assert_eq!(removed.json, expected);
+        for key in &made {
+            assert_eq!(test.is_accepted(key["key"].as_str().unwrap()).await, !with_keys);
+        }
+    }
+    assert_eq!(owner.get(&format!("/api/v1/account/keys/{operators}")).await.status, StatusCode::OK);
+    assert!(test.get("/api/v1/audit").await.text.contains("keys_deleted"));
+}
+
 /// Many small quotas are a large one.
 #[tokio::test]
 async fn s_06_a_key_with_a_quota_gives_no_quota_to_others() {
@@ -451,7 +487,7 @@ async fn s_45_roles_and_states_change_at_once() {
     assert_eq!(code(&bob.post("/api/v1/account/projects", json!({ "name": "p" })).await), (403, "account_suspended"));
     assert_eq!(bob.get("/api/v1/account").await.json["account"]["status"], "suspended");
     test.patch(&format!("/api/v1/accounts/{account}"), json!({ "status": "active" })).await;
-    assert_eq!(test.call(Method::DELETE, &member, None).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(test.call(Method::DELETE, &member, None).await.status, StatusCode::OK);
     assert_eq!(code(&bob.get("/api/v1/account").await), (404, "not_found"));
     assert_eq!(bob.get("/api/v1/session").await.json["accounts"], json!([]));
     test.patch(&format!("/api/v1/users/{user}"), json!({ "status": "blocked" })).await;
@@ -490,7 +526,7 @@ async fn owners_are_for_owners_and_one_stays() {
     assert_eq!(ann.patch(&path(bob_id), json!({ "role": "owner" })).await.json["role"], "owner");
     assert_eq!(ann.patch(&path(ann_id), json!({ "role": "viewer" })).await.json["role"], "viewer");
     assert_eq!(ann.patch(&path(ann_id), json!({ "role": "owner" })).await.status, StatusCode::FORBIDDEN);
-    assert_eq!(bob.delete(&path(ann_id)).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(bob.delete(&path(ann_id)).await.status, StatusCode::OK);
     assert_eq!(bob.delete(&path(ann_id)).await.status, StatusCode::NOT_FOUND);
 }
 
