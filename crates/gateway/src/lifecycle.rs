@@ -320,7 +320,12 @@ impl Gateway {
         };
         let answer = if request.stream {
             drop(catalog);
-            self.clone().begin_stream(exchange, held, forward).await
+            let beginning = self.clone().begin_stream(exchange, held, forward);
+            match self.settings.on_client_left {
+                OnClientLeft::Stop => beginning.await,
+                // Also one whose caller leaves before its first event is read to its end.
+                OnClientLeft::Drain => OrDetach::new(beginning).await,
+            }
         } else {
             // A caller who leaves does not stop the upstream from working, so the answer is awaited all the same,
             // for the usage in it.

@@ -33,6 +33,7 @@ mod prices;
 pub mod projects;
 pub mod reference;
 pub mod resets;
+pub mod rights;
 pub mod statement;
 pub mod subscription;
 #[cfg(test)]
@@ -55,7 +56,9 @@ pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown,
 pub use ledger::Verification;
 pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
 pub use limits::{ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount};
-pub use members::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation};
+pub use members::{
+    AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, RemovedMember,
+};
 pub use operator::BEARER;
 pub use operators::{CreateOperator, NewOperator, OperatorObject};
 pub use orders::{DisputeObject, OrderDetail, OrderObject, OrderPage, RefundObject, RefundOrder};

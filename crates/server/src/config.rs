@@ -233,7 +233,7 @@ impl TryFrom<serde_json::Map<String, serde_json::Value>> for PriceEntry {
         let provider = text("provider")?;
         let sheet = PriceSheet::from_map(&fields).map_err(|error| format!("price of {model:?}: {error}"))?;
         let checked = sheet.clone().with_default_multiplier(&model);
-        checked.compile().map_err(|error| format!("price of {model:?}: {error}"))?;
+        checked.compile_to_count().map_err(|error| format!("price of {model:?}: {error}"))?;
         Ok(Self { model, provider, sheet })
     }
 }

@@ -14,8 +14,10 @@ use crate::config::ClientLeft;
 use crate::error::{ErrorProfile, response};
 use crate::relay::{COST_HEADER, MODEL_HEADER, answered};
 use crate::router::{REQUEST_ID_HEADER, failed};
+use axum::extract::MatchedPath;
 use axum::middleware::Next;
 use bytes::Bytes;
+use domain::Timestamp;
 use gateway::admit::store_unavailable;
 use gateway::authenticate::allows_model;
 use gateway::failure::KeyConflict;
@@ -53,6 +55,29 @@ pub struct IdempotencyReference(pub Arc<str>);
 /// the same [`IdempotencyReference`] does it once. The key is then free for a repetition.
 #[derive(Clone, Copy, Debug)]
 pub struct SafeToRepeat;
+
+/// Found by handlers in a request's extensions: an earlier request with its key began then and broke off, and may have done
+/// anything between nothing and everything.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokeOff(pub Timestamp);
+
+/// What the layer has to know of a route of the framework's APIs.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed {
+    /// Its handler does the same once, however often it runs: by its [`IdempotencyReference`], or because what it does can
+    /// be done only once. Where a request broke off, its repetition then runs in its place.
+    pub runs_again: bool,
+    /// Where else it can be seen whether a deed was done.
+    pub seen_in: &'static str,
+}
+
+impl Deed {
+    /// Of a request by the pattern of its path.
+    pub fn of(request: &axum::extract::Request, run_again: &[&str], seen_in: &'static str) -> Self {
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        Self { runs_again: run_again.contains(&path), seen_in }
+    }
+}
 
 /// A request to a paid endpoint.
 pub struct Asked {
@@ -99,15 +124,15 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
     let content = [b"POST", asked.call.endpoint.path().as_bytes(), &asked.call.body];
     // Whatever hold it gets comes after this row.
     let after = Some(app.ledger.queue().decided());
-    let claim =
-        match meet(app, Request { tenant: &tenant, key, content: &content, id: &asked.request_id, after }).await? {
-            Met::First(claim) => claim,
-            Met::Replay(replay) => {
-                may_see(&asked.caller, replay.headers())?;
-                return Ok(replay.map(Body::whole));
-            }
-            Met::Conflict(conflict) => return Ok(conflict.response(asked.profile, &asked.request_id)),
-        };
+    let request = Request { tenant: &tenant, key, content: &content, id: &asked.request_id, after, runs_again: false };
+    let claim = match meet(app, request, "the account's usage").await? {
+        Met::First(claim) => claim,
+        Met::Replay(replay) => {
+            may_see(&asked.caller, replay.headers())?;
+            return Ok(replay.map(Body::whole));
+        }
+        Met::Conflict(conflict) => return Ok(conflict.response(asked.profile, &asked.request_id)),
+    };
     // A stream that is to stop when its caller leaves is served here, where that is noticed. Everything else goes on by
     // itself, so that its outcome is there for the caller who comes again.
     let stops = matches!(app.config.streams.on_client_left, ClientLeft::Stop);
@@ -168,6 +193,7 @@ fn kept_failure(mut failure: Failure, profile: ErrorProfile, request_id: &str) -
 pub async fn handle_once(
     app: Arc<App>,
     tenant: Tenant,
+    deed: Deed,
     mut head: request::Parts,
     body: Bytes,
     next: Next,
@@ -181,8 +207,9 @@ pub async fn handle_once(
     };
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let content = [head.method.as_str().as_bytes(), target.as_bytes(), &body];
-    let met = meet(&app, Request { tenant: &tenant, key: &key, content: &content, id: &id, after: None }).await;
-    let claim = match met {
+    let Deed { runs_again, seen_in } = deed;
+    let request = Request { tenant: &tenant, key: &key, content: &content, id: &id, after: None, runs_again };
+    let claim = match meet(&app, request, seen_in).await {
         Ok(Met::First(claim)) => claim,
         Ok(Met::Replay(replay)) => return replay.map(axum::body::Body::from),
         Ok(Met::Conflict(conflict)) => {
@@ -191,13 +218,18 @@ pub async fn handle_once(
         Err(failure) => return refused(&failure),
     };
     head.extensions.insert(IdempotencyReference(claim.reference()));
+    if let Some(began) = claim.broke_off() {
+        head.extensions.insert(BrokeOff(began));
+    }
     let request = http::Request::from_parts(head, body.into());
     // In a task of its own: whoever leaves finds the outcome when they come again.
     let handling = tokio::spawn(async move {
         let (head, body) = next.run(request).await.into_parts();
         let bytes = body.collect().await?.to_bytes();
         let may_be_done = head.status.is_server_error() && head.extensions.get::<SafeToRepeat>().is_none();
-        if head.status.is_success() || may_be_done {
+        if head.status.is_server_error() && runs_again {
+            claim.lose(Lost::Interrupted, None, app.now()).await;
+        } else if head.status.is_success() || may_be_done {
             claim.keep(head.status.as_u16(), &kept_headers(&head.headers), &bytes, None, app.now()).await;
         } else {
             claim.release().await;
@@ -210,7 +242,8 @@ pub async fn handle_once(
     }
 }
 
-async fn meet(app: &App, request: Request<'_>) -> Result<Met, Failure> {
+/// `seen_in`: where else it can be seen whether the first request was done.
+async fn meet(app: &App, request: Request<'_>, seen_in: &str) -> Result<Met, Failure> {
     let begun = app.idempotency.begin(request, app.now()).await.map_err(not_claimed)?;
     Ok(match begun {
         Begun::First(claim) => Met::First(claim),
@@ -219,7 +252,7 @@ async fn meet(app: &App, request: Request<'_>) -> Result<Met, Failure> {
             Met::Replay(replay(answer, &request_id, cost.map(|cost| cost.to_string())))
         }
         Begun::Ended(ended @ Ended { outcome: Outcome::Lost(lost), .. }) => {
-            let message = lost_message(&ended, lost);
+            let message = lost_message(&ended, lost, seen_in);
             let failure = Failure::new(Case::Idempotency(conflict_of(lost)), message);
             Met::Conflict(Conflict { failure, first: Some(ended) })
         }
@@ -258,16 +291,22 @@ fn conflict_of(lost: Lost) -> KeyConflict {
     }
 }
 
-fn lost_message(ended: &Ended, lost: Lost) -> String {
+fn lost_message(ended: &Ended, lost: Lost, seen_in: &str) -> String {
     let Ended { request_id, cost, .. } = ended;
     let what = match lost {
         Lost::TooLarge => "was answered with more than is kept",
         Lost::CallerLeft => "ended when its caller left",
         Lost::Interrupted => "broke off before its answer was kept",
     };
-    let effect = match cost {
-        Some(cost) => format!("it was charged ${cost}. To run it again, use another key."),
-        None => "it may be done all the same. Look at what is there before you send it with another key.".to_owned(),
+    let effect = match (cost, lost) {
+        (Some(cost), _) => format!("it was charged ${cost}. To run it again, use another key."),
+        (None, Lost::Interrupted) => format!(
+            "whether it was done by then is not known here, and it is not done again. Look at {seen_in}, and send it with \
+             another key if it was not."
+        ),
+        (None, Lost::TooLarge | Lost::CallerLeft) => {
+            format!("it is not done again. Look at {seen_in} before you send it with another key.")
+        }
     };
     format!("The first request with this Idempotency-Key ({request_id}) {what}; {effect}")
 }

@@ -157,7 +157,7 @@ pub fn redeem(
             .execute([code, account.0])?;
         return Ok(Err(NotRedeemed::UsedUp));
     }
-    let reference: Arc<str> = format!("code:{code}:{account}").into();
+    let reference = reference(code, account);
     let kind = match grant_days {
         None => CreditKind::Money(Origin::Code),
         Some(days) => CreditKind::Grant(Some(now.plus_ms(i64::from(days) * DAY_MS))),
@@ -172,6 +172,27 @@ pub fn redeem(
     };
     credits::enqueue(transaction, &credit, now)?;
     Ok(Ok(reference))
+}
+
+/// The reference of the credit, where an account has redeemed a code at or after `since`.
+pub fn redeemed(
+    connection: &Connection,
+    digest: &Digest,
+    account: AccountId,
+    since: Timestamp,
+) -> Result<Option<Arc<str>>, StoreError> {
+    let code = connection
+        .prepare_cached(
+            "select codes.id from redemptions join codes on codes.id = redemptions.code
+             where codes.digest = ?1 and redemptions.account = ?2 and redemptions.redeemed_at >= ?3",
+        )?
+        .query_row((digest.as_slice(), account.0, since.0), |row| row.get(0))
+        .optional()?;
+    Ok(code.map(|code| reference(code, account)))
+}
+
+fn reference(code: i64, account: AccountId) -> Arc<str> {
+    format!("code:{code}:{account}").into()
 }
 
 const COLUMNS: &str = "id, hint, batch, amount, grant_days, uses, used, expires_at, status, created_by, created_at";
@@ -263,6 +284,13 @@ mod tests {
             assert_eq!(redeem(1, [7; 32], 2_000).await, Err(NotRedeemed::Unknown), "T-14: expiring now is expired");
             assert_eq!(redeem(1, [7; 32], 1_999).await.unwrap(), "code:1:1");
             assert_eq!(redeem(1, [7; 32], 1_999).await, Err(NotRedeemed::Twice));
+            let redeemed = |account: i64, since: i64| {
+                let found = database
+                    .read_now(|connection| super::redeemed(connection, &[7; 32], AccountId(account), Timestamp(since)));
+                found.unwrap().map(|reference| reference.to_string())
+            };
+            assert_eq!(redeemed(1, 1_999).as_deref(), Some("code:1:1"));
+            assert_eq!((redeemed(1, 2_000), redeemed(2, 0)), (None, None), "by another request, or by nobody");
             let several = tokio::join!(redeem(2, [7; 32], 1_000), redeem(3, [7; 32], 1_000), redeem(4, [7; 32], 1_000));
             let outcomes = [several.0, several.1, several.2];
             assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");

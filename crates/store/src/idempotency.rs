@@ -83,6 +83,8 @@ pub struct Request<'a> {
     pub id: &'a Arc<str>,
     /// No hold of it will be at or before this row of the journal. `None` if it holds no money.
     pub after: Option<Seq>,
+    /// It may run again where the first one broke off: whatever that had done by then is not done a second time.
+    pub runs_again: bool,
 }
 
 /// What a request with a key meets.
@@ -192,7 +194,7 @@ impl Records {
 
     /// Claims a key, durably, or tells what stands in the way.
     pub async fn begin(self: &Arc<Self>, request: Request<'_>, now: Timestamp) -> Result<Begun, StoreError> {
-        let Request { tenant, key, content, id, after } = request;
+        let Request { tenant, key, content, id, after, runs_again } = request;
         let place = Place {
             tenant: tenant.0.clone(),
             key: keyed_digest(&self.digests, &[tenant.0.as_bytes(), key.as_bytes()]),
@@ -201,14 +203,14 @@ impl Records {
         let fingerprint = keyed_digest(&self.digests, content);
         // From here on whatever happens, also that nobody polls this any more, the row is ended or taken back.
         let mut claim = Claim::new(self.clone(), place.clone());
-        let claiming =
-            self.database.write(move |transaction| rows::claim(transaction, &place, &fingerprint, after, now));
+        let claiming = self.database.write(move |tx| rows::claim(tx, &place, &fingerprint, after, runs_again, now));
         let claimed = tokio::time::timeout(BEGIN_WAIT, claiming).await.map_err(|_| StoreError::Unavailable)??;
         let (claimed, freed) = claimed;
         self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
         let found = match claimed {
-            Claimed::Mine => {
+            Claimed::Mine(broke_off) => {
                 claim.state = ClaimState::Running;
+                claim.broke_off = broke_off;
                 return Ok(Begun::First(claim));
             }
             Claimed::Taken(found) => found,
@@ -328,6 +330,7 @@ pub struct Claim {
     records: Arc<Records>,
     place: Place,
     state: ClaimState,
+    broke_off: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -341,7 +344,12 @@ enum ClaimState {
 impl Claim {
     fn new(records: Arc<Records>, place: Place) -> Self {
         records.open.fetch_add(1, Ordering::AcqRel);
-        Self { records, place, state: ClaimState::Claiming }
+        Self { records, place, state: ClaimState::Claiming, broke_off: None }
+    }
+
+    /// When a first request with the key began that broke off: this one is to end what that may have begun.
+    pub fn broke_off(&self) -> Option<Timestamp> {
+        self.broke_off
     }
 
     /// The largest body that is kept.

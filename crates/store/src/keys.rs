@@ -388,6 +388,49 @@ pub fn list(
     Ok(keys)
 }
 
+/// Keys of an account that a user made or gave their role, at most `limit`, by id. Deleted ones are not among them.
+pub fn of_maker(
+    connection: &Connection,
+    account: AccountId,
+    maker: UserId,
+    limit: u32,
+) -> Result<Vec<Key>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "select {COLUMNS} from keys where account = ?1 and made_by = ?2 and status <> 'deleted' order by id limit ?3"
+    ))?;
+    let mut rows = statement.query((account.0, maker.0, limit))?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row)?);
+    }
+    Ok(keys)
+}
+
+/// How many keys [`of_maker`] would find without a limit.
+pub fn count_of_maker(connection: &Connection, account: AccountId, maker: UserId) -> Result<usize, StoreError> {
+    let sql = "select count(*) from keys where account = ?1 and made_by = ?2 and status <> 'deleted'";
+    let count: i64 = connection.prepare_cached(sql)?.query_row((account.0, maker.0), |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// Deletes all of [`of_maker`]; returns their ids.
+pub fn delete_of_maker(connection: &Connection, account: AccountId, maker: UserId) -> Result<Vec<KeyId>, StoreError> {
+    connection
+        .prepare_cached(
+            "delete from key_secrets where key in (select id from keys where account = ?1 and made_by = ?2)",
+        )?
+        .execute((account.0, maker.0))?;
+    let mut statement = connection.prepare_cached(
+        "update keys set status = 'deleted' where account = ?1 and made_by = ?2 and status <> 'deleted' returning id",
+    )?;
+    let mut rows = statement.query((account.0, maker.0))?;
+    let mut deleted = Vec::new();
+    while let Some(row) = rows.next()? {
+        deleted.push(KeyId(row.get(0)?));
+    }
+    Ok(deleted)
+}
+
 /// How many keys an account has, deleted ones not counted.
 pub fn count(connection: &Connection, account: AccountId) -> Result<i64, StoreError> {
     let sql = "select count(*) from keys where account = ?1 and status <> 'deleted'";

@@ -498,6 +498,19 @@ impl Ledger {
         Ok(seq)
     }
 
+    /// The entry that carries a reference, once it is durable; `None` if there is none.
+    pub async fn posted(&self, reference: &Arc<str>) -> Result<Option<Seq>, StoreError> {
+        let known = self.referenced.lock().await.get(reference).copied();
+        let seq = match known {
+            Some(seq) => Some(seq),
+            None => self.find_reference(reference).await?,
+        };
+        if let Some(seq) = seq {
+            self.durable(seq).await?;
+        }
+        Ok(seq)
+    }
+
     /// The durable entry that carries a reference.
     async fn find_reference(&self, reference: &Arc<str>) -> Result<Option<Seq>, StoreError> {
         let Source::Stored(database) = &self.source else { return Ok(None) };

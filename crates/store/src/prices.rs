@@ -93,7 +93,7 @@ pub fn set(
     now: Timestamp,
 ) -> Result<PriceVersion, StoreError> {
     let sheet = sheet.clone().with_default_multiplier(model);
-    sheet.compile().map_err(|error| StoreError::Refused(format!("price of {model:?}: {error}")))?;
+    sheet.compile_to_count().map_err(|error| StoreError::Refused(format!("price of {model:?}: {error}")))?;
     if let Some(newest) = newest(connection, provider, model, source)?
         && !newest.retired
         && newest.sheet == sheet
@@ -291,6 +291,11 @@ impl PriceBook {
         let mut by_model: HashMap<String, Vec<Candidate>> = HashMap::new();
         for PriceVersion { id, provider, model, source, sheet, .. } in versions {
             let price = sheet.compile().map_err(|error| StoreError::Damaged(format!("price {id}: {error}")))?;
+            if let Err(error) = sheet.compile_to_count() {
+                // An earlier release took it. Its past charges stand; new ones go by another price, or are not made.
+                tracing::warn!(%id, model, %error, "a price does not count");
+                continue;
+            }
             let priced = Priced { id, price: Arc::new(price) };
             by_model.entry(model).or_default().push(Candidate { provider, source, priced });
         }
@@ -397,8 +402,9 @@ mod tests {
         for scratch in databases() {
             let database = &scratch.database;
             database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
-            let versions = database.read_now(current).unwrap();
-            PriceBook::from_versions(versions).unwrap();
+            for version in database.read_now(current).unwrap() {
+                assert!(version.sheet.compile_to_count().is_ok(), "{version:?}");
+            }
         }
     }
 
@@ -459,6 +465,32 @@ mod tests {
                 .write(|tx| set(tx, None, "m", PriceSource::Operator, None, &PriceSheet::default(), Timestamp(0)))
                 .await;
             assert!(matches!(empty, Err(StoreError::Refused(_))), "{empty:?}");
+            let zero = || sheet(r#"{"input_per_million":"0","output_per_million":"0"}"#);
+            let refused =
+                database.write(move |tx| set(tx, None, "m", PriceSource::Operator, None, &zero(), Timestamp(0))).await;
+            assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+            let free = sheet(r#"{"free":true}"#);
+            let free = database.write(move |tx| set(tx, None, "f", PriceSource::Operator, None, &free, Timestamp(0)));
+            free.await.unwrap();
+            let book = database.read_now(|connection| PriceBook::load(connection, &["m", "f"])).unwrap();
+            assert!(book.find("f", "any", "f").is_some());
+        }
+    }
+
+    /// An earlier release took them.
+    #[tokio::test]
+    async fn m_34_stored_rates_of_zero_serve_nobody_and_can_still_be_verified() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            let zero = sheet(r#"{"model_rate":"0"}"#);
+            let kept = database
+                .write(move |tx| insert(tx, None, "m", PriceSource::Operator, None, &zero, false, Timestamp(0)))
+                .await
+                .unwrap();
+            let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
+            assert!(book.find("m", "any", "m").is_none());
+            let price = Versions::new(database.clone()).get(kept.id).unwrap();
+            assert_eq!(price.charge(&Usage::tokens(5, 5), None).unwrap(), domain::Nanos::ZERO);
         }
     }
 }

@@ -205,6 +205,18 @@ impl PriceSheet {
         })
     }
 
+    /// [`PriceSheet::compile`] for a price that is about to count: rates that come to nothing are refused as well, because
+    /// whoever has nothing could ask for such a model without end (M-34).
+    pub fn compile_to_count(&self) -> Result<Price, SheetError> {
+        let price = self.compile()?;
+        if self.free || price.always_costs() {
+            return Ok(price);
+        }
+        Err(SheetError::Conflict(
+            "its rates come to nothing, on some tier at least: a model that costs nothing has `free = true` and no rates",
+        ))
+    }
+
     /// The rates, with the relay form turned into rates per million.
     fn base_rates(&self) -> Result<RateSheet, SheetError> {
         let mut rates = self.rates.clone();
@@ -412,6 +424,33 @@ mod tests {
         check(r#"{"model_rate":"1","input_per_million":"1"}"#, "two forms of one price");
         check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":1}]}"#, "ascend");
         check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":2}]}"#, "ascend");
+    }
+
+    #[test]
+    fn m_34_rates_of_zero_do_not_make_a_model_free() {
+        let check = |json: &str, expected: bool| {
+            let sheet: PriceSheet = serde_json::from_str(json).unwrap();
+            let made = sheet.compile_to_count();
+            assert_eq!(made.is_ok(), expected, "{json}: {made:?}");
+            assert!(sheet.compile().is_ok(), "past charges can be priced again: {json}");
+        };
+        check(r#"{"free":true}"#, true);
+        check(r#"{"input_per_million":"0","output_per_million":"0"}"#, false);
+        check(r#"{"model_rate":"0"}"#, false);
+        check(r#"{"model_rate":"0.000","completion_multiplier":"2"}"#, false);
+        check(r#"{"input_per_million":"0","per_web_search":"0.01"}"#, false);
+        check(r#"{"per_web_search":"0.01"}"#, false);
+        check(r#"{"input_per_million":"0","output_per_million":"1"}"#, true);
+        check(r#"{"model_rate":"1","completion_multiplier":"0"}"#, true);
+        check(r#"{"per_image":"0.04"}"#, true);
+        check(r#"{"per_request":"0.000000001"}"#, true);
+        check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":5,"input_per_million":"0"}]}"#, false);
+        check(r#"{"input_per_million":"1","service_tiers":{"flex":{"input_per_million":"0"}}}"#, false);
+        check(
+            r#"{"input_per_million":"1","service_tiers":{"flex":{"tiers":[{"above_input_tokens":5,"input_per_million":"0"}]}}}"#,
+            false,
+        );
+        check(r#"{"input_per_million":"1","service_tiers":{"flex":{"output_per_million":"0"}}}"#, true);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::admin::error::Problem;
 use crate::admin::keys::{Bounds, Keeper};
 use crate::admin::members::Chair;
 use crate::admin::operator::presented;
+use crate::admin::rights::is_limited;
 use crate::app::App;
 use crate::router::Peer;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -70,11 +71,11 @@ impl Member {
 
     /// As somebody who changes keys. A key's keys are bound to the user that it is itself bound to.
     pub fn keeper(&self) -> Result<Keeper, Problem> {
-        let user = match &self.who {
-            Who::User(user) => Some(user.id),
-            Who::Key(caller) => caller.key.made_by,
+        let (user, key) = match &self.who {
+            Who::User(user) => (Some(user.id), None),
+            Who::Key(caller) => (caller.key.made_by, Some(caller.key.id)),
         };
-        let bounds = Bounds { account: self.account.id, role: self.some_role()?, user };
+        let bounds = Bounds { account: self.account.id, role: self.some_role()?, user, key };
         Ok(Keeper { by: self.by(), bounds: Some(bounds) })
     }
 
@@ -245,6 +246,15 @@ async fn as_key(app: &App, caller: Arc<Caller>, peer: Option<IpAddr>) -> Result<
 fn check(member: &Member, permission: Permission) -> Result<(), Problem> {
     if !allows(member.role, permission) {
         return Err(insufficient(member.role));
+    }
+    if let Who::Key(caller) = &member.who
+        && permission == Permission::ManageMembers
+        && is_limited(&caller.key)
+    {
+        // Whom it invites is bound by none of its limits (S-06).
+        let message = "A key with limits of its own manages no members: they would be without them. Sign in as a member \
+                       of the account (POST /api/v1/session), or ask the gateway's operator.";
+        return Err(Problem::forbidden("key_limits", message));
     }
     if permission.is_write() && member.account.status == AccountStatus::Suspended {
         let message = "The account is suspended: it can be looked at, not changed. Ask its operator.";

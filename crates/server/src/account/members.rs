@@ -4,9 +4,9 @@
 use super::member::Member;
 use crate::admin::error::{ErrorObject, Problem};
 use crate::admin::extract::{Body, Id, Params};
-use crate::admin::members;
+use crate::admin::members::{self, RemoveParams};
 use crate::admin::page::{Page, PageParams};
-use crate::admin::{ChangeMember, Invitations, Invite, MemberObject, NewInvitation};
+use crate::admin::{ChangeMember, Invitations, Invite, MemberObject, NewInvitation, RemovedMember};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
@@ -41,13 +41,19 @@ pub async fn change(
 }
 
 /// Remove a member, named by the user's id. Only owners remove owners.
+///
+/// The answer names the keys that they made, which stay the account's unless they are deleted, too.
 #[utoipa::path(delete, path = "/api/v1/account/members/{id}", operation_id = "remove_own_member", tag = "account",
-    params(("id" = i64, Path)),
-    responses((status = 204), (status = 404, body = ErrorObject),
+    params(("id" = i64, Path), RemoveParams),
+    responses((status = 200, body = RemovedMember), (status = 400, body = ErrorObject), (status = 404, body = ErrorObject),
               (status = 409, description = "It is the last owner", body = ErrorObject)))]
-pub async fn remove(State(app): State<Arc<App>>, member: Member, Id(id): Id) -> Result<StatusCode, Problem> {
-    members::remove(&app, member.chair()?, member.account.id, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+pub async fn remove(
+    State(app): State<Arc<App>>,
+    member: Member,
+    Id(id): Id,
+    Params(params): Params<RemoveParams>,
+) -> Result<Json<RemovedMember>, Problem> {
+    Ok(Json(members::remove(&app, member.chair()?, member.account.id, id, params).await?))
 }
 
 /// Invite somebody. The answer holds the token, this once; POST /api/v1/session/password takes it.

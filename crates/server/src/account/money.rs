@@ -9,6 +9,7 @@ use crate::admin::extract::{Body, Id, Params};
 use crate::admin::grants::{self, Grants};
 use crate::admin::page::{LIMIT_MAX, Page, PageParams, checked_limit};
 use crate::admin::plans::PlanObject;
+use crate::admin::reference::RunsAgain;
 use crate::admin::statement::{self, Entries, EntryParams, StatementObject, StatementParams};
 use crate::admin::subscription::{
     self, CancelParams, Cancellation, ChangeSubscription, StartSubscription, SubscriptionObject,
@@ -192,9 +193,10 @@ pub async fn list_grants(State(app): State<Arc<App>>, member: Member) -> Result<
 pub async fn redeem(
     State(app): State<Arc<App>>,
     member: Member,
+    again: RunsAgain,
     Body(asked): Body<Redeem>,
 ) -> Result<Json<OwnRedemption>, Problem> {
-    let entry = codes::redeem_for(&app, member.account.id, member.by(), &asked.code).await?;
+    let entry = codes::redeem_for(&app, member.account.id, member.by(), &asked.code, again).await?;
     Ok(Json(OwnRedemption { entry, account: standing(&app, &member.account).await? }))
 }
 

@@ -480,9 +480,14 @@ pub async fn put_in(
 ) -> Result<Seq, Problem> {
     let fund = Fund { origin: asked.origin()?, by, note: asked.checked_note()?, reference: reference.0.clone() };
     let amount = asked.amount;
-    let funded = app.ledger.totals(account).await?.funding.negated();
-    checked_funding(funded, amount)?;
-    let seq = reference.post(app, account, |book, _| book.fund_in(fund.clone(), amount)).await?;
+    let seq = match reference.posted(app).await? {
+        Some(seq) => seq,
+        None => {
+            let funded = app.ledger.totals(account).await?.funding.negated();
+            checked_funding(funded, amount)?;
+            reference.post(app, account, |book, _| book.fund_in(fund.clone(), amount)).await?
+        }
+    };
     // A cycle that could not be paid before is paid now.
     app.ledger.touch(account, app.now()).await?;
     promote(app, account).await;

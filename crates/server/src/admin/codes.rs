@@ -6,6 +6,7 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
+use super::reference::RunsAgain;
 use super::values::{rfc3339, stored};
 use crate::app::App;
 use crate::upkeep::deliver;
@@ -239,14 +240,28 @@ fn object(code: Code, now: Timestamp) -> CodeObject {
     }
 }
 
-/// Redeems a code for an account. Answers with the ledger's entry; `None`: the credit follows by itself.
-pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str) -> Result<Option<Seq>, Problem> {
+/// Redeems a code for an account, or tells what became of it where the first request broke off and had redeemed it. Answers
+/// with the ledger's entry; `None`: the credit follows by itself.
+pub async fn redeem_for(
+    app: &App,
+    account: AccountId,
+    by: Arc<str>,
+    code: &str,
+    RunsAgain(began): RunsAgain,
+) -> Result<Option<Seq>, Problem> {
+    let digest = app.authenticator.secrets().code_digest(code);
+    if let (Some(began), Some(digest)) = (began, digest) {
+        let found = app.database.read(move |connection| codes::redeemed(connection, &digest, account, began)).await?;
+        if let Some(reference) = found {
+            return credited(app, account, &reference).await;
+        }
+    }
     let now = app.now();
     if !app.wrong_codes.begin(account, now) {
         return Err(Problem::too_many("Too many wrong codes were presented. Try again in 15 minutes.", RETRY_SECONDS));
     }
     let unknown = || Problem::not_found("There is no such code, or it is over. Look for a mistype.");
-    let digest = app.authenticator.secrets().code_digest(code).ok_or_else(unknown)?;
+    let digest = digest.ok_or_else(unknown)?;
     let redeeming = move |transaction: &Transaction<'_>| codes::redeem(transaction, &digest, account, &by, now);
     let redeemed = app.database.write(redeeming).await?;
     if redeemed != Err(NotRedeemed::Unknown) {
@@ -257,7 +272,12 @@ pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str)
         NotRedeemed::UsedUp => Problem::in_the_way("code_used", "The code has been redeemed already."),
         NotRedeemed::Twice => Problem::in_the_way("code_used", "This account has redeemed the code already."),
     })?;
-    let entry = match deliver(app, &reference).await {
+    credited(app, account, &reference).await
+}
+
+/// Posts the credit of a code that is redeemed, unless it was posted.
+async fn credited(app: &App, account: AccountId, reference: &Arc<str>) -> Result<Option<Seq>, Problem> {
+    let entry = match deliver(app, reference).await {
         Ok(Delivered::Posted(entry)) => Some(entry),
         Ok(Delivered::Refused(why)) => {
             tracing::error!(%reference, %why, "the ledger refuses what a code gives; it is kept with the reason");
@@ -267,7 +287,7 @@ pub async fn redeem_for(app: &App, account: AccountId, by: Arc<str>, code: &str)
         // It is on its way, and delivered by itself.
         Err(_) => None,
     };
-    app.ledger.touch(account, now).await?;
+    app.ledger.touch(account, app.now()).await?;
     Ok(entry)
 }
 
@@ -424,10 +444,11 @@ pub async fn redeem(
     State(app): State<Arc<App>>,
     operator: Operator,
     Id(id): Id,
+    again: RunsAgain,
     Body(asked): Body<Redeem>,
 ) -> Result<Json<Redemption>, Problem> {
     let account = api_accounts::find(&app, AccountRef::Id(id)).await?.id;
-    let entry = redeem_for(&app, account, operator.0, &asked.code).await?;
+    let entry = redeem_for(&app, account, operator.0, &asked.code, again).await?;
     Ok(Json(Redemption { entry, account: api_accounts::shown(&app, account).await? }))
 }
 

@@ -5,6 +5,7 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
 use super::page::{LIMIT_MAX, Page, checked_limit};
+use super::rights;
 use super::values::{checked_addresses, checked_models, present, profile_name, rfc3339, stored};
 use crate::app::App;
 use crate::error::ErrorProfile;
@@ -23,6 +24,7 @@ use store::StoreError;
 use store::accounts::{self, Account, checked_name};
 use store::keys::{self, Key, KeyChange, KeyStatus, NewKey, OnShortFunds};
 use store::secrets::{Digest, SecretKind, hint};
+use store::sql::Connection;
 use utoipa::{IntoParams, ToSchema};
 
 /// Longest time that a rotated secret goes on working: 30 days.
@@ -418,6 +420,8 @@ pub struct Bounds {
     pub role: Role,
     /// The user whose role it is, to whom the keys that they make are bound.
     pub user: Option<UserId>,
+    /// The key that they come with, beyond whose limits they do not get. A person has none.
+    pub key: Option<KeyId>,
 }
 
 impl From<Operator> for Keeper {
@@ -430,6 +434,13 @@ impl Keeper {
     /// The user to whom the keys are bound that they make or give a role.
     fn user(&self) -> Option<UserId> {
         self.bounds.and_then(|bounds| bounds.user)
+    }
+
+    /// The key that they come with, if they do, as it stands in the transaction that goes by its limits.
+    fn own_key(&self, connection: &Connection) -> Result<Option<Key>, StoreError> {
+        let Some(id) = self.bounds.and_then(|bounds| bounds.key) else { return Ok(None) };
+        let gone = || StoreError::Refused("the key that asks for this has been deleted".to_owned());
+        keys::by_id(connection, id)?.map(Some).ok_or_else(gone)
     }
 
     /// The key that was looked for, if it is theirs to change.
@@ -472,11 +483,16 @@ pub async fn make(
             let message = format!("an account's members make at most {MEMBERS_KEYS_MAX} keys: delete some first");
             return Err(StoreError::Refused(message));
         }
+        if let Some(own) = keeper.own_key(transaction)?
+            && let Err(problem) = rights::check_new(&own, &new)
+        {
+            return Ok(Err(problem));
+        }
         let key = keys::create(transaction, id, &new, &hint, &digest, now)?;
         accounts::audit(transaction, now, &keeper.by, "key.create", &subject(key.id), &detail)?;
-        Ok(key)
+        Ok(Ok(key))
     });
-    let key = created.await?;
+    let key = created.await??;
     app.forget_callers();
     Ok(NewSecret { object: object(app, key, account.name).await?, key: secret })
 }
@@ -534,6 +550,11 @@ pub async fn alter(app: &App, keeper: Keeper, id: i64, asked: ChangeKey) -> Resu
         if let Err(problem) = keeper.check(change.role.unwrap_or(key.role), change.project.unwrap_or(key.project)) {
             return Ok(Err(problem));
         }
+        if let Some(own) = keeper.own_key(transaction)?
+            && let Err(problem) = rights::check_change(&own, &key, &change)
+        {
+            return Ok(Err(problem));
+        }
         accounts::audit(transaction, now, &keeper.by, "key.change", &subject(id), &json!(asked))?;
         Ok(keys::change(transaction, id, &change)?.ok_or_else(no_such_key))
     });
@@ -546,7 +567,13 @@ pub async fn alter(app: &App, keeper: Keeper, id: i64, asked: ChangeKey) -> Resu
 pub async fn remove(app: &App, keeper: Keeper, id: i64) -> Result<(), Problem> {
     let (id, now) = (KeyId(id), app.now());
     let deleted = app.database.write(move |transaction| {
-        if let Err(problem) = keeper.permitted(keys::by_id(transaction, id)?) {
+        let key = match keeper.permitted(keys::by_id(transaction, id)?) {
+            Ok(key) => key,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Some(own) = keeper.own_key(transaction)?
+            && let Err(problem) = rights::check_removal(&own, &key)
+        {
             return Ok(Err(problem));
         }
         keys::delete(transaction, id)?;
@@ -568,7 +595,13 @@ pub async fn renew(app: &App, keeper: Keeper, id: i64, asked: RotateKey) -> Resu
     let (id, now) = (KeyId(id), app.now());
     let old_until = now.plus_ms(i64::from(asked.grace_seconds) * 1000);
     let rotated = app.database.write(move |transaction| {
-        if let Err(problem) = keeper.permitted(keys::by_id(transaction, id)?) {
+        let key = match keeper.permitted(keys::by_id(transaction, id)?) {
+            Ok(key) => key,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        if let Some(own) = keeper.own_key(transaction)?
+            && let Err(problem) = rights::check_renewal(&own, &key)
+        {
             return Ok(Err(problem));
         }
         accounts::audit(transaction, now, &keeper.by, "key.rotate", &subject(id), &json!(asked))?;

@@ -12,16 +12,20 @@ use super::values::rfc3339;
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
-use domain::{AccountId, Role, UserId};
+use domain::{AccountId, KeyId, Role, UserId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
 use store::accounts;
+use store::keys::{self, Key};
 use store::members::{self, Invitation, Member};
 use store::secrets::SecretKind;
 use store::users;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
+
+/// Keys of a removed member that are named.
+const KEYS_TOLD_MAX: u32 = 200;
 
 /// A member of an account.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -55,6 +59,43 @@ pub struct ChangeMember {
     /// `owner`, `admin`, `member` or `viewer`.
     #[schema(value_type = String, example = "admin")]
     pub role: Role,
+}
+
+/// What becomes of a removed member's keys.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveParams {
+    /// Delete the account's keys that they made or gave a role, too. Without it these stay the account's and go on
+    /// spending its money.
+    with_keys: Option<bool>,
+}
+
+/// A member who was removed.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RemovedMember {
+    /// The user's id.
+    #[schema(value_type = i64)]
+    pub user: UserId,
+    /// The account's keys that they made or gave a role: the first 200 of them. They may know their secrets, as those of
+    /// other keys that they were told.
+    pub keys: Vec<KeyOfMember>,
+    /// How many such keys there are.
+    pub keys_count: usize,
+    /// They were deleted. Otherwise they go on spending the account's money, but without a role.
+    pub keys_deleted: bool,
+}
+
+/// A key of a member who was removed.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct KeyOfMember {
+    /// Its id.
+    #[schema(value_type = i64)]
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+    /// Enough of the secret to tell it from others.
+    #[schema(example = "sk-tgAb…Yz09")]
+    pub hint: String,
 }
 
 /// Whom to invite.
@@ -182,19 +223,38 @@ pub async fn alter(
     Ok(changed.await??.into())
 }
 
-/// Removes a member.
-pub async fn remove(app: &App, chair: Chair, account: AccountId, user: i64) -> Result<(), Problem> {
-    let (user, now) = (UserId(user), app.now());
+/// Removes a member. The keys that they made are the account's: they stay and are told, or go with them.
+pub async fn remove(
+    app: &App,
+    chair: Chair,
+    account: AccountId,
+    user: i64,
+    params: RemoveParams,
+) -> Result<RemovedMember, Problem> {
+    let (user, now, keys_deleted) = (UserId(user), app.now(), params.with_keys.unwrap_or(false));
     let removed = app.database.write(move |transaction| {
         let Some(member) = members::find(transaction, account, user)? else { return Ok(Err(no_such_member())) };
         if let Err(problem) = chair.check(Some(member.role), None) {
             return Ok(Err(problem));
         }
         members::remove(transaction, account, user)?;
-        accounts::audit(transaction, now, &chair.by, "member.remove", &subject(account), &json!({ "user": user }))?;
-        Ok(Ok(()))
+        let keys = keys::of_maker(transaction, account, user, KEYS_TOLD_MAX)?;
+        let (count, deleted) = if keys_deleted {
+            let deleted = keys::delete_of_maker(transaction, account, user)?;
+            (deleted.len(), Some(deleted))
+        } else {
+            (keys::count_of_maker(transaction, account, user)?, None)
+        };
+        let detail = json!({ "user": user, "keys": count, "keys_deleted": deleted });
+        accounts::audit(transaction, now, &chair.by, "member.remove", &subject(account), &detail)?;
+        let keys = keys.into_iter().map(|Key { id, name, hint, .. }| KeyOfMember { id, name, hint });
+        Ok(Ok(RemovedMember { user, keys: keys.collect(), keys_count: count, keys_deleted }))
     });
-    removed.await?
+    let removed = removed.await??;
+    if keys_deleted {
+        app.forget_callers();
+    }
+    Ok(removed)
 }
 
 /// Invites somebody.
@@ -298,19 +358,19 @@ pub async fn operator_change(
     Ok(Json(alter(&app, operator.into(), account, user, asked).await?))
 }
 
-/// Remove a member.
+/// Remove a member. The answer names the keys that they made, which stay the account's unless they are deleted, too.
 #[utoipa::path(delete, path = "/api/v1/accounts/{id}/members/{user}", operation_id = "remove_account_member",
-    tag = "members", params(("id" = i64, Path), ("user" = i64, Path)),
-    responses((status = 204), (status = 404, body = ErrorObject),
+    tag = "members", params(("id" = i64, Path), ("user" = i64, Path), RemoveParams),
+    responses((status = 200, body = RemovedMember), (status = 400, body = ErrorObject), (status = 404, body = ErrorObject),
               (status = 409, description = "It is the last owner", body = ErrorObject)))]
 pub async fn operator_remove(
     State(app): State<Arc<App>>,
     operator: Operator,
     Ids(id, user): Ids,
-) -> Result<StatusCode, Problem> {
+    Params(params): Params<RemoveParams>,
+) -> Result<Json<RemovedMember>, Problem> {
     let account = api_accounts::find(&app, AccountRef::Id(id)).await?.id;
-    remove(&app, operator.into(), account, user).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(remove(&app, operator.into(), account, user, params).await?))
 }
 
 /// Invite somebody to an account. The answer holds the token, this once.

@@ -2,7 +2,7 @@
 
 use super::error::Problem;
 use crate::app::App;
-use crate::idempotency::IdempotencyReference;
+use crate::idempotency::{BrokeOff, IdempotencyReference};
 use axum::extract::FromRequestParts;
 use domain::ledger::{Book, Decided, Refusal};
 use domain::{AccountId, Seq, Timestamp};
@@ -22,7 +22,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Reference {
     }
 }
 
+/// When the first request with this idempotency key began, where that broke off and this one runs in its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunsAgain(pub Option<Timestamp>);
+
+impl<S: Send + Sync> FromRequestParts<S> for RunsAgain {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(parts.extensions.get::<BrokeOff>().map(|BrokeOff(began)| *began)))
+    }
+}
+
 impl Reference {
+    /// The entry that carries this reference, if one does: what was booked stands, whatever would be checked now.
+    pub async fn posted(&self, app: &App) -> Result<Option<Seq>, Problem> {
+        match &self.0 {
+            Some(reference) => Ok(app.ledger.posted(reference).await?),
+            None => Ok(None),
+        }
+    }
+
     /// Posts an entry that carries this reference, once if there is one. Answers when it is durable.
     pub async fn post(
         &self,

@@ -4,7 +4,10 @@ use super::account::{ListArgs, PAGE_SIZE};
 use super::client::Client;
 use super::output::{Column, Format, properties, table, tell_more};
 use super::user;
-use crate::admin::{AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, Page};
+use crate::admin::members::KeyOfMember;
+use crate::admin::{
+    AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, Page, RemovedMember,
+};
 use clap::{Args, Subcommand};
 use domain::Role;
 use http::Method;
@@ -39,12 +42,15 @@ pub enum MemberCommand {
         #[arg(value_parser = role)]
         role: Role,
     },
-    /// Remove a member.
+    /// Remove a member. The keys that they made are the account's and stay, unless --with-keys is given.
     Remove {
         #[command(flatten)]
         of: Of,
         /// The user's e-mail address or id.
         user: String,
+        /// Delete the keys that they made or gave a role, too.
+        #[arg(long)]
+        with_keys: bool,
     },
     /// Invite somebody, who is a user or becomes one. The token is printed, this once.
     Invite {
@@ -102,10 +108,10 @@ pub async fn run(command: MemberCommand, client: &Client, format: Format) -> any
             let path = format!("{}/members/{}", of.path(client).await?, user::find(&user, client).await?.id);
             format.print(&client.send(Method::PATCH, &path, &ChangeMember { role }).await?, one)
         }
-        MemberCommand::Remove { of, user } => {
+        MemberCommand::Remove { of, user, with_keys } => {
             let id = user::find(&user, client).await?.id;
-            client.delete(&format!("{}/members/{id}", of.path(client).await?)).await?;
-            format.print(&json!({ "user": id, "removed": true }), |_| format!("user {id} is no member any more"))
+            let path = format!("{}/members/{id}?with_keys={with_keys}", of.path(client).await?);
+            format.print(&client.remove(&path).await?, removed)
         }
         MemberCommand::Invite { of, email, role } => {
             let path = format!("{}/invitations", of.path(client).await?);
@@ -147,6 +153,21 @@ fn one(member: &MemberObject) -> String {
         ("role", member.role.name().to_owned()),
         ("since", member.created_at.to_string()),
     ])
+}
+
+fn removed(member: &RemovedMember) -> String {
+    let RemovedMember { user, keys, keys_count, keys_deleted } = member;
+    let gone = format!("user {user} is no member any more");
+    if keys.is_empty() {
+        return format!("{gone}, and had made no keys");
+    }
+    let told =
+        if *keys_deleted { "Deleted with them:" } else { "The account keeps, and pays for, the keys that they made:" };
+    let rows = keys.iter().map(|KeyOfMember { id, name, hint }| [id.to_string(), name.clone(), hint.clone()]);
+    let listed = table([Column::Number("key"), Column::Text("name"), Column::Text("hint")], rows);
+    let more = if *keys_count > keys.len() { format!("\n… {keys_count} in all") } else { String::new() };
+    let instead = if *keys_deleted { "" } else { "\n\n`tollgate key delete ID` ends one of them." };
+    format!("{gone}. {told}\n\n{listed}{more}{instead}")
 }
 
 fn many(page: &Page<MemberObject>) -> String {

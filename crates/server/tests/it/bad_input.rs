@@ -647,6 +647,8 @@ async fn m_28_m_29_amounts_at_the_edges_are_refused_or_exact() {
         json!({"input_per_million": "1e308"}),
         json!({"input_per_million": ""}),
         json!({"model_rate": "-1"}),
+        json!({"model_rate": "0"}),
+        json!({"input_per_million": "0", "output_per_million": "0"}),
         json!({}),
         json!({"input_per_million": 0.1}),
     ] {

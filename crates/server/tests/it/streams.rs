@@ -533,6 +533,24 @@ async fn u_27_by_setting_a_left_stream_is_read_to_its_end_for_the_usage() {
 }
 
 #[tokio::test]
+async fn u_27_k_03_by_setting_a_stream_that_is_left_before_its_first_word_is_paid_as_well() {
+    let mut gateway = Gateway::start_with("[streams]\non_client_left = \"drain\"").await;
+    let key = gateway.key(json!({})).await;
+    let mut connection = Connection::open(gateway.caller.address).await.expect("a connection");
+    let body = streamed(json!({"first_byte_ms": 200})).to_string();
+    connection.send(&key.caller.post_bytes("/v1/chat/completions", body.as_bytes())).await.expect("a request");
+    let begun = async || (gateway.mock.stats().in_flight == 1).then_some(());
+    eventually(PATIENCE, "the upstream has it", begun).await;
+    drop(connection);
+    let journal = gateway.journal();
+    let end = async || journal.fates_of_key(key.id).first().cloned().flatten();
+    let fate = eventually(PATIENCE, "an end", end).await;
+    assert_eq!((fate.ending, fate.estimated, fate.cost), (Ending::ClientLeft, false, price(PROMPT, WORDS)));
+    assert_eq!(gateway.mock.stats().cancelled, 0);
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn u_18_redirects_are_not_followed() {
     let mut gateway = Gateway::start().await;
     let elsewhere = Mock::start().expect("another mock");

@@ -24,7 +24,8 @@ impl Place {
 
 /// Whether a key could be claimed.
 pub(super) enum Claimed {
-    Mine,
+    /// Where an earlier request had it that broke off, with the time at which that one began.
+    Mine(Option<Timestamp>),
     Taken(Found),
 }
 
@@ -97,12 +98,14 @@ impl Lost {
     }
 }
 
-/// Makes the row if there is none, or none that still counts. Also gives the bytes of the body that stood there.
+/// Makes the row if there is none, or none that still counts, or takes over that of the same request where it broke off
+/// and may run again. Also gives the bytes of the body that stood there.
 pub(super) fn claim(
     connection: &Connection,
     place: &Place,
     fingerprint: &[u8; 32],
     after: Option<Seq>,
+    runs_again: bool,
     now: Timestamp,
 ) -> Result<(Claimed, i64), StoreError> {
     let key = place.key.as_slice();
@@ -121,9 +124,26 @@ pub(super) fn claim(
         )?
         .execute((&*place.tenant, key, fingerprint.as_slice(), &*place.request, after.map(|seq| seq.0), now.0))?;
     if inserted == 1 {
-        return Ok((Claimed::Mine, freed));
+        return Ok((Claimed::Mine(None), freed));
+    }
+    if runs_again && let Some(began) = take_over(connection, place, fingerprint)? {
+        return Ok((Claimed::Mine(Some(began)), freed));
     }
     Ok((Claimed::Taken(find(connection, place, fingerprint)?), freed))
+}
+
+/// Of any number of contenders one finds the row as it was. The time at which its first request began.
+fn take_over(connection: &Connection, place: &Place, fingerprint: &[u8; 32]) -> Result<Option<Timestamp>, StoreError> {
+    let taken = connection
+        .prepare_cached(
+            "update idempotency set state = 'running', request = ?4, lost = null, cost = null, expires_at = null
+             where tenant = ?1 and key_digest = ?2 and fingerprint = ?3
+               and (state = 'unknown' or (state = 'done' and lost = 'interrupted'))
+             returning created_at",
+        )?
+        .query_row((&*place.tenant, place.key.as_slice(), fingerprint.as_slice(), &*place.request), |row| row.get(0))
+        .optional()?;
+    Ok(taken.map(Timestamp))
 }
 
 fn find(connection: &Connection, place: &Place, fingerprint: &[u8; 32]) -> Result<Found, StoreError> {

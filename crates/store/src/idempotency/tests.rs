@@ -39,7 +39,8 @@ impl Bench {
 
     async fn begin(&self, tenant: &Tenant, key: &str, body: &[u8], id: &str, now: Timestamp) -> Begun {
         let content = [b"POST".as_slice(), b"/v1/x", body];
-        let request = Request { tenant, key, content: &content, id: &id.into(), after: Some(Seq(0)) };
+        let request =
+            Request { tenant, key, content: &content, id: &id.into(), after: Some(Seq(0)), runs_again: false };
         self.records.begin(request, now).await.unwrap()
     }
 
@@ -159,7 +160,8 @@ async fn m_22_i_35_a_key_is_one_request_of_one_tenant() {
     first(bench.begin(&mine(), "K", BODY, "req_4", NOW).await).release().await;
     // Parts cannot be shifted into one another.
     let content = [b"POST".as_slice(), b"/v1/x{", &BODY[1..]];
-    let request = Request { tenant: &mine(), key: "k", content: &content, id: &"req_5".into(), after: None };
+    let request =
+        Request { tenant: &mine(), key: "k", content: &content, id: &"req_5".into(), after: None, runs_again: false };
     assert!(matches!(bench.records.begin(request, NOW).await, Ok(Begun::Mismatch)));
 }
 
@@ -218,6 +220,44 @@ async fn m_25_a_released_key_is_free() {
     assert!(bench.states().await.is_empty());
 }
 
+/// One that may run again does, once at a time, and its answer is kept like any other.
+#[tokio::test]
+async fn m_24_what_broke_off_runs_again_where_that_is_safe() {
+    let bench = Bench::start().await;
+    drop(bench.first("k", "req_1").await);
+    bench.written().await;
+    assert!(matches!(bench.again("k").await, Begun::Unknown));
+    let begin = async |bench: &Bench, body: &[u8], id: &str, now: i64| {
+        let (tenant, id) = (mine(), id.into());
+        let content = [b"POST".as_slice(), b"/v1/x", body];
+        let request = Request { tenant: &tenant, key: "k", content: &content, id: &id, after: None, runs_again: true };
+        bench.records.begin(request, Timestamp(NOW.0 + now)).await.unwrap()
+    };
+    assert!(matches!(begin(&bench, b"other", "req_2", 1).await, Begun::Mismatch));
+    let second = first(begin(&bench, BODY, "req_2", 1).await);
+    assert_eq!(second.broke_off(), Some(NOW));
+    assert!(matches!(begin(&bench, BODY, "req_3", 1).await, Begun::Running));
+    // It breaks off as well, and upkeep has looked: the same once more, with the time of the very first.
+    let reference = second.reference();
+    std::mem::forget(second);
+    let bench = bench.restart().await;
+    bench.records.upkeep(NOW).await.unwrap();
+    let third = first(begin(&bench, BODY, "req_3", 2).await);
+    assert_eq!((third.broke_off(), third.reference()), (Some(NOW), reference));
+    third.lose(Lost::Interrupted, None, NOW).await;
+    let fourth = first(begin(&bench, BODY, "req_4", 3).await);
+    fourth.keep(200, &headers(), b"done", None, NOW).await;
+    let kept = ended(begin(&bench, BODY, "req_5", 4).await);
+    assert_eq!(kept.request_id, "req_4");
+    assert!(matches!(kept.outcome, Outcome::Answer(Answer { status: 200, .. })), "{kept:?}");
+    // An answer that was lost otherwise is not run again.
+    bench.first("l", "req_6").await.lose(Lost::TooLarge, None, NOW).await;
+    let content = [b"POST".as_slice(), b"/v1/x", BODY];
+    let large =
+        Request { tenant: &mine(), key: "l", content: &content, id: &"r".into(), after: None, runs_again: true };
+    assert!(matches!(bench.records.begin(large, NOW).await.unwrap(), Begun::Ended(_)));
+}
+
 #[tokio::test]
 async fn what_a_request_writes_late_does_not_touch_another_s_row() {
     let bench = Bench::start().await;
@@ -247,7 +287,7 @@ async fn a_claim_that_nobody_waited_for_is_taken_back() {
     {
         let content = [BODY];
         let (tenant, id) = (mine(), Arc::from("req_1"));
-        let request = Request { tenant: &tenant, key: "k", content: &content, id: &id, after: None };
+        let request = Request { tenant: &tenant, key: "k", content: &content, id: &id, after: None, runs_again: false };
         let mut begin = Box::pin(bench.records.begin(request, NOW));
         // Polled once, so that the change is on its way, and then dropped.
         std::future::poll_fn(|context| {

@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use store::budgets;
+use store::idempotency::{self as kept, Begun, Tenant};
 use tower::ServiceExt;
 
 impl TestApp {
@@ -123,6 +124,93 @@ async fn m_21_a_top_up_is_booked_once_by_its_reference() {
     assert_eq!((replayed, &again.json["balance"]), (false, &json!("6.00")));
     let entries = test.get(&format!("/api/v1/accounts/{account}/entries")).await.json;
     assert!(entries["data"][0]["reference"].as_str().unwrap().starts_with("idem:operator:ops:"), "{entries}");
+}
+
+impl TestApp {
+    /// Claims a key as a request does that then breaks off before it has done anything.
+    async fn break_off(&self, key: &str, path: &str, body: &Value) {
+        let (tenant, body) = (Tenant::operator("ops"), body.to_string());
+        let content = [b"POST".as_slice(), path.as_bytes(), body.as_bytes()];
+        let id = "req_first".into();
+        let request =
+            kept::Request { tenant: &tenant, key, content: &content, id: &id, after: None, runs_again: false };
+        let Begun::First(claim) = self.app.idempotency.begin(request, self.app.now()).await.unwrap() else {
+            panic!("{key} is taken");
+        };
+        drop(claim);
+        while self.app.idempotency.open_claims() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Every request that was answered broke off between its deed and its record.
+    async fn lose_records(&self) {
+        let lose = "update idempotency set state = 'unknown', status = null, headers = null, body = null, \
+                    expires_at = null, request = 'req_first'";
+        self.app.database.write(move |tx| Ok(tx.execute(lose, [])?)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn m_24_money_whose_request_broke_off_is_booked_once_and_the_result_is_answered() {
+    let test = TestApp::start().await;
+    let (account, _) = test.account_and_key(json!({})).await;
+    let path = |what: &str| format!("/api/v1/accounts/{account}/{what}");
+    let code = async || {
+        let made = test.post("/api/v1/codes", json!({ "amount": "2.00", "batch": "b" })).await;
+        json!({ "code": made.json["data"][0]["code"] })
+    };
+    let deeds = [
+        ("top-ups", json!({ "amount": "1.00" }), json!({ "amount": "1.00" }), ["6.00", "7.00"]),
+        // What was taken out is not there any more.
+        ("top-ups", json!({ "amount": "-6.00" }), json!({ "amount": "-1.00" }), ["1.00", "0.00"]),
+        ("grants", json!({ "amount": "3.00" }), json!({ "amount": "3.00" }), ["0.00", "0.00"]),
+        ("redemptions", code().await, code().await, ["2.00", "4.00"]),
+    ];
+    for (what, before, after, balances) in deeds {
+        let path = path(what);
+        let balance = async || test.get(&format!("/api/v1/accounts/{account}")).await.json["balance"].clone();
+        // It broke off before it was booked; upkeep has seen to it, or not yet.
+        for is_looked_up in [false, true] {
+            let key = format!("{what}-{before}-{is_looked_up}").replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+            let body = if is_looked_up { &after } else { &before };
+            test.break_off(&key, &path, body).await;
+            if is_looked_up {
+                test.app.idempotency.upkeep(test.app.now()).await.unwrap();
+            }
+            let (replayed, first) = test.post_once(&key, &path, body).await;
+            assert!(!replayed && first.status.is_success(), "{what}: {}", first.text);
+            assert_eq!(balance().await, balances[usize::from(is_looked_up)], "{what}");
+            // After it was booked.
+            test.lose_records().await;
+            let (_, other) = test.post_once(&key, &path, &json!({ "amount": "9.00" })).await;
+            assert_eq!(code_of(&other), (422, "idempotency_mismatch".to_owned()), "{what}");
+            let (replayed, second) = test.post_once(&key, &path, body).await;
+            assert!(!replayed, "{what}");
+            assert_eq!((second.status, &second.text), (first.status, &first.text), "{what}");
+            let (replayed, third) = test.post_once(&key, &path, body).await;
+            assert_eq!((replayed, third.status, third.text), (true, first.status, first.text), "{what}");
+            assert_eq!(balance().await, balances[usize::from(is_looked_up)], "{what}");
+        }
+    }
+    let grants = test.get(&path("grants")).await.json;
+    assert_eq!(grants["data"].as_array().unwrap().len(), 2);
+    test.verifies().await;
+}
+
+/// What cannot be done a second time without harm is not, and the refusal says where to look.
+#[tokio::test]
+async fn m_24_a_new_key_whose_request_broke_off_is_not_made_again() {
+    let test = TestApp::start().await;
+    let (account, _) = test.account_and_key(json!({})).await;
+    let new = json!({ "account": account, "name": "ci" });
+    test.break_off("k", "/api/v1/keys", &new).await;
+    let (_, unknown) = test.post_once("k", "/api/v1/keys", &new).await;
+    assert_eq!(code_of(&unknown), (409, "outcome_unknown".to_owned()));
+    test.app.idempotency.upkeep(test.app.now()).await.unwrap();
+    let (_, refused) = test.post_once("k", "/api/v1/keys", &new).await;
+    assert_eq!(code_of(&refused), (409, "idempotency_interrupted".to_owned()));
+    assert!(refused.text.contains("/api/v1/audit") && refused.text.contains("not done again"), "{}", refused.text);
 }
 
 #[tokio::test]
