@@ -22,7 +22,7 @@ local IN_FLIGHT_WAIT_MS = 1000
 local IN_FLIGHT_MS = 86400000
 local STEP_BACK_MS = 60000
 local MARKS_MAX = 512
-local COUNT_MAX = 2 ^ 51
+local COUNT_MAX = 2 ^ 50
 local SPAN_MS_MAX = 2 ^ 50
 local FULL_MAX = 2 ^ 48 - 1
 local RETURNED_MS_MAX = 2 ^ 40 - 1
@@ -131,28 +131,29 @@ local function log_take(state, length, cost)
     state = log_with(length, -1, 0, '')
   end
   local count, expired = marks_of(state), first_live(state, length)
-  local forgotten, before, marks = word(state, 1), word(state, 2), sub(state, 26)
   if expired > 0 and (expired * 2 >= count or count >= MARKS_MAX) then
-    forgotten, before = mark_at(state, expired - 1), sum_before(state, expired)
-    marks = sub(marks, 1 + 16 * expired)
+    local forgotten, before = mark_at(state, expired - 1), sum_before(state, expired)
+    local marks = sub(state, 26 + 16 * expired)
     -- Now and then sums start again, lest they grow too large to be exact.
-    if before > 2 ^ 52 then
+    if before > 2 ^ 51 then
       marks, before = lowered(state, expired, before), 0
     end
+    state = log_with(length, forgotten, before, marks)
+    count, expired = count - expired, 0
+  elseif word(state, 0) ~= length then
+    state = log_with(length, word(state, 1), word(state, 2), sub(state, 26))
   end
-  state = log_with(length, forgotten, before, marks)
-  count = marks_of(state)
-  cost = min(cost, COUNT_MAX - log_used(state, length))
   local total = sum_before(state, count)
+  cost = max(min(cost, COUNT_MAX - (total - sum_before(state, expired))), 0)
   if count > 0 and mark_at(state, count - 1) == now then
     return sub(state, 1, -9) .. pack('<i8', total + cost)
   end
   if count >= MARKS_MAX then
     local later = {}
     for index = 1, count - 1, 2 do
-      later[#later + 1] = sub(marks, 1 + 16 * index, 16 + 16 * index)
+      later[#later + 1] = sub(state, 26 + 16 * index, 41 + 16 * index)
     end
-    state = log_with(length, forgotten, before, table.concat(later))
+    state = log_with(length, word(state, 1), word(state, 2), table.concat(later))
   end
   return state .. pack('<i8i8', now, total + cost)
 end

@@ -12,13 +12,13 @@
 use super::counted::{PeriodCount, SessionCount, bounded, code};
 use super::sliding::Log;
 use super::smooth::Bucket;
-use super::{COUNT_MAX, Rule, State, Used};
+use super::{Rule, State, Used};
 use crate::calendar::Zone;
 use crate::rate::Window;
 use crate::time::Timestamp;
 
-/// No number is larger.
-const NUMBER_MAX: u64 = 2 * COUNT_MAX;
+/// No number is larger: a float holds it. Running sums come closest, as they go on over some windows.
+const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 impl State {
     /// The state as bytes, empty for nothing. Requests in flight are of a process and are never kept: nothing, too.

@@ -87,7 +87,7 @@ impl Log {
         if expired * 2 >= self.marks.len() || self.marks.len() >= MARKS_MAX {
             self.forget(expired);
         }
-        let cost = cost.min(COUNT_MAX - self.used_in(length_ms, at));
+        let cost = cost.min(COUNT_MAX.saturating_sub(self.used_in(length_ms, at)));
         match self.marks.last_mut() {
             Some(newest) if newest.at == at => newest.sum += cost,
             _ => {
