@@ -8,6 +8,7 @@ mod book;
 mod enter;
 mod memory;
 pub mod queue;
+pub mod redis;
 
 pub use book::LimitBook;
 

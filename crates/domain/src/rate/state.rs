@@ -35,8 +35,8 @@ use sliding::Log;
 use smooth::{Bucket, Pace};
 use std::borrow::Cow;
 
-/// No state counts more: eight times the largest amount. It is reached by corrections only.
-pub const COUNT_MAX: u64 = 1 << 51;
+/// No state counts more: four times the largest amount. It is reached by corrections only.
+pub const COUNT_MAX: u64 = 1 << 50;
 /// The wait that is told for a place among requests in flight. Nobody knows when one ends: it is not exact.
 pub const IN_FLIGHT_WAIT_MS: u64 = 1_000;
 /// The time that is told where something never ends.
@@ -123,7 +123,7 @@ impl Rule {
         if self.amount == 0 || cost > self.most() {
             return Verdict::Never;
         }
-        if cost == 0 {
+        if cost == 0 || self.window == Window::Request {
             return Verdict::Admitted;
         }
         match (&*self.adopted(&state.0, zone, at), self.window) {
@@ -181,6 +181,10 @@ impl Rule {
     /// if that has passed; what was used beyond is taken as of now. All of it given back is as if it had never been
     /// taken.
     pub fn correct(&self, state: &mut State, taken: Taken, reserved: u64, actual: u64, zone: &Zone, at: Timestamp) {
+        if self.window == Window::Request {
+            return;
+        }
+        let (reserved, actual) = (reserved.min(COUNT_MAX), actual.min(COUNT_MAX));
         if actual > reserved {
             self.take(state, actual - reserved, zone, at);
             return;
@@ -209,6 +213,8 @@ impl Rule {
         let used = self.adopted(&state.0, zone, at);
         let until = |end: Timestamp| end.0.saturating_sub(at.0).max(0).unsigned_abs().min(FOREVER_MS);
         let (remaining, whole_in_ms) = match (&*used, self.window) {
+            // What another kind of window has left stays, for when it comes back, and counts nothing.
+            (_, Window::Request) => (self.amount, 0),
             (Used::Sliding(log), Window::Sliding { length_ms }) => {
                 (self.amount.saturating_sub(log.used_in(length_ms, at)), until(log.whole_at(length_ms)))
             }

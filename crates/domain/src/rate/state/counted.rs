@@ -71,15 +71,7 @@ impl PeriodCount {
     }
 
     pub(super) fn encode(&self, words: &mut Vec<i64>) {
-        let kind = match self.calendar {
-            Calendar::Once => 0,
-            Calendar::Hour => 1,
-            Calendar::Day => 2,
-            Calendar::Month => 3,
-            Calendar::Week { starts } => 3 + i64::from(starts.to_monday_one_offset()),
-        };
-        let bounded = |at: Timestamp| at.0.clamp(-END, END);
-        words.extend([kind, bounded(self.period.start), bounded(self.period.end), self.used as i64]);
+        words.extend([code(self.calendar), bounded(self.period.start), bounded(self.period.end), self.used as i64]);
     }
 
     pub(super) fn decode(words: &[i64]) -> Option<Self> {
@@ -104,6 +96,22 @@ impl PeriodCount {
     pub(super) fn end(&self) -> Timestamp {
         self.period.end
     }
+}
+
+/// The number of a calendar in encoded states and rules.
+pub(super) fn code(calendar: Calendar) -> i64 {
+    match calendar {
+        Calendar::Once => 0,
+        Calendar::Hour => 1,
+        Calendar::Day => 2,
+        Calendar::Month => 3,
+        Calendar::Week { starts } => 3 + i64::from(starts.to_monday_one_offset()),
+    }
+}
+
+/// A boundary as it is encoded.
+pub(super) fn bounded(at: Timestamp) -> i64 {
+    at.0.clamp(-END, END)
 }
 
 // === impl SessionCount ===

@@ -87,7 +87,7 @@ impl Log {
         if expired * 2 >= self.marks.len() || self.marks.len() >= MARKS_MAX {
             self.forget(expired);
         }
-        let cost = cost.min(COUNT_MAX - self.used_in(length_ms, at));
+        let cost = cost.min(COUNT_MAX.saturating_sub(self.used_in(length_ms, at)));
         match self.marks.last_mut() {
             Some(newest) if newest.at == at => newest.sum += cost,
             _ => {
@@ -142,16 +142,16 @@ impl Log {
     }
 
     pub(super) fn encode(&self, words: &mut Vec<i64>) {
-        words.extend([self.length_ms, self.forgotten.0]);
+        words.extend([self.length_ms, self.forgotten.0, 0]);
         words.extend(self.marks.iter().flat_map(|mark| [mark.at.0, mark.sum as i64]));
     }
 
     pub(super) fn decode(words: &[i64]) -> Option<Self> {
-        let (&[length_ms, forgotten], words) = words.split_first_chunk()?;
+        let (&[length_ms, forgotten, before], words) = words.split_first_chunk()?;
         let (pairs, []) = words.as_chunks::<2>() else { return None };
         let mut log = Self { forgotten: Timestamp(forgotten), ..Self::new(length_ms) };
         for &[at, sum] in pairs {
-            let (at, sum) = (Timestamp(at), u64::try_from(sum).ok()?);
+            let (at, sum) = (Timestamp(at), u64::try_from(sum.checked_sub(before)?).ok()?);
             let ascends = log.marks.last().is_none_or(|newest| newest.at < at && newest.sum <= sum);
             if !ascends || log.marks.len() == MARKS_MAX {
                 return None;

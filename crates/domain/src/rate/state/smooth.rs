@@ -6,6 +6,7 @@
 //! whatever the amount and the window are.
 
 use super::{COUNT_MAX, Verdict};
+use crate::rate::limit::{AMOUNT_MAX, LENGTH_MS_MAX};
 use crate::time::Timestamp;
 use std::fmt;
 
@@ -27,8 +28,8 @@ pub(super) struct Bucket {
     full: Narrow<6>,
     /// … so many `amount`-ths of a millisecond.
     part: Narrow<6>,
-    /// Of the pace that it was last taken from at.
-    amount: Narrow<6>,
+    /// One less than the amount of the pace that it was last taken from at.
+    amount_less_1: Narrow<6>,
     /// Likewise.
     length_ms: Narrow<5>,
     /// When it was last taken from while it was full, as the low 32 bits of the time: enough to tell whether it has been
@@ -127,7 +128,7 @@ impl Bucket {
         Self {
             full: Narrow::new(now),
             part: Narrow::new(0),
-            amount: Narrow::new(pace.amount),
+            amount_less_1: Narrow::new(pace.amount - 1),
             length_ms: Narrow::new(pace.length_ms.unsigned_abs()),
             busy_since: Narrow::new(now),
             returned_ms: Narrow::new(0),
@@ -140,7 +141,7 @@ impl Bucket {
     }
 
     fn is_of(&self, pace: Pace) -> bool {
-        self.amount.get() == pace.amount && self.length_ms.get() == pace.length_ms.unsigned_abs()
+        self.amount() == pace.amount && self.length_ms.get() == pace.length_ms.unsigned_abs()
     }
 
     /// The bucket of another pace that misses as much; and one that is full again within the reach of its pace.
@@ -158,7 +159,7 @@ impl Bucket {
     /// What is missing in it, rounded up.
     pub(super) fn used(&self, at: Timestamp) -> u64 {
         let Span { ms, part } = self.missing(at);
-        let (ms, amount, length) = (ms.unsigned_abs(), self.amount.get(), self.length_ms.get());
+        let (ms, amount, length) = (ms.unsigned_abs(), self.amount(), self.length_ms.get());
         match ms.checked_mul(amount).and_then(|product| product.checked_add(part)) {
             Some(product) => product.div_ceil(length),
             None => {
@@ -193,7 +194,7 @@ impl Bucket {
     /// taken first, so of what was taken so much is missing still as `taken` would be missing now, less what was given
     /// back of what came before it (or after it, for that cannot be told apart).
     pub(super) fn give_back(&mut self, taken: Self, pace: Pace, amount: u64, at: Timestamp) {
-        let same = |bucket: &Self| (bucket.amount, bucket.length_ms, bucket.busy_since);
+        let same = |bucket: &Self| (bucket.amount(), bucket.length_ms, bucket.busy_since);
         if same(&taken) != same(self) || !self.is_of(pace) {
             return;
         }
@@ -213,7 +214,7 @@ impl Bucket {
         let numbers = [
             self.full.get(),
             self.part.get(),
-            self.amount.get(),
+            self.amount(),
             self.length_ms.get(),
             self.busy_since.get(),
             self.returned_ms.get(),
@@ -223,15 +224,23 @@ impl Bucket {
 
     pub(super) fn decode(words: &[i64]) -> Option<Self> {
         let &[full, part, amount, length_ms, busy_since, returned_ms] = words else { return None };
+        let [full, part, amount, length_ms, busy_since, returned_ms] =
+            [full, part, amount, length_ms, busy_since, returned_ms].map(|number| u64::try_from(number).ok());
+        let (amount, length_ms) = (amount?, length_ms?);
+        let sane = (1..=AMOUNT_MAX).contains(&amount) && (1..=LENGTH_MS_MAX.unsigned_abs()).contains(&length_ms);
         let bucket = Self {
-            full: Narrow::new(u64::try_from(full).ok()?),
-            part: Narrow::new(u64::try_from(part).ok()?),
-            amount: Narrow::new(u64::try_from(amount).ok()?),
-            length_ms: Narrow::new(u64::try_from(length_ms).ok()?),
-            busy_since: Narrow::new(u64::try_from(busy_since).ok()?),
-            returned_ms: Narrow::new(u64::try_from(returned_ms).ok()?),
+            full: Narrow::new(full?.min(FULL_MAX)),
+            part: Narrow::new(part?),
+            amount_less_1: Narrow::new(amount.saturating_sub(1)),
+            length_ms: Narrow::new(length_ms),
+            busy_since: Narrow::new(busy_since?),
+            returned_ms: Narrow::new(returned_ms?.min(RETURNED_MS_MAX)),
         };
-        (bucket.part.get() < bucket.amount.get() && bucket.length_ms.get() > 0).then_some(bucket)
+        (sane && part? < amount).then_some(bucket)
+    }
+
+    fn amount(&self) -> u64 {
+        self.amount_less_1.get() + 1
     }
 
     /// In which time it will be full.

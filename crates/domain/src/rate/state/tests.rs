@@ -75,7 +75,7 @@ fn smooth() -> impl Strategy<Value = Rule> {
 }
 
 fn amount() -> impl Strategy<Value = u64> {
-    prop_oneof![1..20_u64, 1..1_000_000_u64, 1..=AMOUNT_MAX]
+    prop_oneof![1..20_u64, 1..1_000_000_u64, 1..=AMOUNT_MAX, Just(AMOUNT_MAX)]
 }
 
 fn calendar() -> impl Strategy<Value = Window> {
