@@ -167,7 +167,8 @@ fn filled(mut wanted: Vec<(AccountId, u128, u128)>, mut pool: u128) -> Vec<(Acco
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
+    use crate::Zone;
+    use crate::rate::{Rule, State, Window};
 
     #[test]
     fn filling_is_max_min_fair() {
@@ -188,44 +189,29 @@ mod tests {
     /// A sliding window of a minute, and accounts that ask steadily.
     struct World {
         sharing: Sharing,
-        amount: u64,
-        taken: VecDeque<(i64, u64)>,
-        used: u64,
+        rule: Rule,
+        state: State,
         /// What each account got, by millisecond.
         got: Vec<Vec<i64>>,
     }
 
-    const LENGTH_MS: i64 = 60_000;
-
     impl World {
         fn new(amount: u64, accounts: usize) -> Self {
-            let got = vec![Vec::new(); accounts];
-            Self { sharing: Sharing::default(), amount, taken: VecDeque::new(), used: 0, got }
+            let rule = Rule { amount, window: Window::Sliding { length_ms: 60_000 } };
+            Self { sharing: Sharing::default(), rule, state: State::default(), got: vec![Vec::new(); accounts] }
         }
 
-        fn ask(&mut self, account: usize, at: i64) -> Result<(), u64> {
-            while self.taken.front().is_some_and(|(then, _)| *then <= at - LENGTH_MS) {
-                self.used -= self.taken.pop_front().map_or(0, |(_, cost)| cost);
-            }
-            let (id, left) = (AccountId(account as i64), self.amount - self.used);
-            let taken = &self.taken;
-            // The steadiest pace at which what is left and what becomes free never run out within a window.
-            let pace = || {
-                let (mut free, mut least) = (left, self.amount as f64 / LENGTH_MS as f64);
-                for (then, cost) in taken {
-                    least = least.min(free as f64 / (then + LENGTH_MS - at).max(1) as f64);
-                    free += cost;
-                }
-                (least * TICK_MS as f64 * UNIT as f64) as u128
-            };
-            self.sharing.ask(id, 1, 1, (left, self.amount), pace, Timestamp(at))?;
+        fn ask(&mut self, account: usize, at_ms: i64) -> Result<(), u64> {
+            let (id, at) = (AccountId(account as i64), Timestamp(at_ms));
+            let left = self.rule.standing(&self.state, &Zone::UTC, at).remaining;
+            let pace = || self.rule.steady(&self.state, &Zone::UTC, at);
+            self.sharing.ask(id, 1, 1, (left, self.rule.amount), pace, at)?;
             if left == 0 {
                 return Err(1);
             }
             self.sharing.took(id, 1);
-            self.taken.push_back((at, 1));
-            self.used += 1;
-            self.got[account].push(at);
+            self.rule.take(&mut self.state, 1, &Zone::UTC, at);
+            self.got[account].push(at_ms);
             Ok(())
         }
 
@@ -241,12 +227,12 @@ mod tests {
         let mut world = World::new(60_000, ACCOUNTS);
         let keys = |account: usize| 1 + account * 99 / (ACCOUNTS - 1);
         // The first two ask for less than their share.
-        let wants = |account: usize| if account < 2 { 10.0 } else { 10.0 * keys(account) as f64 };
-        let mut due: Vec<f64> = (0..ACCOUNTS).map(|account| account as f64).collect();
+        let per_second = |account: usize| if account < 2 { 10 } else { 10 * keys(account) as i64 };
+        let mut due_us: Vec<i64> = (0..ACCOUNTS as i64).map(|account| 1_000 * account).collect();
         for at in 0..150_000_i64 {
-            for account in 0..ACCOUNTS {
-                while due[account] <= at as f64 {
-                    due[account] += 1_000.0 / wants(account);
+            for (account, due_us) in due_us.iter_mut().enumerate() {
+                while *due_us <= 1_000 * at {
+                    *due_us += 1_000_000 / per_second(account);
                     let _ = world.ask(account, at);
                 }
             }
@@ -255,10 +241,10 @@ mod tests {
         for from in (70_000..140_000).step_by(3_500) {
             let got: Vec<usize> = (0..ACCOUNTS).map(|account| world.got_in(account, from, from + 10_000)).collect();
             let all: usize = got.iter().sum();
-            let fair = (all - got[0] - got[1]) as f64 / (ACCOUNTS - 2) as f64;
+            let fair = (all - got[0] - got[1]) / (ACCOUNTS - 2);
             assert!((98..=102).contains(&got[0]) && (98..=102).contains(&got[1]), "{got:?}");
             for (account, &got) in got.iter().enumerate().skip(2) {
-                assert!((got as f64 - fair).abs() <= 0.05 * fair, "{account} at {from}: {got} of {fair}");
+                assert!(20 * got.abs_diff(fair) <= fair + 20, "{account} at {from}: {got} of {fair}");
             }
         }
         let all: usize = (0..ACCOUNTS).map(|account| world.got_in(account, 60_000, 120_000)).sum();
@@ -281,7 +267,7 @@ mod tests {
         }
         let mine = world.got_in(1, 40_000, 41_000);
         let theirs = world.got_in(0, 40_000, 41_000);
-        assert!(mine as f64 >= 0.9 * theirs as f64 && mine > 100, "{mine} beside {theirs}");
+        assert!(10 * mine >= 9 * theirs && mine > 100, "{mine} beside {theirs}");
         let mut alone = World::new(600, 1);
         for at in 0..180_000 {
             let asked = alone.ask(0, at);
