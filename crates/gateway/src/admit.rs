@@ -252,8 +252,9 @@ impl Asking<'_> {
             return (0, None);
         }
         let (most, cap_to_set) = match (self.request.output_cap, self.priced.price.output_tokens_max) {
-            (Some(asked), Some(most)) => (asked.min(most), None),
-            (Some(asked), None) => (asked, None),
+            // The price book may be wrong about a model: what is held must be the most that can come.
+            (Some(asked), Some(most)) if asked > most => (most, Some(most)),
+            (Some(asked), _) => (asked, None),
             (None, Some(most)) => (most, None),
             (None, None) => (UNKNOWN_OUTPUT_MAX, Some(UNKNOWN_OUTPUT_MAX)),
         };
@@ -281,9 +282,17 @@ impl Asking<'_> {
         if !self.shows_all_tokens() {
             return self.held_for(held, prompt, funds.multiplier, Some(held));
         }
-        let cap_to_set = if payable < most { Some(payable) } else { whole.cap_to_set };
+        let is_capped = payable == most && self.is_capped(&whole);
+        let cap_to_set = if is_capped { whole.cap_to_set } else { Some(payable) };
         let terms = self.held_for(held, prompt, funds.multiplier, cap_to_set)?;
         Ok(Terms { extends_to: (held < payable).then(|| payable * self.request.choices), ..terms })
+    }
+
+    /// The upstream is told the most that it may answer, by the caller or by us. Where it is not, only the price book says
+    /// what that is, which may be wrong.
+    pub fn is_capped(&self, terms: &Terms) -> bool {
+        let Request { endpoint, output_cap, .. } = self.request;
+        *endpoint == Endpoint::Embeddings || output_cap.is_some() || terms.cap_to_set.is_some()
     }
 
     /// The part of the funds that one answer may take, beside its prompt.
@@ -687,7 +696,13 @@ mod tests {
             assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (1800, None, None));
         }
         let terms = desk.terms("gpt-4o", r#","max_tokens":5000"#, 1_000_000, None).await;
-        assert_eq!(output(&terms), 4000, "the model's maximum bounds the caller's cap");
+        assert_eq!(
+            (output(&terms), terms.cap_to_set),
+            (4000, Some(4000)),
+            "M-10: what is held is the most that is asked for"
+        );
+        let terms = desk.terms("gpt-4o", r#","max_tokens":4000"#, 1_000_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (4000, None));
     }
 
     #[tokio::test]
@@ -719,7 +734,9 @@ mod tests {
         let desk = Desk::new("gpt-4o");
         let stream = r#","stream":true"#;
         let terms = desk.terms("gpt-4o", stream, 80_000, None).await;
-        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(4000)));
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, Some(4000), Some(4000)));
+        let terms = desk.terms("gpt-4o", r#","stream":true,"max_tokens":3000"#, 80_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(3000)));
         let terms = desk.terms("gpt-4o", r#","stream":true,"n":3"#, 80_000, None).await;
         assert_eq!((output(&terms), terms.extends_to), (768, Some(7983)));
         assert_eq!(terms.cap_to_set, Some(2661), "what all funds pay for is the most that the upstream is asked for");
