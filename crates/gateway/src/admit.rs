@@ -4,6 +4,12 @@
 //! funds are short, the greatest price of one request must not lock up what ten others really need. Then less is held:
 //! what is reasonable. The rest of a stream's price is held as it flows ([`Terms::extends_to`]); any other answer is
 //! capped to what its hold pays for, which the caller is told.
+//!
+//! What is reasonable keeps a promise: ten requests at once that really need a thirtieth of the funds each, a third in all,
+//! are all served, whatever they could cost at most and whatever was learned of others. A whole answer that is alone may
+//! take two fifths of the funds, beside any other one a part of [`AT_ONCE`]: two fifths and nine such parts leave a quarter for
+//! what the bounds of the prompts are beyond their tokens. Only where answers are expected to need more than that, so that
+//! ten of them are beyond the promise anyway, each is held at what is usual.
 
 use crate::catalog::Route;
 use crate::failure::{Case, Failure, QuotaScope};
@@ -26,11 +32,12 @@ use store::prices::Priced;
 
 /// Output tokens that are assumed to be the most for a model whose maximum nobody knows, and asked for as a cap.
 pub const UNKNOWN_OUTPUT_MAX: u64 = 16_384;
-/// Funds are ample for a request that costs at most this part of them; where they are not, this part of them is worth
-/// an answer. So ten requests at once find enough for a thirtieth of the funds each.
+/// Funds are ample for a request that costs at most this part of them; where they are not, this part of what is left is
+/// worth an answer.
 const SHARES: u64 = 16;
-/// Output tokens below which no hold is made smaller for the sake of others.
-const REASONABLE_OUTPUT_MIN: u64 = 256;
+/// This part of the funds, with what open requests hold of them, is worth an answer however little is left: see the
+/// module's description.
+const AT_ONCE: u64 = 25;
 /// A cap below this helps nobody: refuse instead.
 const CAPPED_OUTPUT_MIN: u64 = 16;
 /// Output tokens that are expected of an answer of which nothing was learned.
@@ -80,6 +87,8 @@ pub struct Funds {
     pub tokens: Option<u64>,
     /// What leaves no more money than that, and no more tokens.
     pub by: (Binding, Binding),
+    /// What open requests hold of the same.
+    pub held: (Nanos, u64),
     /// What the account pays of list prices: its subscription's multiplier while that gives something, else its own.
     pub multiplier: Multiplier,
 }
@@ -168,9 +177,9 @@ impl Asking<'_> {
     }
 
     fn funds(&self, headroom: Headroom) -> Funds {
-        let Headroom { money, money_by, tokens, tokens_by, multiplier } = headroom;
+        let Headroom { money, money_by, money_held, tokens, tokens_by, tokens_held, multiplier } = headroom;
         let multiplier = multiplier.unwrap_or_else(|| self.caller.account.price_multiplier());
-        Funds { money, tokens, by: (money_by, tokens_by), multiplier }
+        Funds { money, tokens, by: (money_by, tokens_by), held: (money_held, tokens_held), multiplier }
     }
 
     /// The terms, in the ledger's form.
@@ -273,9 +282,11 @@ impl Asking<'_> {
             // Nothing worth asking for: what the ledger then says names what is missing.
             return self.held_for(least, prompt, funds.multiplier, Some(least));
         }
-        let share = self.output_payable(self.share_of(funds, prompt), prompt, most);
-        let usual = self.learned.usual(self.caller.key.id, &self.route.model).unwrap_or(0);
-        let held = usual.max(share).max(REASONABLE_OUTPUT_MIN).min(payable);
+        let (key, model) = (self.caller.key.id, &self.route.model);
+        let share = self.output_payable(self.share_of(funds, prompt, self.shows_all_tokens()), prompt, most);
+        let expected = self.learned.expected(key, model).unwrap_or(0);
+        let usual = self.learned.usual(key, model).filter(|_| expected > share).unwrap_or(0);
+        let held = usual.max(share).max(CAPPED_OUTPUT_MIN).min(payable);
         if held == most {
             return Ok(whole);
         }
@@ -295,12 +306,17 @@ impl Asking<'_> {
         *endpoint == Endpoint::Embeddings || output_cap.is_some() || terms.cap_to_set.is_some()
     }
 
-    /// The part of the funds that one answer may take, beside its prompt.
-    fn share_of(&self, funds: Funds, prompt: Prompt) -> Funds {
+    /// The part of the funds that one answer may take, beside its prompt. `grows`: more can be had for it later.
+    fn share_of(&self, funds: Funds, prompt: Prompt, grows: bool) -> Funds {
         let bound = self.bound(0, prompt);
-        let share = Nanos(funds.money.0 / SHARES as i64);
+        let is_alone = funds.held == (Nanos::ZERO, 0);
+        let share_of = |left: u64, held: u64| match (is_alone, grows) {
+            (true, false) => left / 5 * 2,
+            _ => (left / SHARES).max(left.saturating_add(held) / AT_ONCE),
+        };
+        let share = Nanos(share_of(funds.money.0.unsigned_abs(), funds.held.0.0.unsigned_abs()).cast_signed());
         let money = self.price(&bound, funds.multiplier).and_then(|of_prompt| of_prompt.checked_add(share));
-        let tokens = funds.tokens.map(|tokens| (bound.input_tokens + tokens / SHARES).min(tokens));
+        let tokens = funds.tokens.map(|left| (bound.input_tokens + share_of(left, funds.held.1)).min(left));
         Funds { money: money.unwrap_or(share).min(funds.money), tokens, ..funds }
     }
 
@@ -584,10 +600,15 @@ mod tests {
         catalog: Catalog,
         learned: Learned,
         tokenizers: Tokenizers,
+        limits: Limits,
     }
 
     impl Desk {
         fn new(model: &str) -> Self {
+            Self::priced(model, PRICE)
+        }
+
+        fn priced(model: &str, price: &str) -> Self {
             let created_at = Timestamp(0);
             let key = Key {
                 id: KeyId(1),
@@ -628,7 +649,7 @@ mod tests {
                 model: model.to_owned(),
                 source: PriceSource::Operator,
                 mode: None,
-                sheet: serde_json::from_str(PRICE).unwrap(),
+                sheet: serde_json::from_str(price).unwrap(),
                 retired: false,
                 created_at,
             };
@@ -649,36 +670,52 @@ mod tests {
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),
+                limits: Limits::default(),
             }
         }
 
         /// The terms of a chat request with those fields, where so many nano-USD and tokens are there.
         async fn terms(&self, model: &str, fields: &str, money: i64, tokens: Option<u64>) -> Terms {
+            self.terms_within(model, fields, funds(money, tokens)).await
+        }
+
+        async fn terms_within(&self, model: &str, fields: &str, funds: Funds) -> Terms {
             let body = Bytes::from(format!(r#"{{"model":"{model}",{PROMPT}{fields}}}"#));
             let request = Request::read(Endpoint::Chat, &body).unwrap();
-            let route = self.catalog.route(model).unwrap();
-            let asking = Asking {
-                caller: &self.caller,
-                request: &request,
-                body: &body,
-                route,
-                priced: route.priced.as_ref().unwrap(),
-                learned: &self.learned,
-                tokenizers: &self.tokenizers,
-                limits: &Limits::default(),
-                output_limit: None,
-            };
-            let funds = funds(money, tokens);
+            let asking = self.asking(&request, &body);
             let terms = asking.terms(funds, &mut asking.prompt()).await.unwrap();
             let price = &asking.priced.price;
             assert_eq!(terms.amount, price.bound(&terms.bound).unwrap());
             terms
         }
+
+        /// A chat request with those fields, admitted.
+        async fn admit(&self, ledger: &Ledger, model: &str, fields: &str) -> Result<Admitted, Failure> {
+            let body = Bytes::from(format!(r#"{{"model":"{model}",{PROMPT}{fields}}}"#));
+            let request = Request::read(Endpoint::Chat, &body).unwrap();
+            admit(ledger, &self.asking(&request, &body), &"r".into(), Timestamp(0), Timestamp(1)).await
+        }
+
+        fn asking<'a>(&'a self, request: &'a Request<'a>, body: &'a Bytes) -> Asking<'a> {
+            let route = self.catalog.route(&request.model).unwrap();
+            Asking {
+                caller: &self.caller,
+                request,
+                body,
+                route,
+                priced: route.priced.as_ref().unwrap(),
+                learned: &self.learned,
+                tokenizers: &self.tokenizers,
+                limits: &self.limits,
+                output_limit: None,
+            }
+        }
     }
 
+    /// Another request is open.
     fn funds(money: i64, tokens: Option<u64>) -> Funds {
         let by = (Binding::Funds, Binding::KeyQuota);
-        Funds { money: Nanos(money), tokens, by, multiplier: Multiplier::ONE }
+        Funds { money: Nanos(money), tokens, by, held: (Nanos(1), 1), multiplier: Multiplier::ONE }
     }
 
     fn output(terms: &Terms) -> u64 {
@@ -712,17 +749,12 @@ mod tests {
         let terms = desk.terms("gpt-4o", "", 80_000, None).await;
         assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, Some(500), None));
         let terms = desk.terms("gpt-4o", r#","max_tokens":3000,"n":2"#, 80_000, None).await;
-        assert_eq!(
-            (output(&terms), terms.cap_to_set),
-            (512, Some(256)),
-            "never less than is reasonable for each choice"
-        );
-        let terms = desk.terms("gpt-4o", r#","max_tokens":100"#, 2_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (500, Some(250)), "over all choices");
+        let terms = desk.terms("gpt-4o", r#","max_tokens":100"#, 16_000, None).await;
         assert_eq!((output(&terms), terms.cap_to_set), (100, None), "what is reasonable can be the whole");
-        // Fewer than are reasonable, where no more can be paid for; and a refusal where even that helps nobody.
+        // No cap is so small that it helps nobody; where no more can be paid for, a refusal says so.
         let terms = desk.terms("gpt-4o", "", 1_200, None).await;
-        assert!((16..256).contains(&output(&terms)) && terms.amount <= Nanos(1_200), "{terms:?}");
-        assert!(Nanos(1_200 - terms.amount.0) < Nanos(10), "{terms:?}");
+        assert_eq!((output(&terms), terms.cap_to_set), (16, Some(16)));
         let terms = desk.terms("gpt-4o", "", 200, None).await;
         assert!(output(&terms) == 16 && !terms.fits(funds(200, None)));
         let terms = desk.terms("gpt-4o", r#","max_tokens":5"#, 20, None).await;
@@ -738,10 +770,10 @@ mod tests {
         let terms = desk.terms("gpt-4o", r#","stream":true,"max_tokens":3000"#, 80_000, None).await;
         assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(3000)));
         let terms = desk.terms("gpt-4o", r#","stream":true,"n":3"#, 80_000, None).await;
-        assert_eq!((output(&terms), terms.extends_to), (768, Some(7983)));
+        assert_eq!((output(&terms), terms.extends_to), (498, Some(7983)));
         assert_eq!(terms.cap_to_set, Some(2661), "what all funds pay for is the most that the upstream is asked for");
-        let all = desk.terms("gpt-4o", stream, 2_000, None).await;
-        assert_eq!((all.extends_to, all.cap_to_set), (None, Some(output(&all))), "{all:?}");
+        let all = desk.terms("gpt-4o", r#","stream":true,"max_tokens":16"#, 400, None).await;
+        assert_eq!((all.extends_to, all.cap_to_set, output(&all)), (None, None, 16), "{all:?}");
         // What its stream does not show cannot be counted on the way.
         for (model, fields) in
             [("o3-mini", ""), ("gpt-4o", r#","reasoning_effort":"high""#), ("gpt-4o", r#","audio":{}"#)]
@@ -754,12 +786,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_whole_answer_that_is_alone_takes_two_fifths() {
+        let mut desk = Desk::new("gpt-4o");
+        let alone = |money| Funds { held: (Nanos::ZERO, 0), ..funds(money, None) };
+        let terms = desk.terms_within("gpt-4o", "", alone(100_000)).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (4000, None), "that part of the funds pays for all of it");
+        let terms = desk.terms_within("gpt-4o", "", alone(20_000)).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (800, Some(800)));
+        let terms = desk.terms_within("gpt-4o", r#","stream":true"#, alone(80_000)).await;
+        assert_eq!((output(&terms), terms.extends_to), (500, Some(4000)), "what grows needs no more");
+        desk.caller.key.on_short_funds = OnShortFunds::Refuse;
+        assert_eq!(output(&desk.terms_within("gpt-4o", "", alone(20_000)).await), 4000);
+    }
+
+    /// A dollar, a thousand dollars per million answer tokens, and ten requests at once that are a third of the
+    /// dollar together.
+    #[tokio::test(start_paused = true)]
+    async fn m_11_ten_at_once_that_need_a_third_of_the_funds_are_all_served() {
+        let price = r#"{"input_per_million":"100","output_per_million":"1000","max_output_tokens":16000}"#;
+        for (fields, learned) in [("", 0), (r#","stream":true"#, 0), ("", 33), (r#","stream":true"#, 33), ("", 40)] {
+            let desk = Desk::priced("gpt-4o", price);
+            let model: Arc<str> = Arc::from("gpt-4o");
+            (0..learned).for_each(|tokens| desk.learned.answered(KeyId(1), &model, tokens));
+            let ledger = Ledger::in_memory(20);
+            let fund = ledger.top_up(AccountId(1), Nanos(1_000_000_000), "", Timestamp(0));
+            // Nobody writes this journal, so nothing becomes durable.
+            assert!(tokio::time::timeout(Duration::from_millis(1), fund).await.is_err());
+            let mut held = Vec::new();
+            for request in 0..10 {
+                let admitted = desk.admit(&ledger, "gpt-4o", fields).await;
+                let admitted = admitted.unwrap_or_else(|failure| panic!("{request} of {fields}: {}", failure.message));
+                assert!(output(&admitted.terms) >= 33, "{request} of {fields}: {:?}", admitted.terms);
+                held.push(admitted);
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn quotas_in_tokens_bind_as_money_does() {
         let desk = Desk::new("gpt-4o");
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(16_000)).await;
         assert_eq!((output(&terms), terms.cap_to_set), (1000, Some(1000)));
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(400)).await;
-        assert_eq!(terms.usage().total_tokens(), 400);
+        assert_eq!((output(&terms), terms.cap_to_set), (25, Some(25)));
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(100)).await;
         assert!(!terms.fits(funds(i64::MAX, Some(100))));
     }
@@ -770,7 +839,11 @@ mod tests {
         let model: Arc<str> = Arc::from("gpt-4o");
         desk.learned.answered(KeyId(1), &model, 400);
         let terms = desk.terms("gpt-4o", "", 80_000, None).await;
-        assert_eq!(output(&terms), 1200, "the mean and four deviations");
+        assert_eq!(output(&terms), 500, "so much each is enough for most of ten");
+        let desk = Desk::new("gpt-4o");
+        desk.learned.answered(KeyId(1), &model, 700);
+        let terms = desk.terms("gpt-4o", "", 80_000, None).await;
+        assert_eq!(output(&terms), 2100, "the mean and four deviations");
         let by_bytes = desk.terms("gpt-4o", "", 100_000_000, None).await.bound.input_tokens;
         assert!(terms.bound.input_tokens < by_bytes - 40, "{} {by_bytes}", terms.bound.input_tokens);
         desk.learned.prompted(&model, 100, 1000);

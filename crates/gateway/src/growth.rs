@@ -10,9 +10,8 @@ use domain::price::{Bound, Price};
 use domain::{Nanos, Timestamp, Usage};
 use store::ledger::{HoldError, Ledger, OpenedHold};
 
-/// The fewest answer tokens that a hold grows by, unless fewer are left to be had.
-const STEP_MIN: u64 = 256;
-/// Fewer than this are not worth an entry in the journal.
+/// Fewer answer tokens than this are not worth an entry in the journal, unless they are the last. More than as many again
+/// as are held are not taken at once: others may need them.
 const STEP_WORTH: u64 = 16;
 /// How often an extension is tried anew when others were quicker to take what was there.
 const TRIES_MAX: usize = 4;
@@ -50,7 +49,7 @@ impl Growth {
     pub fn grow(&self, ledger: &Ledger, hold: &mut OpenedHold, price: &Price, now: Timestamp) -> Grown {
         let held = hold.terms.bound.output_tokens();
         let most = self.output_max.saturating_sub(held);
-        let mut more = held.max(STEP_MIN).min(most);
+        let mut more = held.max(STEP_WORTH).min(most);
         for _ in 0..TRIES_MAX {
             if more < STEP_WORTH.min(most).max(1) {
                 break;
@@ -186,7 +185,7 @@ mod tests {
             paid.push(output);
             assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Larger);
         }
-        assert_eq!(paid, [100, 356, 712, 1424]);
+        assert_eq!(paid, [100, 200, 400, 800]);
         assert_eq!((hold.terms.bound.output_tokens(), hold.terms.amount), (1_500, Nanos(20 + 45_000)));
         assert_eq!(ledger.totals(ACCOUNT).await.unwrap().held, hold.terms.amount);
     }

@@ -241,10 +241,14 @@ pub struct Headroom {
     pub money: Nanos,
     /// What leaves no more money than that.
     pub money_by: Binding,
+    /// What open requests hold of the same.
+    pub money_held: Nanos,
     /// Tokens within quota, budgets and allowance; `None` is no limit.
     pub tokens: Option<u64>,
     /// What leaves no more tokens than that.
     pub tokens_by: Binding,
+    /// What open requests hold of the same.
+    pub tokens_held: u64,
     /// What the subscription pays of list prices, where something can be drawn from it.
     pub multiplier: Option<Multiplier>,
 }

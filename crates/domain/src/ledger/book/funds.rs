@@ -46,22 +46,23 @@ impl Book {
     fn headroom_within(&self, mut room: Headroom, key: KeyId, limits: &Limits) -> Headroom {
         let totals = self.key(key).unwrap_or_default();
         if let Some(limit) = limits.quota.money {
-            room.narrow_money(totals.money_left(limit).0, Binding::KeyQuota);
+            room.narrow_money(totals.money_left(limit).0, totals.held.0, Binding::KeyQuota);
         }
         if let Some(limit) = limits.quota.tokens {
-            room.narrow_tokens(totals.tokens_left(limit), Binding::KeyQuota);
+            room.narrow_tokens(totals.tokens_left(limit), totals.held_tokens, Binding::KeyQuota);
         }
         for (index, budget) in limits.budgets.iter().enumerate() {
-            let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
+            let counter = self.budget(&budget.counted).unwrap_or_default();
+            let (left, held, by) = (counter.left(budget.metric, budget.limit), counter.held, Binding::Budget(index));
             match budget.metric {
-                Metric::Money => room.narrow_money(left, Binding::Budget(index)),
-                Metric::Tokens => room.narrow_tokens(left.unsigned_abs(), Binding::Budget(index)),
-                Metric::Requests if left == 0 => room.narrow_money(0, Binding::Budget(index)),
+                Metric::Money => room.narrow_money(left, held.money.0, by),
+                Metric::Tokens => room.narrow_tokens(left.unsigned_abs(), held.tokens, by),
+                Metric::Requests if left == 0 => room.narrow_money(0, 0, by),
                 Metric::Requests => {}
             }
         }
         if room.tokens == Some(0) {
-            room.narrow_money(0, room.tokens_by);
+            room.narrow_money(0, 0, room.tokens_by);
         }
         Headroom {
             money: room.money.min(HOLD_MAX),
@@ -83,7 +84,16 @@ impl Book {
             Some(_) => (outside, None),
         };
         let multiplier = usable.map(Subscription::multiplier);
-        Headroom { money: Nanos(money), money_by: by, tokens, tokens_by: by, multiplier }
+        let by_plan = self.cycle_counter().held;
+        Headroom {
+            money: Nanos(money),
+            money_by: by,
+            money_held: Nanos(self.pots.held.0.saturating_add(by_plan.money.0)),
+            tokens,
+            tokens_by: by,
+            tokens_held: by_plan.tokens,
+            multiplier,
+        }
     }
 
     /// Money that could be held now of grants and the wallet.
@@ -268,15 +278,15 @@ impl Book {
 }
 
 impl Headroom {
-    fn narrow_money(&mut self, left: i64, by: Binding) {
+    fn narrow_money(&mut self, left: i64, held: i64, by: Binding) {
         if left < self.money.0 {
-            (self.money, self.money_by) = (Nanos(left.max(0)), by);
+            (self.money, self.money_held, self.money_by) = (Nanos(left.max(0)), Nanos(held), by);
         }
     }
 
-    fn narrow_tokens(&mut self, left: u64, by: Binding) {
+    fn narrow_tokens(&mut self, left: u64, held: u64, by: Binding) {
         if self.tokens.is_none_or(|tokens| left < tokens) {
-            (self.tokens, self.tokens_by) = (Some(left), by);
+            (self.tokens, self.tokens_held, self.tokens_by) = (Some(left), held, by);
         }
     }
 }
