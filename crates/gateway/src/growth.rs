@@ -82,6 +82,8 @@ impl Growth {
     /// is made larger by what is missing, and what cannot be had is not charged. The caller did not ask for less to be
     /// held.
     ///
+    /// What was produced has happened: also where only the subscription may pay for more of an answer, everybody pays here.
+    ///
     /// `cost` prices a usage. Prompt tokens beyond their bound are another matter: whoever pays those is decided by the
     /// ledger.
     pub fn cover(
@@ -100,19 +102,20 @@ impl Growth {
             let money = cost(usage)?.checked_sub(hold.terms.amount)?.0.max(0);
             Some((Nanos(money), usage.total_tokens().saturating_sub(hold.terms.bound.total_tokens())))
         };
+        let limits = Limits { plan_alone: false, ..self.limits.clone() };
         let is_covered = |hold: &OpenedHold, usage: &Usage| missing(hold, usage) == Some((Nanos::ZERO, 0));
         for _ in 0..TRIES_MAX {
             let Some((money, tokens)) = missing(hold, &usage) else { return usage };
             if (money, tokens) == (Nanos::ZERO, 0) {
                 return usage;
             }
-            if ledger.extend(hold, money, tokens, &self.limits, now).is_ok() {
+            if ledger.extend(hold, money, tokens, &limits, now).is_ok() {
                 return usage;
             }
             // As much of it as there is. If even that is refused, somebody else was quicker.
             let of = |room: Headroom| (money.min(room.money), tokens.min(room.tokens.unwrap_or(u64::MAX)));
-            let (money, tokens) = ledger.room(hold, &self.limits, now).map(of).into_iter().max().unwrap_or_default();
-            if (money, tokens) == (Nanos::ZERO, 0) || ledger.extend(hold, money, tokens, &self.limits, now).is_ok() {
+            let (money, tokens) = ledger.room(hold, &limits, now).map(of).into_iter().max().unwrap_or_default();
+            if (money, tokens) == (Nanos::ZERO, 0) || ledger.extend(hold, money, tokens, &limits, now).is_ok() {
                 break;
             }
         }
@@ -197,7 +200,7 @@ mod tests {
             let period = Calendar::Day.period(&Zone::UTC, NOW);
             let counted = Counted { budget: BudgetId(1), subject: "".into(), period };
             let budget = BudgetLimit { counted, name: "b".into(), metric, limit };
-            Limits { quota: Quota::default(), budgets: [budget].into() }
+            Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() }
         };
         for (money, limits) in [
             (20 + 150 * 30 + 29, Limits::default()),

@@ -207,7 +207,8 @@ impl PriceSheet {
     }
 
     /// [`PriceSheet::compile`] for a price that is about to count: rates that come to nothing are refused as well, because
-    /// whoever has nothing could ask for such a model without end (M-34).
+    /// whoever has nothing could ask for such a model without end (M-34). So is a maximum of no answer tokens, at which a request
+    /// would be held at nothing.
     pub fn compile_to_count(&self) -> Result<Price, SheetError> {
         if self.max_output_tokens == Some(0) {
             return Err(SheetError::Conflict("`max_output_tokens` is more than 0; leave it out where it is not known"));

@@ -99,7 +99,7 @@ impl Setting {
     pub fn limits(caller: &Caller, end_user: &str, now: Timestamp) -> Limits {
         let asking = Asking { project: None, key: caller.key.id, end_user: Some(end_user), model: MODEL, tags: &[] };
         let budgets = caller.budgets.iter().filter_map(|budget| budget.limit_for(&asking, &caller.zone, now));
-        Limits { quota: caller.key.quota, budgets: budgets.collect() }
+        Limits { quota: caller.key.quota, budgets: budgets.collect(), ..Limits::default() }
     }
 
     /// What usage costs.

@@ -3,7 +3,7 @@
 use super::{Book, HOLD_MAX, HOLD_TOKENS_MAX};
 use crate::calendar::{Period, Window};
 use crate::ids::KeyId;
-use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, Refusal};
+use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, PlanAlone, Refusal};
 use crate::ledger::entry::{Hold, Part, Source};
 use crate::ledger::funding::{Room, Split, given, tokens_for};
 use crate::ledger::subscription::Subscription;
@@ -20,16 +20,25 @@ impl Book {
     /// itself or what everything else pays by itself, whichever is more money. Both together would pay for more, but how
     /// much more depends on what the tokens cost.
     pub fn headroom(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
-        self.headroom_within(self.funds(at), key, limits)
+        let funds = self.funds(at);
+        let funds = match funds.plan {
+            _ if !limits.plan_alone => funds,
+            Some(PlanAlone { money, tokens, .. }) => Headroom { money, tokens, ..funds },
+            None => Headroom { money: Nanos::ZERO, tokens: None, ..funds },
+        };
+        self.headroom_within(funds, key, limits)
     }
 
     /// The same without an allowance that counts tokens: what could be held for a request that has any number of them.
     pub fn headroom_beside_tokens(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
-        let mut funds = self.funds(at);
-        if let Some((Room { tokens: Some(_), .. }, _)) = self.plan_room(at, &[]) {
-            (funds.money, funds.tokens) = (Nanos(self.outside_plan(at)), None);
+        match self.plan_room(at, &[]) {
+            Some((Room { tokens: Some(_), .. }, _)) => {
+                let outside = if limits.plan_alone { 0 } else { self.outside_plan(at) };
+                let funds = Headroom { money: Nanos(outside), tokens: None, plan: None, ..self.funds(at) };
+                self.headroom_within(funds, key, limits)
+            }
+            _ => self.headroom(key, limits, at),
         }
-        self.headroom_within(funds, key, limits)
     }
 
     /// What was used of the open cycle.
@@ -74,16 +83,16 @@ impl Book {
     /// What could be held now of the account's money, and tokens where the allowance counts those.
     fn funds(&self, at: Timestamp) -> Headroom {
         let by = if self.wallet_pays() { Binding::Funds } else { Binding::Allowance };
-        let usable = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at));
         let outside = self.outside_plan(at);
-        let (money, tokens) = match self.plan_room(at, &[]) {
+        let room = self.plan_room(at, &[]);
+        let plan = room.as_ref().and_then(|(room, _)| self.plan_alone(*room, at));
+        let (money, tokens) = match room {
             _ if self.pots.debt < Nanos::ZERO => (0, None),
             None => (outside, None),
             Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), None),
             Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && money > outside => (money, Some(tokens)),
             Some(_) => (outside, None),
         };
-        let multiplier = usable.map(Subscription::multiplier);
         let by_plan = self.cycle_counter().held;
         Headroom {
             money: Nanos(money),
@@ -92,8 +101,23 @@ impl Book {
             tokens,
             tokens_by: by,
             tokens_held: by_plan.tokens,
-            multiplier,
+            plan,
         }
+    }
+
+    /// What of its `room` the subscription pays by itself, if no grant pays first.
+    fn plan_alone(&self, room: Room, at: Timestamp) -> Option<PlanAlone> {
+        let subscription = self.subscription.as_deref()?;
+        if self.pots.debt < Nanos::ZERO || self.grants.iter().any(|grant| !grant.ended(at) && grant.left > Nanos::ZERO)
+        {
+            return None;
+        }
+        Some(PlanAlone {
+            money: Nanos(room.money).min(HOLD_MAX),
+            tokens: room.tokens,
+            multiplier: subscription.multiplier(),
+            is_all: !self.wallet_pays(),
+        })
     }
 
     /// Money that could be held now of grants and the wallet.

@@ -105,7 +105,11 @@ impl Drawn {
             let counted = Counted { budget: BudgetId(id as i64), subject: "".into(), period };
             Some(BudgetLimit { counted, name: "b".into(), metric, limit: limit? })
         };
-        Limits { quota: self.quota, budgets: self.budgets.into_iter().enumerate().filter_map(limit).collect() }
+        Limits {
+            quota: self.quota,
+            budgets: self.budgets.into_iter().enumerate().filter_map(limit).collect(),
+            ..Limits::default()
+        }
     }
 }
 
