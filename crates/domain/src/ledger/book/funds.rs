@@ -46,10 +46,10 @@ impl Book {
         self.subscription.as_ref().map(|subscription| self.plan_counter(0, subscription.cycle)).unwrap_or_default()
     }
 
-    /// What was used of a window of the plan at `at`, and when that ends.
-    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(Period, Counter)> {
-        let period = self.window_period(self.subscription.as_deref()?, window, at, &[])?;
-        Some((period, self.plan_counter(slot_of(window), period)))
+    /// What was used of a window of the plan at `at`, with the slot and the period that it is counted in.
+    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(u8, Period, Counter)> {
+        let (slot, period) = *self.window_places(self.subscription.as_deref()?, at, &[]).get(window)?;
+        Some((slot, period, self.plan_counter(slot, period)))
     }
 
     fn headroom_within(&self, mut room: Headroom, key: KeyId, limits: &Limits) -> Headroom {
@@ -136,17 +136,19 @@ impl Book {
     }
 
     /// What the subscription can still give at `at`, and the periods that it would be counted in. `posted` are the parts of
-    /// an entry that is in the journal already: see [`Book::window_period`].
+    /// an entry that is in the journal already: see [`Book::window_places`].
     pub(super) fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Vec<Period>)> {
         let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
         let mut room = Room { money: i64::MAX, tokens: None };
         let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
         periods.push(subscription.cycle);
         room.narrow(subscription.allowance, &self.cycle_counter());
-        for (index, window) in subscription.terms.windows.iter().enumerate() {
-            let period = self.window_period(subscription, index, at, posted)?;
-            room.narrow(window.limit, &self.plan_counter(slot_of(index), period));
-            periods.push(period);
+        let places = self.window_places(subscription, at, posted);
+        for (window, (slot, period)) in subscription.terms.windows.iter().zip(places) {
+            room.narrow(window.limit, &self.plan_counter(slot, period));
+            let place = usize::from(slot);
+            periods.resize(periods.len().max(place + 1), Period::NEVER);
+            periods[place] = period;
         }
         Some((room, periods))
     }
@@ -156,45 +158,65 @@ impl Book {
         self.plan.get(&(slot, period.start)).copied().unwrap_or(fresh)
     }
 
-    /// The period of a window that `at` lies in.
+    /// The slot and the period that each window of the plan is counted in at `at`.
     ///
-    /// A week is as the calendar has it, but for an entry of the journal as its parts have it: newer time-zone data must
-    /// not make an old entry wrong (T-15).
-    fn window_period(
-        &self,
-        subscription: &Subscription,
-        window: usize,
-        at: Timestamp,
-        posted: &[Part],
-    ) -> Option<Period> {
-        let length = subscription.terms.windows.get(window)?.length;
-        // Of this cycle: a charge may also have a part of the plan before, whose windows are others.
-        let named = |part: &Part| match &part.source {
-            Source::Plan(periods) if periods.first() == Some(&subscription.cycle) => {
-                periods.get(window + 1).copied().filter(|period| period.contains(at))
-            }
-            Source::Plan(_) | Source::Grant(_) | Source::Wallet => None,
+    /// A window is known by its length. What was used of one counts in its period over every change of plan and back,
+    /// wherever it stands among the windows of a plan: it stays in the slot where its period is counted already, or takes
+    /// the first that is free. Two of one length in one plan are two limits of one counter.
+    fn window_places(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Vec<(u8, Period)> {
+        let named = named_by(posted, subscription.cycle);
+        let periods = self.window_periods(subscription, at, named);
+        let known = |period: &Period| {
+            let by_entry = (1..).zip(named).find(|(_, named)| *named == period).map(|(slot, _)| slot);
+            let same = |((slot, start), counter): &(&(u8, Timestamp), &Counter)| {
+                *slot > 0 && (*start, counter.until) == (period.start, period.end)
+            };
+            by_entry.or_else(|| self.plan.iter().find(same).map(|((slot, _), _)| *slot))
         };
-        Some(match length {
-            WindowLength::Session(session) => self.session(slot_of(window), session, at),
-            WindowLength::Week => {
-                posted.iter().find_map(named).unwrap_or_else(|| length.period(None, &subscription.zone, at))
-            }
-        })
+        let mut slots: Vec<Option<u8>> = periods.iter().map(known).collect();
+        for (index, period) in periods.iter().enumerate() {
+            let is_free = |slot: &u8| !slots.contains(&Some(*slot)) && !self.plan.contains_key(&(*slot, period.start));
+            let same = periods[..index].iter().position(|earlier| earlier == period).and_then(|earlier| slots[earlier]);
+            slots[index] = slots[index].or(same).or_else(|| (1..=u8::MAX).find(is_free));
+        }
+        slots.into_iter().map(|slot| slot.expect("few counters begin in one millisecond")).zip(periods).collect()
     }
 
-    /// The session that is open at `at`, or a new one. A session goes on until it ends, also over a change of plan and back:
-    /// it is the last one of that length.
-    fn session(&self, slot: u8, session: Window, at: Timestamp) -> Period {
-        let opened = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX)));
-        let opened = opened.map(|(&(_, start), counter)| Period { start, end: counter.until });
-        let last = opened.rev().find(|period| period.length_ms() == session.length_ms());
-        let period = session.session(last.map(|period| period.start), at);
-        // Counters are told apart by their start: one of another length may have begun in this very millisecond.
-        let is_taken = |start: &Timestamp| last != Some(period) && self.plan.contains_key(&(slot, *start));
-        let later_ms = (0..).find(|ms| !is_taken(&period.start.plus_ms(*ms))).unwrap_or(0);
-        Period { start: period.start.plus_ms(later_ms), end: period.end.plus_ms(later_ms) }
+    /// The periods that the windows of the plan are in at `at`.
+    ///
+    /// A week is as the calendar has it, but for an entry of the journal as that has it, in the periods that it has
+    /// `named`: newer time-zone data must not make an old entry wrong (T-15).
+    fn window_periods(&self, subscription: &Subscription, at: Timestamp, named: &[Period]) -> Vec<Period> {
+        let windows = &subscription.terms.windows;
+        let session = |length: WindowLength| match length {
+            WindowLength::Session(session) => Some(self.session(session, at)),
+            WindowLength::Week => None,
+        };
+        let sessions: Vec<Option<Period>> = windows.iter().map(|window| session(window.length)).collect();
+        let week = || {
+            let by_entry = named.iter().find(|period| period.contains(at) && !sessions.contains(&Some(**period)));
+            by_entry.copied().unwrap_or_else(|| WindowLength::Week.period(None, &subscription.zone, at))
+        };
+        sessions.iter().map(|session| session.unwrap_or_else(week)).collect()
     }
+
+    /// The session of that length that is open at `at`, or a new one.
+    fn session(&self, session: Window, at: Timestamp) -> Period {
+        let windows = self.plan.iter().filter(|((slot, _), _)| *slot > 0);
+        let periods = windows.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        let last = periods.filter(|period| period.length_ms() == session.length_ms()).map(|period| period.start).max();
+        session.session(last, at)
+    }
+}
+
+/// The periods of windows in which the parts of an entry are counted, in a cycle: a charge may also have a part of the plan
+/// before, whose windows are others.
+fn named_by(posted: &[Part], cycle: Period) -> &[Period] {
+    let periods = posted.iter().find_map(|part| match &part.source {
+        Source::Plan(periods) if periods.first() == Some(&cycle) => periods.get(1..),
+        Source::Plan(_) | Source::Grant(_) | Source::Wallet => None,
+    });
+    periods.unwrap_or_default()
 }
 
 /// Who pays.
@@ -243,7 +265,7 @@ impl Book {
         };
         let cycle = (None, subscription.allowance, self.cycle_counter(), subscription.cycle.end);
         let windows = subscription.terms.windows.iter().enumerate().filter_map(|(index, window)| {
-            let (period, counter) = self.window_counter(index, at)?;
+            let (_, period, counter) = self.window_counter(index, at)?;
             Some((Some(window.name.clone()), window.limit, counter, period.end))
         });
         let short = std::iter::once(cycle).chain(windows).filter_map(|(window, limit, counter, resets_at)| {
@@ -331,8 +353,4 @@ impl Room {
 /// A count in the ledger's integers.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn slot_of(window: usize) -> u8 {
-    u8::try_from(window + 1).expect("a plan has few windows")
 }
