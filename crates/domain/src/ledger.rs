@@ -24,7 +24,7 @@ mod subscription;
 pub use book::{
     Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, HOLD_MAX, OpenHold, Unresolved, resolve_abandoned,
 };
-pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, Refusal};
+pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal};
 pub use effect::{Change, Effect};
 pub use entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,

@@ -4,6 +4,16 @@
 //! funds are short, the greatest price of one request must not lock up what ten others really need. Then less is held:
 //! what is reasonable. The rest of a stream's price is held as it flows ([`Terms::extends_to`]); any other answer is
 //! capped to what its hold pays for, which the caller is told.
+//!
+//! What is reasonable keeps a promise: ten requests at once that really need a thirtieth of the funds each, a third in all,
+//! are all served, whatever they could cost at most and whatever was learned of others. A whole answer that is alone may
+//! take two fifths of the funds, beside any other one a part of [`AT_ONCE`]: two fifths and nine such parts leave a quarter for
+//! what the bounds of the prompts are beyond their tokens. Only where answers are expected to need more than that, so that
+//! ten of them are beyond the promise anyway, each is held at what is usual.
+//!
+//! A subscription's multiplier is for what the subscription pays by itself ([`PlanAlone`]): for a request of which it pays the
+//! most that may come, or gives as much by itself as everything together would at the account's own multiplier. Such a
+//! hold draws on nothing else, now and when it grows.
 
 use crate::catalog::Route;
 use crate::failure::{Case, Failure, QuotaScope};
@@ -12,7 +22,7 @@ use crate::learned::Learned;
 use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
 use domain::budget::Values;
-use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Refusal};
+use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, PlanAlone, Refusal};
 use domain::price::Bound;
 use domain::usage::COUNT_MAX;
 use domain::{BudgetId, Meter, Multiplier, Nanos, Period, Timestamp, Usage};
@@ -26,11 +36,12 @@ use store::prices::Priced;
 
 /// Output tokens that are assumed to be the most for a model whose maximum nobody knows, and asked for as a cap.
 pub const UNKNOWN_OUTPUT_MAX: u64 = 16_384;
-/// Funds are ample for a request that costs at most this part of them; where they are not, this part of them is worth
-/// an answer. So ten requests at once find enough for a thirtieth of the funds each.
+/// Funds are ample for a request that costs at most this part of them; where they are not, this part of what is left is
+/// worth an answer.
 const SHARES: u64 = 16;
-/// Output tokens below which no hold is made smaller for the sake of others.
-const REASONABLE_OUTPUT_MIN: u64 = 256;
+/// This part of the funds, with what open requests hold of them, is worth an answer however little is left: see the
+/// module's description.
+const AT_ONCE: u64 = 25;
 /// A cap below this helps nobody: refuse instead.
 const CAPPED_OUTPUT_MIN: u64 = 16;
 /// Output tokens that are expected of an answer of which nothing was learned.
@@ -61,8 +72,10 @@ pub struct Terms {
     pub bound: Bound,
     /// Its greatest price.
     pub amount: Nanos,
-    /// What the account pays of list prices.
+    /// What is paid of list prices.
     pub multiplier: Multiplier,
+    /// Only the subscription may pay, because it is its multiplier.
+    pub plan_alone: bool,
     /// The output cap that the upstream is sent, in place of the caller's or because there is none.
     pub cap_to_set: Option<u64>,
     /// The most answer tokens over all choices, if the hold is to grow while the stream flows.
@@ -80,8 +93,12 @@ pub struct Funds {
     pub tokens: Option<u64>,
     /// What leaves no more money than that, and no more tokens.
     pub by: (Binding, Binding),
-    /// What the account pays of list prices: its subscription's multiplier while that gives something, else its own.
+    /// What open requests hold of the same.
+    pub held: (Nanos, u64),
+    /// What is paid of list prices: the subscription's multiplier where that pays alone, else the account's own.
     pub multiplier: Multiplier,
+    /// It is the subscription's, and another one than the account's own.
+    pub plan_alone: bool,
 }
 
 /// What a decision about a request goes by.
@@ -118,7 +135,7 @@ pub async fn admit(
     for attempt in 1.. {
         let (funds, terms) = asking.decide(ledger, &mut prompt, now).await?;
         let hold = asking.hold(&terms, request_id.clone(), lease_until);
-        match ledger.hold(asking.caller.account.id, &hold, asking.limits, now).await {
+        match ledger.hold(asking.caller.account.id, &hold, &terms.limits(asking.limits), now).await {
             Ok(hold) => return Ok(Admitted { hold, terms }),
             // It would have fitted a moment ago: look again at what there is.
             Err(HoldError::Refused(_)) if terms.fits(funds) && attempt < TRIES_MAX => {}
@@ -131,7 +148,7 @@ pub async fn admit(
 /// Whether terms could be held now. Changes nothing.
 pub async fn verdict(ledger: &Ledger, asking: &Asking<'_>, terms: &Terms, now: Timestamp) -> Result<(), Failure> {
     let hold = asking.hold(terms, Arc::default(), now);
-    let verdict = ledger.would_hold(asking.caller.account.id, &hold, asking.limits, now).await;
+    let verdict = ledger.would_hold(asking.caller.account.id, &hold, &terms.limits(asking.limits), now).await;
     verdict.map_err(|error| asking.not_held(error))
 }
 
@@ -154,23 +171,44 @@ impl Asking<'_> {
     ) -> Result<(Funds, Terms), Failure> {
         let Caller { account, key, .. } = self.caller;
         let headroom = ledger.headroom(account.id, key.id, self.limits, now).await;
-        let funds = self.funds(headroom.map_err(|error| store_unavailable(error.to_string()))?);
-        let terms = self.terms(funds, prompt).await?;
+        let headroom = headroom.map_err(|error| store_unavailable(error.to_string()))?;
+        let (funds, terms) = self.within(headroom, prompt).await?;
         let subscription_counts = funds.tokens.is_some() && matches!(funds.by.1, Binding::Funds | Binding::Allowance);
         if !subscription_counts || terms.are_ample(funds) {
             return Ok((funds, terms));
         }
         // Its tokens are nearly used up; what else there is may pay for more.
-        let beside = self.funds(ledger.headroom_beside_tokens(account.id, key.id, self.limits, now));
-        let beside = (beside, self.terms(beside, prompt).await?);
-        let worth = |(funds, terms): &(Funds, Terms)| (terms.fits(*funds), terms.output_max());
-        Ok(if worth(&beside) > worth(&(funds, terms.clone())) { beside } else { (funds, terms) })
+        let beside = ledger.headroom_beside_tokens(account.id, key.id, self.limits, now);
+        let (funds_beside, beside) = self.within(beside, prompt).await?;
+        let is_better = beside.worth(funds_beside) > terms.worth(funds);
+        Ok(if is_better { (funds_beside, beside) } else { (funds, terms) })
     }
 
-    fn funds(&self, headroom: Headroom) -> Funds {
-        let Headroom { money, money_by, tokens, tokens_by, multiplier } = headroom;
-        let multiplier = multiplier.unwrap_or_else(|| self.caller.account.price_multiplier());
-        Funds { money, tokens, by: (money_by, tokens_by), multiplier }
+    /// What to hold within what there is, and at which multiplier.
+    async fn within(&self, headroom: Headroom, prompt: &mut Prompt) -> Result<(Funds, Terms), Failure> {
+        let Headroom { money, money_by, money_held, tokens, tokens_by, tokens_held, plan } = headroom;
+        let own = self.caller.account.price_multiplier();
+        let (by, held) = ((money_by, tokens_by), (money_held, tokens_held));
+        let funds = Funds { money, tokens, by, held, multiplier: own, plan_alone: false };
+        let Some(plan) = plan else { return Ok((funds, self.terms(funds, prompt).await?)) };
+        let at_plan_s = Funds { multiplier: plan.multiplier, plan_alone: plan.multiplier != own, ..funds };
+        let terms = self.terms(at_plan_s, prompt).await?;
+        if plan.is_all || self.is_paid_by(&plan, &terms) {
+            return Ok((at_plan_s, terms));
+        }
+        let least = |tokens: u64| plan.tokens.map_or(tokens, |of_plan| of_plan.min(tokens));
+        let alone = Funds { money: money.min(plan.money), tokens: tokens.map(least).or(plan.tokens), ..at_plan_s };
+        let (of_plan, of_all) = (self.terms(alone, prompt).await?, self.terms(funds, prompt).await?);
+        let is_enough = of_plan.worth(alone) >= of_all.worth(funds);
+        Ok(if is_enough { (alone, of_plan) } else { (funds, of_all) })
+    }
+
+    /// The subscription pays all that the request may come to.
+    fn is_paid_by(&self, plan: &PlanAlone, terms: &Terms) -> bool {
+        let most = Bound { output_tokens: terms.output_max(), ..terms.bound.clone() };
+        let tokens = most.input_tokens.saturating_add(most.output_tokens);
+        plan.tokens.is_none_or(|left| tokens <= left)
+            && self.price(&most, plan.multiplier).is_some_and(|amount| amount <= plan.money)
     }
 
     /// The terms, in the ledger's form.
@@ -197,12 +235,12 @@ impl Asking<'_> {
 
     /// What to hold where `funds` are there.
     pub async fn terms(&self, funds: Funds, prompt: &mut Prompt) -> Result<Terms, Failure> {
-        let whole = self.whole(*prompt, funds.multiplier)?;
+        let whole = self.most(funds, *prompt)?;
         if whole.are_ample(funds) {
             return Ok(whole);
         }
         self.count(prompt).await;
-        let whole = self.whole(*prompt, funds.multiplier)?;
+        let whole = self.most(funds, *prompt)?;
         let refuses = self.caller.key.on_short_funds == OnShortFunds::Refuse;
         if whole.are_ample(funds) || refuses || self.request.endpoint == Endpoint::Embeddings {
             return Ok(whole);
@@ -211,9 +249,9 @@ impl Asking<'_> {
     }
 
     /// The most that the request can consume.
-    pub fn whole(&self, prompt: Prompt, multiplier: Multiplier) -> Result<Terms, Failure> {
+    pub fn most(&self, funds: Funds, prompt: Prompt) -> Result<Terms, Failure> {
         let (most, cap_to_set) = self.output_max();
-        self.held_for(most, prompt, multiplier, cap_to_set)
+        self.held_for(most, prompt, funds, cap_to_set)
     }
 
     /// Counts the prompt, because its bytes are a bad measure. The whole body is counted, its syntax in place of the
@@ -252,8 +290,9 @@ impl Asking<'_> {
             return (0, None);
         }
         let (most, cap_to_set) = match (self.request.output_cap, self.priced.price.output_tokens_max) {
-            (Some(asked), Some(most)) => (asked.min(most), None),
-            (Some(asked), None) => (asked, None),
+            // The price book may be wrong about a model: what is held must be the most that can come.
+            (Some(asked), Some(most)) if asked > most => (most, Some(most)),
+            (Some(asked), _) => (asked, None),
             (None, Some(most)) => (most, None),
             (None, None) => (UNKNOWN_OUTPUT_MAX, Some(UNKNOWN_OUTPUT_MAX)),
         };
@@ -270,28 +309,43 @@ impl Asking<'_> {
         let least = CAPPED_OUTPUT_MIN.min(most);
         if payable < least {
             // Nothing worth asking for: what the ledger then says names what is missing.
-            return self.held_for(least, prompt, funds.multiplier, Some(least));
+            return self.held_for(least, prompt, funds, Some(least));
         }
-        let share = self.output_payable(self.share_of(funds, prompt), prompt, most);
-        let usual = self.learned.usual(self.caller.key.id, &self.route.model).unwrap_or(0);
-        let held = usual.max(share).max(REASONABLE_OUTPUT_MIN).min(payable);
+        let (key, model) = (self.caller.key.id, &self.route.model);
+        let share = self.output_payable(self.share_of(funds, prompt, self.shows_all_tokens()), prompt, most);
+        let expected = self.learned.expected(key, model).unwrap_or(0);
+        let usual = self.learned.usual(key, model).filter(|_| expected > share).unwrap_or(0);
+        let held = usual.max(share).max(CAPPED_OUTPUT_MIN).min(payable);
         if held == most {
             return Ok(whole);
         }
         if !self.shows_all_tokens() {
-            return self.held_for(held, prompt, funds.multiplier, Some(held));
+            return self.held_for(held, prompt, funds, Some(held));
         }
-        let cap_to_set = if payable < most { Some(payable) } else { whole.cap_to_set };
-        let terms = self.held_for(held, prompt, funds.multiplier, cap_to_set)?;
+        let is_capped = payable == most && self.is_capped(&whole);
+        let cap_to_set = if is_capped { whole.cap_to_set } else { Some(payable) };
+        let terms = self.held_for(held, prompt, funds, cap_to_set)?;
         Ok(Terms { extends_to: (held < payable).then(|| payable * self.request.choices), ..terms })
     }
 
-    /// The part of the funds that one answer may take, beside its prompt.
-    fn share_of(&self, funds: Funds, prompt: Prompt) -> Funds {
+    /// The upstream is told the most that it may answer, by the caller or by us. Where it is not, only the price book says
+    /// what that is, which may be wrong.
+    pub fn is_capped(&self, terms: &Terms) -> bool {
+        let Request { endpoint, output_cap, .. } = self.request;
+        *endpoint == Endpoint::Embeddings || output_cap.is_some() || terms.cap_to_set.is_some()
+    }
+
+    /// The part of the funds that one answer may take, beside its prompt. `grows`: more can be had for it later.
+    fn share_of(&self, funds: Funds, prompt: Prompt, grows: bool) -> Funds {
         let bound = self.bound(0, prompt);
-        let share = Nanos(funds.money.0 / SHARES as i64);
+        let is_alone = funds.held == (Nanos::ZERO, 0);
+        let share_of = |left: u64, held: u64| match (is_alone, grows) {
+            (true, false) => left / 5 * 2,
+            _ => (left / SHARES).max(left.saturating_add(held) / AT_ONCE),
+        };
+        let share = Nanos(share_of(funds.money.0.unsigned_abs(), funds.held.0.0.unsigned_abs()).cast_signed());
         let money = self.price(&bound, funds.multiplier).and_then(|of_prompt| of_prompt.checked_add(share));
-        let tokens = funds.tokens.map(|tokens| (bound.input_tokens + tokens / SHARES).min(tokens));
+        let tokens = funds.tokens.map(|left| (bound.input_tokens + share_of(left, funds.held.1)).min(left));
         Funds { money: money.unwrap_or(share).min(funds.money), tokens, ..funds }
     }
 
@@ -325,19 +379,22 @@ impl Asking<'_> {
             && !learned.is_hiding(&route.model)
     }
 
-    fn held_for(
-        &self,
-        output: u64,
-        prompt: Prompt,
-        multiplier: Multiplier,
-        cap_to_set: Option<u64>,
-    ) -> Result<Terms, Failure> {
+    fn held_for(&self, output: u64, prompt: Prompt, funds: Funds, cap_to_set: Option<u64>) -> Result<Terms, Failure> {
+        let Funds { multiplier, plan_alone, .. } = funds;
         let bound = self.bound(output, prompt);
         let amount = self.price(&bound, multiplier).ok_or_else(|| {
             let message = "The most that this request can cost is beyond any account. Lower max_tokens or n.";
             Failure::new(Case::BadRequest, message).param(self.request.cap_field.map(|field| field.name()))
         })?;
-        Ok(Terms { bound, amount, multiplier, cap_to_set, extends_to: None, prompt_counted: prompt.counted })
+        Ok(Terms {
+            bound,
+            amount,
+            multiplier,
+            plan_alone,
+            cap_to_set,
+            extends_to: None,
+            prompt_counted: prompt.counted,
+        })
     }
 
     fn price(&self, bound: &Bound, multiplier: Multiplier) -> Option<Nanos> {
@@ -383,7 +440,12 @@ impl Terms {
     /// How the hold grows, if it does.
     pub fn growth(&self, limits: &Limits) -> Option<Growth> {
         let output_max = self.extends_to?;
-        Some(Growth { bound: self.bound.clone(), output_max, limits: limits.clone() })
+        Some(Growth { bound: self.bound.clone(), output_max, limits: self.limits(limits) })
+    }
+
+    /// The limits of a request on these terms.
+    fn limits(&self, limits: &Limits) -> Limits {
+        Limits { plan_alone: self.plan_alone, ..limits.clone() }
     }
 
     /// The consumption that is held for, in the ledger's form.
@@ -398,6 +460,11 @@ impl Terms {
     fn are_ample(&self, funds: Funds) -> bool {
         let tokens = self.usage().total_tokens();
         self.amount.0 <= funds.money.0 / SHARES as i64 && funds.tokens.is_none_or(|left| tokens <= left / SHARES)
+    }
+
+    /// What is better of two: what can be held at all, then what has room for more of an answer.
+    fn worth(&self, funds: Funds) -> (bool, u64) {
+        (self.fits(funds), self.output_max())
     }
 
     /// It can be held where these funds are there.
@@ -557,13 +624,19 @@ pub fn calls(priced: &Priced, web_search: bool) -> Usage {
 mod tests {
     use super::*;
     use crate::catalog::{Catalog, RouteDeclared};
+    use crate::growth::Grown;
     use crate::simulator::{Behaviour, Simulator};
     use crate::upstream::Upstream;
-    use domain::ledger::Quota;
+    use domain::calendar::Cycle;
+    use domain::ledger::{Book, Decided, Ending, Fund, GrantGiven, Origin, Quota, Resolution, Subscription};
+    use domain::plan::{Allowance, PlanTerms, WindowTerms};
     use domain::rate::Priority;
-    use domain::{AccountId, KeyId, PriceId, Zone};
+    use domain::{AccountId, KeyId, PlanId, PriceId, Zone};
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
     use store::accounts::{Account, AccountStatus, AccountTier};
     use store::keys::{Key, KeyStatus};
+    use store::ledger::Resolved;
     use store::prices::{PriceBook, PriceSource, PriceVersion};
 
     /// One nano-USD for a prompt token, ten for an answer token.
@@ -575,10 +648,15 @@ mod tests {
         catalog: Catalog,
         learned: Learned,
         tokenizers: Tokenizers,
+        limits: Limits,
     }
 
     impl Desk {
         fn new(model: &str) -> Self {
+            Self::priced(model, PRICE)
+        }
+
+        fn priced(model: &str, price: &str) -> Self {
             let created_at = Timestamp(0);
             let key = Key {
                 id: KeyId(1),
@@ -619,7 +697,7 @@ mod tests {
                 model: model.to_owned(),
                 source: PriceSource::Operator,
                 mode: None,
-                sheet: serde_json::from_str(PRICE).unwrap(),
+                sheet: serde_json::from_str(price).unwrap(),
                 retired: false,
                 created_at,
             };
@@ -640,36 +718,62 @@ mod tests {
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),
+                limits: Limits::default(),
             }
         }
 
         /// The terms of a chat request with those fields, where so many nano-USD and tokens are there.
         async fn terms(&self, model: &str, fields: &str, money: i64, tokens: Option<u64>) -> Terms {
+            self.terms_within(model, fields, funds(money, tokens)).await
+        }
+
+        async fn terms_within(&self, model: &str, fields: &str, funds: Funds) -> Terms {
             let body = Bytes::from(format!(r#"{{"model":"{model}",{PROMPT}{fields}}}"#));
             let request = Request::read(Endpoint::Chat, &body).unwrap();
-            let route = self.catalog.route(model).unwrap();
-            let asking = Asking {
-                caller: &self.caller,
-                request: &request,
-                body: &body,
-                route,
-                priced: route.priced.as_ref().unwrap(),
-                learned: &self.learned,
-                tokenizers: &self.tokenizers,
-                limits: &Limits::default(),
-                output_limit: None,
-            };
-            let funds = funds(money, tokens);
+            let asking = self.asking(&request, &body);
             let terms = asking.terms(funds, &mut asking.prompt()).await.unwrap();
             let price = &asking.priced.price;
             assert_eq!(terms.amount, price.bound(&terms.bound).unwrap());
             terms
         }
+
+        /// A chat request with those fields, admitted.
+        async fn admit(&self, ledger: &Ledger, model: &str, fields: &str) -> Result<Admitted, Failure> {
+            self.admit_at(ledger, model, fields, Timestamp(0)).await
+        }
+
+        async fn admit_at(
+            &self,
+            ledger: &Ledger,
+            model: &str,
+            fields: &str,
+            now: Timestamp,
+        ) -> Result<Admitted, Failure> {
+            let body = Bytes::from(format!(r#"{{"model":"{model}",{PROMPT}{fields}}}"#));
+            let request = Request::read(Endpoint::Chat, &body).unwrap();
+            admit(ledger, &self.asking(&request, &body), &"r".into(), now, now.plus_ms(1)).await
+        }
+
+        fn asking<'a>(&'a self, request: &'a Request<'a>, body: &'a Bytes) -> Asking<'a> {
+            let route = self.catalog.route(&request.model).unwrap();
+            Asking {
+                caller: &self.caller,
+                request,
+                body,
+                route,
+                priced: route.priced.as_ref().unwrap(),
+                learned: &self.learned,
+                tokenizers: &self.tokenizers,
+                limits: &self.limits,
+                output_limit: None,
+            }
+        }
     }
 
+    /// Another request is open.
     fn funds(money: i64, tokens: Option<u64>) -> Funds {
         let by = (Binding::Funds, Binding::KeyQuota);
-        Funds { money: Nanos(money), tokens, by, multiplier: Multiplier::ONE }
+        Funds { money: Nanos(money), tokens, by, held: (Nanos(1), 1), multiplier: Multiplier::ONE, plan_alone: false }
     }
 
     fn output(terms: &Terms) -> u64 {
@@ -687,7 +791,13 @@ mod tests {
             assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (1800, None, None));
         }
         let terms = desk.terms("gpt-4o", r#","max_tokens":5000"#, 1_000_000, None).await;
-        assert_eq!(output(&terms), 4000, "the model's maximum bounds the caller's cap");
+        assert_eq!(
+            (output(&terms), terms.cap_to_set),
+            (4000, Some(4000)),
+            "M-10: what is held is the most that is asked for"
+        );
+        let terms = desk.terms("gpt-4o", r#","max_tokens":4000"#, 1_000_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (4000, None));
     }
 
     #[tokio::test]
@@ -697,17 +807,12 @@ mod tests {
         let terms = desk.terms("gpt-4o", "", 80_000, None).await;
         assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, Some(500), None));
         let terms = desk.terms("gpt-4o", r#","max_tokens":3000,"n":2"#, 80_000, None).await;
-        assert_eq!(
-            (output(&terms), terms.cap_to_set),
-            (512, Some(256)),
-            "never less than is reasonable for each choice"
-        );
-        let terms = desk.terms("gpt-4o", r#","max_tokens":100"#, 2_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (500, Some(250)), "over all choices");
+        let terms = desk.terms("gpt-4o", r#","max_tokens":100"#, 16_000, None).await;
         assert_eq!((output(&terms), terms.cap_to_set), (100, None), "what is reasonable can be the whole");
-        // Fewer than are reasonable, where no more can be paid for; and a refusal where even that helps nobody.
+        // No cap is so small that it helps nobody; where no more can be paid for, a refusal says so.
         let terms = desk.terms("gpt-4o", "", 1_200, None).await;
-        assert!((16..256).contains(&output(&terms)) && terms.amount <= Nanos(1_200), "{terms:?}");
-        assert!(Nanos(1_200 - terms.amount.0) < Nanos(10), "{terms:?}");
+        assert_eq!((output(&terms), terms.cap_to_set), (16, Some(16)));
         let terms = desk.terms("gpt-4o", "", 200, None).await;
         assert!(output(&terms) == 16 && !terms.fits(funds(200, None)));
         let terms = desk.terms("gpt-4o", r#","max_tokens":5"#, 20, None).await;
@@ -719,12 +824,14 @@ mod tests {
         let desk = Desk::new("gpt-4o");
         let stream = r#","stream":true"#;
         let terms = desk.terms("gpt-4o", stream, 80_000, None).await;
-        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(4000)));
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, Some(4000), Some(4000)));
+        let terms = desk.terms("gpt-4o", r#","stream":true,"max_tokens":3000"#, 80_000, None).await;
+        assert_eq!((output(&terms), terms.cap_to_set, terms.extends_to), (500, None, Some(3000)));
         let terms = desk.terms("gpt-4o", r#","stream":true,"n":3"#, 80_000, None).await;
-        assert_eq!((output(&terms), terms.extends_to), (768, Some(7983)));
+        assert_eq!((output(&terms), terms.extends_to), (498, Some(7983)));
         assert_eq!(terms.cap_to_set, Some(2661), "what all funds pay for is the most that the upstream is asked for");
-        let all = desk.terms("gpt-4o", stream, 2_000, None).await;
-        assert_eq!((all.extends_to, all.cap_to_set), (None, Some(output(&all))), "{all:?}");
+        let all = desk.terms("gpt-4o", r#","stream":true,"max_tokens":16"#, 400, None).await;
+        assert_eq!((all.extends_to, all.cap_to_set, output(&all)), (None, None, 16), "{all:?}");
         // What its stream does not show cannot be counted on the way.
         for (model, fields) in
             [("o3-mini", ""), ("gpt-4o", r#","reasoning_effort":"high""#), ("gpt-4o", r#","audio":{}"#)]
@@ -737,12 +844,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_whole_answer_that_is_alone_takes_two_fifths() {
+        let mut desk = Desk::new("gpt-4o");
+        let alone = |money| Funds { held: (Nanos::ZERO, 0), ..funds(money, None) };
+        let terms = desk.terms_within("gpt-4o", "", alone(100_000)).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (4000, None), "that part of the funds pays for all of it");
+        let terms = desk.terms_within("gpt-4o", "", alone(20_000)).await;
+        assert_eq!((output(&terms), terms.cap_to_set), (800, Some(800)));
+        let terms = desk.terms_within("gpt-4o", r#","stream":true"#, alone(80_000)).await;
+        assert_eq!((output(&terms), terms.extends_to), (500, Some(4000)), "what grows needs no more");
+        desk.caller.key.on_short_funds = OnShortFunds::Refuse;
+        assert_eq!(output(&desk.terms_within("gpt-4o", "", alone(20_000)).await), 4000);
+    }
+
+    /// A dollar, a thousand dollars per million answer tokens, and ten requests at once that are a third of the
+    /// dollar together.
+    #[tokio::test(start_paused = true)]
+    async fn m_11_ten_at_once_that_need_a_third_of_the_funds_are_all_served() {
+        let price = r#"{"input_per_million":"100","output_per_million":"1000","max_output_tokens":16000}"#;
+        for (fields, learned) in [("", 0), (r#","stream":true"#, 0), ("", 33), (r#","stream":true"#, 33), ("", 40)] {
+            let desk = Desk::priced("gpt-4o", price);
+            let model: Arc<str> = Arc::from("gpt-4o");
+            (0..learned).for_each(|tokens| desk.learned.answered(KeyId(1), &model, tokens));
+            let ledger = Ledger::in_memory(20);
+            top_up(&ledger, 1_000_000_000).await;
+            let mut held = Vec::new();
+            for request in 0..10 {
+                let admitted = desk.admit(&ledger, "gpt-4o", fields).await;
+                let admitted = admitted.unwrap_or_else(|failure| panic!("{request} of {fields}: {}", failure.message));
+                assert!(output(&admitted.terms) >= 33, "{request} of {fields}: {:?}", admitted.terms);
+                held.push(admitted);
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn quotas_in_tokens_bind_as_money_does() {
         let desk = Desk::new("gpt-4o");
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(16_000)).await;
         assert_eq!((output(&terms), terms.cap_to_set), (1000, Some(1000)));
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(400)).await;
-        assert_eq!(terms.usage().total_tokens(), 400);
+        assert_eq!((output(&terms), terms.cap_to_set), (25, Some(25)));
         let terms = desk.terms("gpt-4o", "", 1_000_000_000, Some(100)).await;
         assert!(!terms.fits(funds(i64::MAX, Some(100))));
     }
@@ -753,7 +895,11 @@ mod tests {
         let model: Arc<str> = Arc::from("gpt-4o");
         desk.learned.answered(KeyId(1), &model, 400);
         let terms = desk.terms("gpt-4o", "", 80_000, None).await;
-        assert_eq!(output(&terms), 1200, "the mean and four deviations");
+        assert_eq!(output(&terms), 500, "so much each is enough for most of ten");
+        let desk = Desk::new("gpt-4o");
+        desk.learned.answered(KeyId(1), &model, 700);
+        let terms = desk.terms("gpt-4o", "", 80_000, None).await;
+        assert_eq!(output(&terms), 2100, "the mean and four deviations");
         let by_bytes = desk.terms("gpt-4o", "", 100_000_000, None).await.bound.input_tokens;
         assert!(terms.bound.input_tokens < by_bytes - 40, "{} {by_bytes}", terms.bound.input_tokens);
         desk.learned.prompted(&model, 100, 1000);
@@ -764,5 +910,179 @@ mod tests {
         desk.learned.prompted(&Arc::from("other"), 100, 90);
         let seen = desk.terms("other", "", 80_000, None).await.bound.input_tokens;
         assert!(unseen == by_bytes - 1 && seen < unseen - 30, "{by_bytes} {unseen} {seen}");
+    }
+
+    /// Posts what is decided. Nobody writes this journal, so nothing becomes durable.
+    async fn post(
+        ledger: &Ledger,
+        now: Timestamp,
+        decide: impl FnMut(&Book, Timestamp) -> Result<Decided, Refusal>,
+    ) -> bool {
+        let posted = ledger.post_durable(AccountId(1), now, decide);
+        !matches!(tokio::time::timeout(Duration::from_millis(1), posted).await, Ok(Err(_)))
+    }
+
+    async fn top_up(ledger: &Ledger, amount: i64) {
+        let by = || "ann".into();
+        let fund = || Fund { origin: Origin::TopUp, by: by(), note: by(), reference: None };
+        assert!(post(ledger, Timestamp(0), |book, _| book.fund_in(fund(), Nanos(amount))).await);
+    }
+
+    async fn grant(ledger: &Ledger, amount: i64, now: Timestamp) {
+        let given = || GrantGiven { by: "ann".into(), note: "".into(), expires_at: None, reference: None };
+        post(ledger, now, |book, at| book.grant(given(), Nanos(amount), at)).await;
+    }
+
+    /// A plan that costs what it gives, at half of list prices, with half of it in each hour.
+    fn half_price(amount: i64, fallback: bool) -> Arc<PlanTerms> {
+        let length = "1 hours".parse().unwrap();
+        let window = WindowTerms { name: "hour".into(), limit: Allowance::Money(Nanos(amount / 2)), length };
+        Arc::new(PlanTerms {
+            plan: PlanId(1),
+            name: "half".into(),
+            cycle: Cycle::Month,
+            price: Nanos(amount),
+            allowance: Allowance::Money(Nanos(amount)),
+            windows: vec![window],
+            multiplier: Multiplier::from_millionths(500_000).unwrap(),
+            fallback,
+        })
+    }
+
+    async fn subscribe(ledger: &Ledger, plan: Arc<PlanTerms>, now: Timestamp) -> bool {
+        post(ledger, now, |book, at| {
+            let (plan, by) = (plan.clone(), "ann".into());
+            let change = match book.subscription() {
+                None => Subscription::start(plan, Zone::UTC, None, by, book.free_until(), at),
+                Some(subscription) => subscription.change(plan, book.cycle_counter().taken(), by, at),
+            };
+            book.subscribe(change.map_err(|_| Refusal::NotOpen)?, at)
+        })
+        .await
+    }
+
+    async fn unsubscribe(ledger: &Ledger, now: Timestamp) {
+        post(ledger, now, |book, at| {
+            let subscription = book.subscription().ok_or(Refusal::NotOpen)?;
+            let end = subscription.end(book.cycle_counter().taken(), "ann".into(), at);
+            book.subscribe(end.map_err(|_| Refusal::NotOpen)?, at)
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn t_09_a_plan_s_multiplier_is_for_what_the_plan_pays_alone() {
+        let half = Multiplier::from_millionths(500_000).unwrap();
+        let (mut desk, model) = (Desk::new("gpt-4o"), "gpt-4o");
+        desk.caller.key.on_short_funds = OnShortFunds::Refuse;
+        let ledger = Ledger::in_memory(20);
+        let multiplier = async |fields: &str| desk.admit(&ledger, model, fields).await.unwrap().terms.multiplier;
+        top_up(&ledger, 3_000_000).await;
+        assert!(subscribe(&ledger, half_price(1_000_000, true), Timestamp(0)).await);
+        assert_eq!(multiplier("").await, half);
+        // A grant pays first, in part or all.
+        grant(&ledger, 10, Timestamp(0)).await;
+        assert_eq!(multiplier("").await, Multiplier::ONE);
+        assert_eq!(multiplier("").await, half);
+        // Of 500,000 in an hour, twenty choices are 400,000 at the plan's price: a second time the plan has less.
+        assert_eq!(multiplier(r#","n":20"#).await, half);
+        assert_eq!(multiplier(r#","n":20"#).await, Multiplier::ONE);
+        desk.caller.key.on_short_funds = OnShortFunds::Cap;
+        // Nobody else could pay.
+        let ledger = Ledger::in_memory(20);
+        top_up(&ledger, 20_000).await;
+        assert!(subscribe(&ledger, half_price(20_000, false), Timestamp(0)).await);
+        let terms = desk.admit(&ledger, model, r#","stream":true"#).await.unwrap().terms;
+        assert_eq!(terms.multiplier, half);
+        // With hardly anything beside it, the plan alone gives more of an answer than all at the account's own price.
+        let ledger = Ledger::in_memory(20);
+        top_up(&ledger, 20_001).await;
+        assert!(subscribe(&ledger, half_price(20_000, true), Timestamp(0)).await);
+        let admitted = desk.admit(&ledger, model, r#","stream":true"#).await.unwrap();
+        assert_eq!((admitted.terms.multiplier, admitted.terms.extends_to.is_some()), (half, true));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Subscribe {
+            amount: i64,
+            fallback: bool,
+        },
+        Unsubscribe,
+        Grant(i64),
+        Ask {
+            max_tokens: u64,
+            stream: bool,
+        },
+        /// Of the oldest open request, so many thousandths of what may come are produced.
+        Settle(u64),
+        Wait(i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let amount = || prop_oneof![1_000..20_000_i64, 20_000..2_000_000_i64];
+        prop_oneof![
+            2 => (amount(), prop::bool::weighted(0.8)).prop_map(|(amount, fallback)| Step::Subscribe { amount, fallback }),
+            1 => Just(Step::Unsubscribe),
+            1 => (1..40_000_i64).prop_map(Step::Grant),
+            6 => (1..4_000_u64, any::<bool>()).prop_map(|(max_tokens, stream)| Step::Ask { max_tokens, stream }),
+            5 => (0..=1_000_u64).prop_map(Step::Settle),
+            2 => prop_oneof![0..1_000_i64, 0..7_200_000_i64, 0..1_000_000_000_i64].prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// T-09: whatever is subscribed to, changed and given back while requests are under way, the account pays the list
+        /// price at its own multiplier, but for what a plan paid alone; and for that it paid the plan.
+        #[test]
+        fn t_09_no_plan_is_had_for_its_multiplier(steps in prop::collection::vec(step(), 1..60)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let desk = Desk::new("gpt-4o");
+                let price = desk.catalog.route("gpt-4o").unwrap().priced.as_ref().unwrap().price.clone();
+                let ledger = Ledger::in_memory(100);
+                top_up(&ledger, 10_000_000).await;
+                let (mut now, mut open, mut worth) = (Timestamp(0), VecDeque::new(), 0);
+                for step in steps.into_iter().chain((0..60).map(|_| Step::Settle(1_000))).chain([Step::Unsubscribe]) {
+                    match step {
+                        Step::Subscribe { amount, fallback } => {
+                            subscribe(&ledger, half_price(amount, fallback), now).await;
+                        }
+                        Step::Unsubscribe => unsubscribe(&ledger, now).await,
+                        Step::Grant(amount) => grant(&ledger, amount, now).await,
+                        Step::Wait(ms) => now = now.plus_ms(ms),
+                        Step::Ask { max_tokens, stream } => {
+                            let fields = format!(r#","max_tokens":{max_tokens},"stream":{stream}"#);
+                            open.extend(desk.admit_at(&ledger, "gpt-4o", &fields, now).await.ok());
+                        }
+                        Step::Settle(thousandths) => {
+                            let Some(Admitted { mut hold, terms }) = open.pop_front() else { continue };
+                            let produced = terms.output_max() * thousandths / 1_000;
+                            let growth = terms.growth(&desk.limits);
+                            let paid = |hold: &OpenedHold| growth.as_ref()?.output_paid(hold);
+                            while paid(&hold).is_some_and(|paid| paid < produced)
+                                && growth.as_ref().unwrap().grow(&ledger, &mut hold, &price, now) == Grown::Larger
+                            {}
+                            let produced = produced.min(hold.terms.bound.output_tokens());
+                            let usage = Usage::tokens(terms.bound.input_tokens, produced);
+                            let cost = price.charge_at(&usage, None, terms.multiplier).unwrap();
+                            let before = ledger.totals(AccountId(1)).await.unwrap();
+                            let ending = Ending::Complete;
+                            let settle = Resolution::Settle { usage, service_tier: None, cost, ending, estimated: false };
+                            assert!(matches!(ledger.resolve(hold, settle, now), Resolved::Posted(_)));
+                            let by_plan = before.plan.0 - ledger.totals(AccountId(1)).await.unwrap().plan.0;
+                            assert!(terms.multiplier == Multiplier::ONE || by_plan == cost.0, "{by_plan} of {cost} {terms:?}");
+                            worth += cost.0;
+                        }
+                    }
+                }
+                let totals = ledger.totals(AccountId(1)).await.unwrap();
+                assert_eq!((totals.held, totals.debt, totals.spent), (Nanos::ZERO, Nanos::ZERO, Nanos(worth)));
+                let by_plan = -totals.plan.0;
+                assert!(totals.fees.0 >= by_plan, "{} paid for {by_plan} of plans", totals.fees);
+            });
+        }
     }
 }

@@ -10,9 +10,8 @@ use domain::price::{Bound, Price};
 use domain::{Nanos, Timestamp, Usage};
 use store::ledger::{HoldError, Ledger, OpenedHold};
 
-/// The fewest answer tokens that a hold grows by, unless fewer are left to be had.
-const STEP_MIN: u64 = 256;
-/// Fewer than this are not worth an entry in the journal.
+/// Fewer answer tokens than this are not worth an entry in the journal, unless they are the last. More than as many again
+/// as are held are not taken at once: others may need them.
 const STEP_WORTH: u64 = 16;
 /// How often an extension is tried anew when others were quicker to take what was there.
 const TRIES_MAX: usize = 4;
@@ -50,7 +49,7 @@ impl Growth {
     pub fn grow(&self, ledger: &Ledger, hold: &mut OpenedHold, price: &Price, now: Timestamp) -> Grown {
         let held = hold.terms.bound.output_tokens();
         let most = self.output_max.saturating_sub(held);
-        let mut more = held.max(STEP_MIN).min(most);
+        let mut more = held.max(STEP_WORTH).min(most);
         for _ in 0..TRIES_MAX {
             if more < STEP_WORTH.min(most).max(1) {
                 break;
@@ -83,6 +82,8 @@ impl Growth {
     /// is made larger by what is missing, and what cannot be had is not charged. The caller did not ask for less to be
     /// held.
     ///
+    /// What was produced has happened: also where only the subscription may pay for more of an answer, everybody pays here.
+    ///
     /// `cost` prices a usage. Prompt tokens beyond their bound are another matter: whoever pays those is decided by the
     /// ledger.
     pub fn cover(
@@ -101,19 +102,20 @@ impl Growth {
             let money = cost(usage)?.checked_sub(hold.terms.amount)?.0.max(0);
             Some((Nanos(money), usage.total_tokens().saturating_sub(hold.terms.bound.total_tokens())))
         };
+        let limits = Limits { plan_alone: false, ..self.limits.clone() };
         let is_covered = |hold: &OpenedHold, usage: &Usage| missing(hold, usage) == Some((Nanos::ZERO, 0));
         for _ in 0..TRIES_MAX {
             let Some((money, tokens)) = missing(hold, &usage) else { return usage };
             if (money, tokens) == (Nanos::ZERO, 0) {
                 return usage;
             }
-            if ledger.extend(hold, money, tokens, &self.limits, now).is_ok() {
+            if ledger.extend(hold, money, tokens, &limits, now).is_ok() {
                 return usage;
             }
             // As much of it as there is. If even that is refused, somebody else was quicker.
             let of = |room: Headroom| (money.min(room.money), tokens.min(room.tokens.unwrap_or(u64::MAX)));
-            let (money, tokens) = ledger.room(hold, &self.limits, now).map(of).into_iter().max().unwrap_or_default();
-            if (money, tokens) == (Nanos::ZERO, 0) || ledger.extend(hold, money, tokens, &self.limits, now).is_ok() {
+            let (money, tokens) = ledger.room(hold, &limits, now).map(of).into_iter().max().unwrap_or_default();
+            if (money, tokens) == (Nanos::ZERO, 0) || ledger.extend(hold, money, tokens, &limits, now).is_ok() {
                 break;
             }
         }
@@ -186,7 +188,7 @@ mod tests {
             paid.push(output);
             assert_eq!(growth.grow(&ledger, &mut hold, &price(), NOW), Grown::Larger);
         }
-        assert_eq!(paid, [100, 356, 712, 1424]);
+        assert_eq!(paid, [100, 200, 400, 800]);
         assert_eq!((hold.terms.bound.output_tokens(), hold.terms.amount), (1_500, Nanos(20 + 45_000)));
         assert_eq!(ledger.totals(ACCOUNT).await.unwrap().held, hold.terms.amount);
     }
@@ -198,7 +200,7 @@ mod tests {
             let period = Calendar::Day.period(&Zone::UTC, NOW);
             let counted = Counted { budget: BudgetId(1), subject: "".into(), period };
             let budget = BudgetLimit { counted, name: "b".into(), metric, limit };
-            Limits { quota: Quota::default(), budgets: [budget].into() }
+            Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() }
         };
         for (money, limits) in [
             (20 + 150 * 30 + 29, Limits::default()),

@@ -37,6 +37,9 @@ const PROMPT_KEPT_MAX: usize = 64 * 1024;
 /// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
 /// tools, templates, search results. Further than that it is not believed.
 const PROMPT_ADDED_MAX: u64 = 262_144;
+/// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
+/// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
+const OUTPUT_ADDED_MAX: u64 = 262_144;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
@@ -153,6 +156,8 @@ pub(crate) struct Exchange {
     pub(crate) asked_for_usage: bool,
     /// The most that it can consume: what is held covers it, or can grow to.
     bound: Usage,
+    /// The most answer tokens that are believed: those of the bound, and some more where the upstream was told no cap.
+    output_plausible: u64,
     /// What this upstream is known to add to prompts of this model.
     prompt_added: Arc<AtomicU64>,
     web_search: bool,
@@ -298,6 +303,8 @@ impl Gateway {
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let forward = translate(&request, body, route, terms.cap_to_set);
+        let bound = held.bound();
+        let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
         let exchange = Exchange {
             endpoint,
             upstream: route.upstream.clone(),
@@ -307,7 +314,8 @@ impl Gateway {
             output_cap: terms.cap_to_set,
             limits: told.clone(),
             asked_for_usage: request.include_usage,
-            bound: held.bound(),
+            bound,
+            output_plausible: bound.output_tokens().saturating_add(beyond),
             prompt_added: route.prompt_added.clone(),
             web_search: request.web_search,
             key: caller.key.id,
@@ -491,7 +499,7 @@ impl Gateway {
     }
 
     /// The gateway's own count: what the upstream reported where that can be believed, the rest counted, and nothing
-    /// beyond what was held for it.
+    /// beyond what is plausible.
     pub(crate) async fn counted(&self, exchange: &Exchange, reported: &Reported, produced: RunningCount) -> Usage {
         let mut usage = exchange.plausible_sides(reported);
         if usage.input_tokens() == 0 {
@@ -500,7 +508,7 @@ impl Gateway {
         }
         if usage.output_tokens() == 0 && !produced.is_empty() {
             let counted = produced.finish(&self.tokenizers, &exchange.upstream_model).await;
-            usage[Meter::Output] = counted.min(exchange.bound.output_tokens()).min(COUNT_MAX);
+            usage[Meter::Output] = counted.min(exchange.output_plausible).min(COUNT_MAX);
         }
         exchange.with_calls(usage)
     }
@@ -525,7 +533,8 @@ impl Gateway {
 impl Exchange {
     /// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23), and
     /// nothing is believed that the request could not have consumed (U-25): not more output than was asked for, and not
-    /// more prompt than its bytes and what a provider may add.
+    /// more prompt than its bytes and what a provider may add. More output than the model gives by its price is believed
+    /// where nothing else was asked for: it is charged beyond the hold (M-10).
     pub(crate) fn believed(&self, reported: &Reported, produced_anything: bool) -> Option<Usage> {
         let usage = *reported.usage()?;
         if self.is_implausible(&usage) {
@@ -537,6 +546,10 @@ impl Exchange {
         let no_output = usage.output_tokens() == 0 && produced_anything && self.endpoint != Endpoint::Embeddings;
         if no_input || no_output {
             return None;
+        }
+        if usage.output_tokens() > self.bound.output_tokens() {
+            let (output, most) = (usage.output_tokens(), self.bound.output_tokens());
+            tracing::warn!(model = %self.model, output, most, "an answer is longer than its model's max_output_tokens: correct its price");
         }
         // What this upstream adds to prompts, the next hold is to cover.
         let added = usage.input_tokens().saturating_sub(self.bound.input_tokens());
@@ -552,7 +565,7 @@ impl Exchange {
         let mut usage = reported.usage().copied().unwrap_or_default();
         let sides: [(&[Meter], bool); 2] = [
             (&Meter::INPUT_TOKENS, usage.input_tokens() > self.input_tokens_plausible()),
-            (&Meter::OUTPUT_TOKENS, usage.output_tokens() > self.bound.output_tokens()),
+            (&Meter::OUTPUT_TOKENS, usage.output_tokens() > self.output_plausible),
         ];
         for (meters, impossible) in sides {
             if impossible {
@@ -564,7 +577,7 @@ impl Exchange {
 
     /// More than the request can consume.
     pub(crate) fn is_implausible(&self, usage: &Usage) -> bool {
-        usage.input_tokens() > self.input_tokens_plausible() || usage.output_tokens() > self.bound.output_tokens()
+        usage.input_tokens() > self.input_tokens_plausible() || usage.output_tokens() > self.output_plausible
     }
 
     fn input_tokens_plausible(&self) -> u64 {
@@ -577,7 +590,7 @@ impl Exchange {
             return (self.with_calls(*usage), false);
         }
         let input = prompt_tokens_assumed(self.prompt_bytes).min(self.bound.input_tokens());
-        let usage = Usage::tokens(input, produced.min(self.bound.output_tokens()));
+        let usage = Usage::tokens(input, produced.min(self.output_plausible));
         (self.with_calls(usage), true)
     }
 
@@ -743,5 +756,68 @@ impl<T: Send + 'static> Drop for OrDetach<T> {
         if let (Some(future), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(future);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::{Behaviour, Simulator};
+    use domain::PriceId;
+    use domain::price::PriceSheet;
+
+    /// A request with room for ten answer tokens, and for so many more where nobody told the upstream a cap.
+    fn exchange(beyond: u64) -> Exchange {
+        let simulator = Arc::new(Simulator::new(Behaviour::default()).unwrap());
+        let sheet = r#"{"input_per_million":"1","output_per_million":"1","max_output_tokens":10}"#;
+        let price = Arc::new(serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap());
+        Exchange {
+            endpoint: Endpoint::Chat,
+            upstream: Arc::new(Upstream::local("simulator", "simulator", simulator)),
+            priced: Priced { id: PriceId(1), price },
+            model: "m".into(),
+            upstream_model: "m".into(),
+            output_cap: None,
+            limits: Arc::default(),
+            asked_for_usage: false,
+            bound: Usage::tokens(50, 10),
+            output_plausible: 10 + beyond,
+            prompt_added: Arc::default(),
+            web_search: false,
+            key: KeyId(1),
+            choices: 1,
+            prompt_counted: None,
+            prompt: None,
+            prompt_bytes: 200,
+            deadline: Instant::now(),
+        }
+    }
+
+    fn reported(usage: Usage) -> Reported {
+        let (prompt, answer) = (usage.input_tokens(), usage.output_tokens());
+        let body = format!(
+            r#"{{"choices":[{{"index":0,"message":{{"content":"x"}}}}],
+                "usage":{{"prompt_tokens":{prompt},"completion_tokens":{answer},"total_tokens":{}}}}}"#,
+            prompt + answer
+        );
+        match openai::Answer::read(Endpoint::Chat, body.as_bytes()) {
+            Ok(openai::Answer::Complete(completion)) => completion.usage,
+            _ => panic!("a complete answer"),
+        }
+    }
+
+    #[tokio::test]
+    async fn m_10_an_answer_beyond_its_model_s_maximum_is_charged_where_nobody_sent_a_cap() {
+        let (capped, uncapped) = (exchange(0), exchange(OUTPUT_ADDED_MAX));
+        let long = Usage::tokens(20, 300);
+        assert_eq!(uncapped.believed(&reported(long), true), Some(long));
+        assert_eq!(uncapped.so_far(&reported(long), 0), (long, false));
+        assert_eq!(uncapped.so_far(&Reported::default(), 300).0.output_tokens(), 300);
+        assert_eq!(capped.believed(&reported(long), true), None, "U-25");
+        assert_eq!(capped.so_far(&reported(long), 300).0.output_tokens(), 10);
+        let longest = Usage::tokens(20, 10 + OUTPUT_ADDED_MAX);
+        assert_eq!(uncapped.believed(&reported(longest), true), Some(longest));
+        let absurd = Usage::tokens(20, 11 + OUTPUT_ADDED_MAX);
+        assert_eq!(uncapped.believed(&reported(absurd), true), None);
     }
 }

@@ -29,7 +29,7 @@ pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
         tags: &tags,
     };
     let budgets = budgets.iter().filter_map(|budget| budget.limit_for(&asking, zone, at)).collect();
-    Limits { quota: key.quota, budgets }
+    Limits { quota: key.quota, budgets, ..Limits::default() }
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Gateway {
             None => admit::verdict(&self.ledger, &asking, &terms, now).await.err(),
         };
         asking.count(&mut prompt).await;
-        let whole = asking.whole(prompt, funds.multiplier)?;
+        let whole = asking.most(funds, prompt)?;
         let expected_usage = self.expected_usage(&asking, &request, &terms, body).await;
         let tier = request.service_tier.as_deref();
         let expected = priced.price.charge_at(&expected_usage, tier, funds.multiplier).map_err(|_| {

@@ -35,7 +35,7 @@ pub struct Book {
     /// The end of the last cycle of a plan that cost nothing: until then no other such plan gives anything, so that nobody
     /// gets a new allowance by ending and beginning again.
     free_until: Option<Timestamp>,
-    /// What was used of the subscription: its cycle is slot 0, its windows follow. By the start of the period.
+    /// What was used of the subscription: its cycle is slot 0, windows are in others. By the start of the period.
     plan: BTreeMap<(u8, Timestamp), Counter>,
     budgets: HashMap<BudgetCounter, Counter>,
     /// With so many counters they are looked through for those of ended periods.

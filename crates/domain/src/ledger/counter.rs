@@ -141,12 +141,14 @@ pub struct Limits {
     pub quota: Quota,
     /// The budgets that it falls under.
     pub budgets: Arc<[BudgetLimit]>,
+    /// Nothing but the subscription may pay: what is held has its price.
+    pub plan_alone: bool,
 }
 
 impl Limits {
     /// Only a key's quota.
     pub fn quota(quota: Quota) -> Self {
-        Self { quota, budgets: Arc::default() }
+        Self { quota, ..Self::default() }
     }
 
     /// The counters that a hold under these limits is counted in.
@@ -241,12 +243,30 @@ pub struct Headroom {
     pub money: Nanos,
     /// What leaves no more money than that.
     pub money_by: Binding,
+    /// What open requests hold of the same.
+    pub money_held: Nanos,
     /// Tokens within quota, budgets and allowance; `None` is no limit.
     pub tokens: Option<u64>,
     /// What leaves no more tokens than that.
     pub tokens_by: Binding,
-    /// What the subscription pays of list prices, where something can be drawn from it.
-    pub multiplier: Option<Multiplier>,
+    /// What open requests hold of the same.
+    pub tokens_held: u64,
+    /// What the subscription can pay of that by itself; `None` where there is none that pays, or a grant pays first.
+    pub plan: Option<PlanAlone>,
+}
+
+/// What a subscription can pay by itself. Its multiplier is for requests that nobody else pays a part of: else a plan would
+/// be bought for its multiplier and given back unused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanAlone {
+    /// Money.
+    pub money: Nanos,
+    /// Tokens, where it counts them.
+    pub tokens: Option<u64>,
+    /// What it pays of list prices.
+    pub multiplier: Multiplier,
+    /// Nobody else could pay: the fallback to the wallet is off.
+    pub is_all: bool,
 }
 
 /// What leaves the least to a request.

@@ -212,7 +212,7 @@ fn of_plan(part: &Part) -> Change {
 }
 
 fn plan<'a>(periods: &[Period], used: Change, held: Change, tell: &mut impl FnMut(Effect<'a>)) {
-    for (slot, &period) in (0..).zip(periods) {
+    for (slot, &period) in (0..).zip(periods).filter(|(_, period)| **period != Period::NEVER) {
         tell(Effect::Plan { slot, period, used, held });
     }
 }

@@ -240,7 +240,8 @@ pub enum Source {
     /// A grant, by the entry that gave it.
     #[serde(rename = "g")]
     Grant(Seq),
-    /// The subscription, in that cycle and those windows: the cycle first, then each window of the plan.
+    /// The subscription, in the period of each of its counters, by slot: the cycle first, then windows. [`Period::NEVER`]
+    /// stands for a slot that this plan does not count in.
     #[serde(rename = "p")]
     Plan(Vec<Period>),
     /// The wallet.

@@ -201,13 +201,18 @@ impl PriceSheet {
             standard,
             service,
             input_tokens_max: self.max_input_tokens,
-            output_tokens_max: self.max_output_tokens,
+            // A price that was set before 0 was refused says nothing.
+            output_tokens_max: self.max_output_tokens.filter(|&most| most > 0),
         })
     }
 
     /// [`PriceSheet::compile`] for a price that is about to count: rates that come to nothing are refused as well, because
-    /// whoever has nothing could ask for such a model without end (M-34).
+    /// whoever has nothing could ask for such a model without end (M-34). So is a maximum of no answer tokens, at which a request
+    /// would be held at nothing.
     pub fn compile_to_count(&self) -> Result<Price, SheetError> {
+        if self.max_output_tokens == Some(0) {
+            return Err(SheetError::Conflict("`max_output_tokens` is more than 0; leave it out where it is not known"));
+        }
         let price = self.compile()?;
         if self.free || price.always_costs() {
             return Ok(price);
@@ -407,7 +412,7 @@ mod tests {
     fn m_34_a_sheet_that_prices_nothing_or_nonsense_is_refused() {
         let check = |json: &str, part: &str| {
             let error = match serde_json::from_str::<PriceSheet>(json) {
-                Ok(sheet) => sheet.compile().expect_err(json).to_string(),
+                Ok(sheet) => sheet.compile_to_count().expect_err(json).to_string(),
                 Err(error) => error.to_string(),
             };
             assert!(error.contains(part), "{json}: {error}");
@@ -422,6 +427,7 @@ mod tests {
         check(r#"{"inputs_per_million":"1"}"#, "unknown field");
         check(r#"{"completion_multiplier":"2"}"#, "needs a `model_rate`");
         check(r#"{"model_rate":"1","input_per_million":"1"}"#, "two forms of one price");
+        check(r#"{"input_per_million":"1","max_output_tokens":0}"#, "more than 0");
         check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":1}]}"#, "ascend");
         check(r#"{"input_per_million":"1","tiers":[{"above_input_tokens":2},{"above_input_tokens":2}]}"#, "ascend");
     }

@@ -179,8 +179,7 @@ fn object(book: &Book, subscription: &Subscription, now: Timestamp) -> Subscript
     let counter = book.cycle_counter();
     let Subscription { terms, allowance, .. } = subscription;
     let windows = terms.windows.iter().zip(0..).filter_map(|(window, index)| {
-        let (period, counter) = book.window_counter(index, now)?;
-        let slot = slot_of(index);
+        let (slot, period, counter) = book.window_counter(index, now)?;
         let has_begun = book.plan_counters().any(|(known, start, _)| (known, start) == (slot, period.start));
         // A window of the calendar runs by itself; one from first use shows no times before that.
         let is_running = has_begun || window.length == domain::plan::WindowLength::Week;
@@ -216,17 +215,16 @@ fn object(book: &Book, subscription: &Subscription, now: Timestamp) -> Subscript
     }
 }
 
-/// The counter of a window of a plan; that of the cycle is 0.
-fn slot_of(window: usize) -> u8 {
-    u8::try_from(window + 1).unwrap_or(u8::MAX)
-}
-
 /// The open periods of a subscription by the counters that they are counted in: its cycle, then its windows.
 pub fn open_periods(book: &Book, now: Timestamp) -> Vec<(u8, Period)> {
     let Some(subscription) = book.subscription() else { return Vec::new() };
     let windows = (0..subscription.terms.windows.len())
-        .filter_map(|index| book.window_counter(index, now).map(|(period, _)| (slot_of(index), period)));
-    std::iter::once((0, subscription.cycle)).chain(windows).collect()
+        .filter_map(|index| book.window_counter(index, now).map(|(slot, period, _)| (slot, period)));
+    let mut counters: Vec<_> = std::iter::once((0, subscription.cycle)).chain(windows).collect();
+    // Two windows of one length are counted together.
+    counters.sort_unstable_by_key(|(slot, _)| *slot);
+    counters.dedup();
+    counters
 }
 
 fn refused(refusal: SubscriptionRefusal) -> Problem {

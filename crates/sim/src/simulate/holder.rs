@@ -38,8 +38,9 @@ pub async fn ask(process: Process, caller: Arc<Caller>, mut dice: Dice) {
     let end = end(&process, &mut dice);
     let (input, most) = (1 + dice.roll(60), 1 + dice.roll(100));
     let first = if dice.roll(2) == 0 { most } else { 1 + dice.roll(most) };
-    let multiplier = ledger.read(account, |book| book.subscription().map(Subscription::multiplier)).await;
-    let multiplier = multiplier.expect("memory is always there").unwrap_or(caller.account.price_multiplier());
+    let of_plan = ledger.read(account, |book| book.subscription().map(Subscription::multiplier)).await;
+    let of_plan = of_plan.expect("memory is always there").filter(|_| dice.roll(2) == 0);
+    let (multiplier, plan_alone) = (of_plan.unwrap_or(caller.account.price_multiplier()), of_plan.is_some());
     let bound = usage(input, first);
     let terms = Hold {
         key: caller.key.id,
@@ -54,7 +55,7 @@ pub async fn ask(process: Process, caller: Arc<Caller>, mut dice: Dice) {
         parts: Vec::new(),
         counted: Arc::default(),
     };
-    let limits = || Setting::limits(&caller, end_user, clock.now());
+    let limits = || Limits { plan_alone, ..Setting::limits(&caller, end_user, clock.now()) };
     auditor.note(|reached| reached.requests += 1);
     auditor.is_limited(&request, account, caller.key.id, end_user);
     match end {

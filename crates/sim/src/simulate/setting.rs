@@ -99,7 +99,7 @@ impl Setting {
     pub fn limits(caller: &Caller, end_user: &str, now: Timestamp) -> Limits {
         let asking = Asking { project: None, key: caller.key.id, end_user: Some(end_user), model: MODEL, tags: &[] };
         let budgets = caller.budgets.iter().filter_map(|budget| budget.limit_for(&asking, &caller.zone, now));
-        Limits { quota: caller.key.quota, budgets: budgets.collect() }
+        Limits { quota: caller.key.quota, budgets: budgets.collect(), ..Limits::default() }
     }
 
     /// What usage costs.
@@ -155,6 +155,8 @@ fn plans(dice: &mut Dice) -> Vec<Arc<PlanTerms>> {
         ("2 days", 300_000, Allowance::Tokens(900), vec![("1 minutes", money(200_000))]),
         ("3 days", 0, Allowance::Tokens(300), vec![]),
         ("week", 900_000, money(1_500_000), vec![("1 hours", Allowance::Tokens(700)), ("2 hours", money(900_000))]),
+        // The windows of others, in another order.
+        ("2 days", 400_000, money(900_000), vec![("week", money(1_200_000)), ("1 minutes", money(180_000))]),
     ];
     type Windows<'a> = Vec<(&'a str, Allowance)>;
     let plan = |(number, (cycle, price, allowance, windows)): (i64, (&str, i64, Allowance, Windows<'_>))| {

@@ -41,8 +41,16 @@ impl Book {
         is_holdable(needed.money, needed.tokens)?;
         self.within_quota(asked.key, limits, &needed, true)?;
         self.within_budgets(&limits.budgets, None, &needed)?;
-        let split = self.fund(needed.money, needed.tokens, at, &[])?;
+        let split = self.fund_within(limits, needed.money, needed.tokens, at)?;
         Ok((self.fitting(split.hold_legs())?, split.into_parts()))
+    }
+
+    /// Who pays, if those may.
+    fn fund_within(&self, limits: &Limits, money: Nanos, tokens: u64, at: Timestamp) -> Result<Split, Refusal> {
+        let split = self.fund(money, tokens, at, &[])?;
+        let by_plan = Nanos(split.plan());
+        let is_refused = limits.plan_alone && by_plan < money;
+        if is_refused { Err(Refusal::Wallet { available: by_plan, needed: money }) } else { Ok(split) }
     }
 
     /// Whether an open hold can be made larger by so much.
@@ -63,7 +71,7 @@ impl Book {
         let needed = Tally { money: amount, tokens, requests: 0 };
         self.within_quota(terms.key, limits, &needed, false)?;
         self.within_budgets(&limits.budgets, Some(&terms.counted), &needed)?;
-        let split = self.fund(amount, tokens, at, &[])?;
+        let split = self.fund_within(limits, amount, tokens, at)?;
         let legs = self.fitting(split.hold_legs())?;
         let extension = Extension { hold, key: terms.key, amount, tokens, parts: split.into_parts() };
         Ok((legs, Kind::Extend(extension)))

@@ -3,7 +3,7 @@
 use super::{Book, HOLD_MAX, HOLD_TOKENS_MAX};
 use crate::calendar::{Period, Window};
 use crate::ids::KeyId;
-use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, Refusal};
+use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, PlanAlone, Refusal};
 use crate::ledger::entry::{Hold, Part, Source};
 use crate::ledger::funding::{Room, Split, given, tokens_for};
 use crate::ledger::subscription::Subscription;
@@ -20,16 +20,25 @@ impl Book {
     /// itself or what everything else pays by itself, whichever is more money. Both together would pay for more, but how
     /// much more depends on what the tokens cost.
     pub fn headroom(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
-        self.headroom_within(self.funds(at), key, limits)
+        let funds = self.funds(at);
+        let funds = match funds.plan {
+            _ if !limits.plan_alone => funds,
+            Some(PlanAlone { money, tokens, .. }) => Headroom { money, tokens, ..funds },
+            None => Headroom { money: Nanos::ZERO, tokens: None, ..funds },
+        };
+        self.headroom_within(funds, key, limits)
     }
 
     /// The same without an allowance that counts tokens: what could be held for a request that has any number of them.
     pub fn headroom_beside_tokens(&self, key: KeyId, limits: &Limits, at: Timestamp) -> Headroom {
-        let mut funds = self.funds(at);
-        if let Some((Room { tokens: Some(_), .. }, _)) = self.plan_room(at, &[]) {
-            (funds.money, funds.tokens) = (Nanos(self.outside_plan(at)), None);
+        match self.plan_room(at, &[]) {
+            Some((Room { tokens: Some(_), .. }, _)) => {
+                let outside = if limits.plan_alone { 0 } else { self.outside_plan(at) };
+                let funds = Headroom { money: Nanos(outside), tokens: None, plan: None, ..self.funds(at) };
+                self.headroom_within(funds, key, limits)
+            }
+            _ => self.headroom(key, limits, at),
         }
-        self.headroom_within(funds, key, limits)
     }
 
     /// What was used of the open cycle.
@@ -37,31 +46,32 @@ impl Book {
         self.subscription.as_ref().map(|subscription| self.plan_counter(0, subscription.cycle)).unwrap_or_default()
     }
 
-    /// What was used of a window of the plan at `at`, and when that ends.
-    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(Period, Counter)> {
-        let period = self.window_period(self.subscription.as_deref()?, window, at, &[])?;
-        Some((period, self.plan_counter(slot_of(window), period)))
+    /// What was used of a window of the plan at `at`, with the slot and the period that it is counted in.
+    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(u8, Period, Counter)> {
+        let (slot, period) = *self.window_places(self.subscription.as_deref()?, at, &[]).get(window)?;
+        Some((slot, period, self.plan_counter(slot, period)))
     }
 
     fn headroom_within(&self, mut room: Headroom, key: KeyId, limits: &Limits) -> Headroom {
         let totals = self.key(key).unwrap_or_default();
         if let Some(limit) = limits.quota.money {
-            room.narrow_money(totals.money_left(limit).0, Binding::KeyQuota);
+            room.narrow_money(totals.money_left(limit).0, totals.held.0, Binding::KeyQuota);
         }
         if let Some(limit) = limits.quota.tokens {
-            room.narrow_tokens(totals.tokens_left(limit), Binding::KeyQuota);
+            room.narrow_tokens(totals.tokens_left(limit), totals.held_tokens, Binding::KeyQuota);
         }
         for (index, budget) in limits.budgets.iter().enumerate() {
-            let left = self.budget(&budget.counted).unwrap_or_default().left(budget.metric, budget.limit);
+            let counter = self.budget(&budget.counted).unwrap_or_default();
+            let (left, held, by) = (counter.left(budget.metric, budget.limit), counter.held, Binding::Budget(index));
             match budget.metric {
-                Metric::Money => room.narrow_money(left, Binding::Budget(index)),
-                Metric::Tokens => room.narrow_tokens(left.unsigned_abs(), Binding::Budget(index)),
-                Metric::Requests if left == 0 => room.narrow_money(0, Binding::Budget(index)),
+                Metric::Money => room.narrow_money(left, held.money.0, by),
+                Metric::Tokens => room.narrow_tokens(left.unsigned_abs(), held.tokens, by),
+                Metric::Requests if left == 0 => room.narrow_money(0, 0, by),
                 Metric::Requests => {}
             }
         }
         if room.tokens == Some(0) {
-            room.narrow_money(0, room.tokens_by);
+            room.narrow_money(0, 0, room.tokens_by);
         }
         Headroom {
             money: room.money.min(HOLD_MAX),
@@ -73,17 +83,41 @@ impl Book {
     /// What could be held now of the account's money, and tokens where the allowance counts those.
     fn funds(&self, at: Timestamp) -> Headroom {
         let by = if self.wallet_pays() { Binding::Funds } else { Binding::Allowance };
-        let usable = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at));
         let outside = self.outside_plan(at);
-        let (money, tokens) = match self.plan_room(at, &[]) {
+        let room = self.plan_room(at, &[]);
+        let plan = room.as_ref().and_then(|(room, _)| self.plan_alone(*room, at));
+        let (money, tokens) = match room {
             _ if self.pots.debt < Nanos::ZERO => (0, None),
             None => (outside, None),
             Some((Room { money, tokens: None }, _)) => (outside.saturating_add(money), None),
             Some((Room { money, tokens: Some(tokens) }, _)) if tokens > 0 && money > outside => (money, Some(tokens)),
             Some(_) => (outside, None),
         };
-        let multiplier = usable.map(Subscription::multiplier);
-        Headroom { money: Nanos(money), money_by: by, tokens, tokens_by: by, multiplier }
+        let by_plan = self.cycle_counter().held;
+        Headroom {
+            money: Nanos(money),
+            money_by: by,
+            money_held: Nanos(self.pots.held.0.saturating_add(by_plan.money.0)),
+            tokens,
+            tokens_by: by,
+            tokens_held: by_plan.tokens,
+            plan,
+        }
+    }
+
+    /// What of its `room` the subscription pays by itself, if no grant pays first.
+    fn plan_alone(&self, room: Room, at: Timestamp) -> Option<PlanAlone> {
+        let subscription = self.subscription.as_deref()?;
+        if self.pots.debt < Nanos::ZERO || self.grants.iter().any(|grant| !grant.ended(at) && grant.left > Nanos::ZERO)
+        {
+            return None;
+        }
+        Some(PlanAlone {
+            money: Nanos(room.money).min(HOLD_MAX),
+            tokens: room.tokens,
+            multiplier: subscription.multiplier(),
+            is_all: !self.wallet_pays(),
+        })
     }
 
     /// Money that could be held now of grants and the wallet.
@@ -102,17 +136,19 @@ impl Book {
     }
 
     /// What the subscription can still give at `at`, and the periods that it would be counted in. `posted` are the parts of
-    /// an entry that is in the journal already: see [`Book::window_period`].
+    /// an entry that is in the journal already: see [`Book::window_places`].
     pub(super) fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Vec<Period>)> {
         let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
         let mut room = Room { money: i64::MAX, tokens: None };
         let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
         periods.push(subscription.cycle);
         room.narrow(subscription.allowance, &self.cycle_counter());
-        for (index, window) in subscription.terms.windows.iter().enumerate() {
-            let period = self.window_period(subscription, index, at, posted)?;
-            room.narrow(window.limit, &self.plan_counter(slot_of(index), period));
-            periods.push(period);
+        let places = self.window_places(subscription, at, posted);
+        for (window, (slot, period)) in subscription.terms.windows.iter().zip(places) {
+            room.narrow(window.limit, &self.plan_counter(slot, period));
+            let place = usize::from(slot);
+            periods.resize(periods.len().max(place + 1), Period::NEVER);
+            periods[place] = period;
         }
         Some((room, periods))
     }
@@ -122,45 +158,65 @@ impl Book {
         self.plan.get(&(slot, period.start)).copied().unwrap_or(fresh)
     }
 
-    /// The period of a window that `at` lies in.
+    /// The slot and the period that each window of the plan is counted in at `at`.
     ///
-    /// A week is as the calendar has it, but for an entry of the journal as its parts have it: newer time-zone data must
-    /// not make an old entry wrong (T-15).
-    fn window_period(
-        &self,
-        subscription: &Subscription,
-        window: usize,
-        at: Timestamp,
-        posted: &[Part],
-    ) -> Option<Period> {
-        let length = subscription.terms.windows.get(window)?.length;
-        // Of this cycle: a charge may also have a part of the plan before, whose windows are others.
-        let named = |part: &Part| match &part.source {
-            Source::Plan(periods) if periods.first() == Some(&subscription.cycle) => {
-                periods.get(window + 1).copied().filter(|period| period.contains(at))
-            }
-            Source::Plan(_) | Source::Grant(_) | Source::Wallet => None,
+    /// A window is known by its length. What was used of one counts in its period over every change of plan and back,
+    /// wherever it stands among the windows of a plan: it stays in the slot where its period is counted already, or takes
+    /// the first that is free. Two of one length in one plan are two limits of one counter.
+    fn window_places(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Vec<(u8, Period)> {
+        let named = named_by(posted, subscription.cycle);
+        let periods = self.window_periods(subscription, at, named);
+        let known = |period: &Period| {
+            let by_entry = (1..).zip(named).find(|(_, named)| *named == period).map(|(slot, _)| slot);
+            let same = |((slot, start), counter): &(&(u8, Timestamp), &Counter)| {
+                *slot > 0 && (*start, counter.until) == (period.start, period.end)
+            };
+            by_entry.or_else(|| self.plan.iter().find(same).map(|((slot, _), _)| *slot))
         };
-        Some(match length {
-            WindowLength::Session(session) => self.session(slot_of(window), session, at),
-            WindowLength::Week => {
-                posted.iter().find_map(named).unwrap_or_else(|| length.period(None, &subscription.zone, at))
-            }
-        })
+        let mut slots: Vec<Option<u8>> = periods.iter().map(known).collect();
+        for (index, period) in periods.iter().enumerate() {
+            let is_free = |slot: &u8| !slots.contains(&Some(*slot)) && !self.plan.contains_key(&(*slot, period.start));
+            let same = periods[..index].iter().position(|earlier| earlier == period).and_then(|earlier| slots[earlier]);
+            slots[index] = slots[index].or(same).or_else(|| (1..=u8::MAX).find(is_free));
+        }
+        slots.into_iter().map(|slot| slot.expect("few counters begin in one millisecond")).zip(periods).collect()
     }
 
-    /// The session that is open at `at`, or a new one. A session goes on until it ends, also over a change of plan and back:
-    /// it is the last one of that length.
-    fn session(&self, slot: u8, session: Window, at: Timestamp) -> Period {
-        let opened = self.plan.range((slot, Timestamp(i64::MIN))..=(slot, Timestamp(i64::MAX)));
-        let opened = opened.map(|(&(_, start), counter)| Period { start, end: counter.until });
-        let last = opened.rev().find(|period| period.length_ms() == session.length_ms());
-        let period = session.session(last.map(|period| period.start), at);
-        // Counters are told apart by their start: one of another length may have begun in this very millisecond.
-        let is_taken = |start: &Timestamp| last != Some(period) && self.plan.contains_key(&(slot, *start));
-        let later_ms = (0..).find(|ms| !is_taken(&period.start.plus_ms(*ms))).unwrap_or(0);
-        Period { start: period.start.plus_ms(later_ms), end: period.end.plus_ms(later_ms) }
+    /// The periods that the windows of the plan are in at `at`.
+    ///
+    /// A week is as the calendar has it, but for an entry of the journal as that has it, in the periods that it has
+    /// `named`: newer time-zone data must not make an old entry wrong (T-15).
+    fn window_periods(&self, subscription: &Subscription, at: Timestamp, named: &[Period]) -> Vec<Period> {
+        let windows = &subscription.terms.windows;
+        let session = |length: WindowLength| match length {
+            WindowLength::Session(session) => Some(self.session(session, at)),
+            WindowLength::Week => None,
+        };
+        let sessions: Vec<Option<Period>> = windows.iter().map(|window| session(window.length)).collect();
+        let week = || {
+            let by_entry = named.iter().find(|period| period.contains(at) && !sessions.contains(&Some(**period)));
+            by_entry.copied().unwrap_or_else(|| WindowLength::Week.period(None, &subscription.zone, at))
+        };
+        sessions.iter().map(|session| session.unwrap_or_else(week)).collect()
     }
+
+    /// The session of that length that is open at `at`, or a new one.
+    fn session(&self, session: Window, at: Timestamp) -> Period {
+        let windows = self.plan.iter().filter(|((slot, _), _)| *slot > 0);
+        let periods = windows.map(|(&(_, start), counter)| Period { start, end: counter.until });
+        let last = periods.filter(|period| period.length_ms() == session.length_ms()).map(|period| period.start).max();
+        session.session(last, at)
+    }
+}
+
+/// The periods of windows in which the parts of an entry are counted, in a cycle: a charge may also have a part of the plan
+/// before, whose windows are others.
+fn named_by(posted: &[Part], cycle: Period) -> &[Period] {
+    let periods = posted.iter().find_map(|part| match &part.source {
+        Source::Plan(periods) if periods.first() == Some(&cycle) => periods.get(1..),
+        Source::Plan(_) | Source::Grant(_) | Source::Wallet => None,
+    });
+    periods.unwrap_or_default()
 }
 
 /// Who pays.
@@ -209,7 +265,7 @@ impl Book {
         };
         let cycle = (None, subscription.allowance, self.cycle_counter(), subscription.cycle.end);
         let windows = subscription.terms.windows.iter().enumerate().filter_map(|(index, window)| {
-            let (period, counter) = self.window_counter(index, at)?;
+            let (_, period, counter) = self.window_counter(index, at)?;
             Some((Some(window.name.clone()), window.limit, counter, period.end))
         });
         let short = std::iter::once(cycle).chain(windows).filter_map(|(window, limit, counter, resets_at)| {
@@ -268,15 +324,15 @@ impl Book {
 }
 
 impl Headroom {
-    fn narrow_money(&mut self, left: i64, by: Binding) {
+    fn narrow_money(&mut self, left: i64, held: i64, by: Binding) {
         if left < self.money.0 {
-            (self.money, self.money_by) = (Nanos(left.max(0)), by);
+            (self.money, self.money_held, self.money_by) = (Nanos(left.max(0)), Nanos(held), by);
         }
     }
 
-    fn narrow_tokens(&mut self, left: u64, by: Binding) {
+    fn narrow_tokens(&mut self, left: u64, held: u64, by: Binding) {
         if self.tokens.is_none_or(|tokens| left < tokens) {
-            (self.tokens, self.tokens_by) = (Some(left), by);
+            (self.tokens, self.tokens_held, self.tokens_by) = (Some(left), held, by);
         }
     }
 }
@@ -297,8 +353,4 @@ impl Room {
 /// A count in the ledger's integers.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn slot_of(window: usize) -> u8 {
-    u8::try_from(window + 1).expect("a plan has few windows")
 }

@@ -379,7 +379,7 @@ impl Folded {
     fn plan_parts(&mut self, parts: &[Part], mut take: impl FnMut(&mut (Tally, Tally), Tally)) {
         for part in parts {
             let Source::Plan(periods) = &part.source else { continue };
-            for (slot, period) in (0..).zip(periods) {
+            for (slot, period) in (0..).zip(periods).filter(|(_, period)| **period != Period::NEVER) {
                 let counter = self.plan.entry((slot, period.start)).or_default();
                 take(counter, tally(part.amount.0, part.tokens, 0));
             }

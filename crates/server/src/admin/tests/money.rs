@@ -461,7 +461,7 @@ impl TestApp {
             domain::budget::Asking { project: None, key: KeyId(key), end_user: Some(end_user), model: "m", tags: &[] };
         let now = self.app.now();
         let limits = kept.iter().filter_map(|kept| kept.budget.limit_for(&asking, &domain::Zone::UTC, now));
-        Limits { quota: Quota::default(), budgets: limits.collect::<Vec<BudgetLimit>>().into() }
+        Limits { quota: Quota::default(), budgets: limits.collect::<Vec<BudgetLimit>>().into(), ..Limits::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use domain::ledger::{
     Charge, Counted, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Metric, Origin, Part, Quota, Release,
     Reset, ResetOf, Source, Subscription,
 };
-use domain::plan::{Allowance, WindowLength};
+use domain::plan::{Allowance, WindowLength, WindowTerms};
 use domain::{KeyId, Multiplier, Nanos, Period, Seq, Timestamp, Usage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -384,58 +384,74 @@ impl Account {
         if periods.first() != Some(&now.cycle) || at >= now.cycle.end {
             return Err(format!("counts in {periods:?} at {at:?}, the cycle is {:?}", now.cycle));
         }
-        if periods.len() != 1 + now.terms.windows.len() {
-            return Err(format!("counts in {} periods", periods.len()));
+        let mut windows: Vec<Period> = now.terms.windows.iter().map(|window| self.window(window, now, at)).collect();
+        windows.sort_unstable();
+        windows.dedup();
+        let mut counted: Vec<Period> = slots(&periods[1..]).map(|(_, period)| period).collect();
+        counted.sort_unstable();
+        if windows != counted {
+            return Err(format!("counts in the windows {counted:?}, not in {windows:?} at {at:?}"));
         }
-        for ((window, period), slot) in now.terms.windows.iter().zip(&periods[1..]).zip(1..) {
-            let is_right = match window.length {
-                WindowLength::Session(length) => {
-                    let open = self.session(slot, length.length_ms(), at);
-                    *period == open.unwrap_or_else(|| self.fresh_session(slot, length.length_ms(), at))
-                }
-                WindowLength::Week => *period == calendar::period(domain::Calendar::WEEK, &now.zone, at),
-            };
-            if !is_right {
-                return Err(format!("counts in the window {period:?} of {} at {at:?}", window.name));
+        for (place, period) in slots(&periods[1..]) {
+            let elsewhere = self.slot_of(period).filter(|slot| *slot != place + 1);
+            if let Some(slot) = elsewhere {
+                return Err(format!("counts {period:?} in slot {}, it is counted in {slot}", place + 1));
             }
         }
-        let limits = self.plan_limits();
-        for (slot, period) in (0..).zip(periods) {
+        let limits: Vec<_> = periods.iter().map(|period| self.limits_of(*period)).collect();
+        for (slot, period) in slots(periods) {
             let counter = self.plan.entry((slot, period.start)).or_insert_with(|| {
                 reached.windows_opened += u64::from(slot > 0);
                 Counter { until: period.end, ..Counter::default() }
             });
             counter.held += Sums::of_request(i128::from(part.amount.0), part.tokens, 0);
-            let (metric, limit) = limits[usize::from(slot)];
-            if counter.taken(metric) > limit {
-                return Err(format!("takes slot {slot} of the plan to {} of {limit}", counter.taken(metric)));
+            for &(metric, limit) in &limits[usize::from(slot)] {
+                if counter.taken(metric) > limit {
+                    return Err(format!("takes slot {slot} of the plan to {} of {limit}", counter.taken(metric)));
+                }
             }
         }
         Ok(())
     }
 
+    /// The period of a window at `at`, in whichever slot it is counted.
+    fn window(&self, window: &WindowTerms, now: &Subscription, at: Timestamp) -> Period {
+        match window.length {
+            WindowLength::Session(length) => {
+                let fresh = Period { start: at, end: at.plus_ms(length.length_ms()) };
+                self.session(length.length_ms(), at).unwrap_or(fresh)
+            }
+            WindowLength::Week => calendar::period(domain::Calendar::WEEK, &now.zone, at),
+        }
+    }
+
+    /// Where a window's period is counted.
+    fn slot_of(&self, period: Period) -> Option<u8> {
+        let same =
+            |slot: u8, start: Timestamp, until: Timestamp| slot > 0 && (start, until) == (period.start, period.end);
+        let found = self.plan.iter().find(|((slot, start), counter)| same(*slot, *start, counter.until));
+        found.map(|((slot, _), _)| *slot)
+    }
+
     /// The window of that length that is open, if one is.
-    fn session(&self, slot: u8, length_ms: i64, at: Timestamp) -> Option<Period> {
-        let opened = self.plan.iter().filter(|((other, _), _)| *other == slot);
+    fn session(&self, length_ms: i64, at: Timestamp) -> Option<Period> {
+        let opened = self.plan.iter().filter(|((slot, _), _)| *slot > 0);
         let periods = opened.map(|((_, start), counter)| Period { start: *start, end: counter.until });
         let last = periods.filter(|period| period.length_ms() == length_ms).max();
         last.filter(|period| at < period.end)
     }
 
-    /// A window from now on: in the first millisecond in which none of another length began.
-    fn fresh_session(&self, slot: u8, length_ms: i64, at: Timestamp) -> Period {
-        let mut start = at;
-        while self.plan.contains_key(&(slot, start)) {
-            start.0 += 1;
-        }
-        Period { start, end: start.plus_ms(length_ms) }
-    }
-
-    /// The limits of the subscription: the cycle's, then each window's.
-    fn plan_limits(&self) -> Vec<(Metric, i128)> {
+    /// The limits of the subscription for what is counted in a period: the cycle's, or those of windows of that length.
+    fn limits_of(&self, period: Period) -> Vec<(Metric, i128)> {
         let Some(now) = self.subscription.as_deref() else { return Vec::new() };
-        let limits = std::iter::once(now.allowance).chain(now.terms.windows.iter().map(|window| window.limit));
-        limits.map(limit).collect()
+        if period == now.cycle {
+            return vec![limit(now.allowance)];
+        }
+        let is_of = |window: &&WindowTerms| match window.length {
+            WindowLength::Session(length) => length.length_ms() == period.length_ms(),
+            WindowLength::Week => period == calendar::period(domain::Calendar::WEEK, &now.zone, period.start),
+        };
+        now.terms.windows.iter().filter(is_of).map(|window| limit(window.limit)).collect()
     }
 
     /// Whether the subscription could still pay something beyond `reserved`, by the counters as they stand.
@@ -443,19 +459,16 @@ impl Account {
         let Some(now) = self.subscription.as_deref().filter(|now| !now.unpaid && at < now.cycle.end) else {
             return false;
         };
-        let limits = self.plan_limits();
-        let cycle = self.plan.get(&(0, now.cycle.start)).map_or(0, |counter| counter.taken(limits[0].0));
-        let is_open = |slot: u8, window: &domain::plan::WindowTerms| {
-            let (metric, limit) = limits[usize::from(slot)];
-            let start = match window.length {
-                WindowLength::Week => Some(calendar::period(domain::Calendar::WEEK, &now.zone, at).start),
-                WindowLength::Session(length) => self.session(slot, length.length_ms(), at).map(|open| open.start),
-            };
-            let counter = start.and_then(|start| self.plan.get(&(slot, start)));
+        let has_room = |allowance: Allowance, counter: Option<&Counter>| {
+            let (metric, limit) = limit(allowance);
             limit > reserved.of(metric) + counter.map_or(0, |counter| counter.taken(metric))
         };
-        limits[0].1 > reserved.of(limits[0].0) + cycle
-            && now.terms.windows.iter().zip(1..).all(|(window, slot)| is_open(slot, window))
+        let is_open = |window: &WindowTerms| {
+            let period = self.window(window, now, at);
+            let slot = self.slot_of(period);
+            has_room(window.limit, slot.and_then(|slot| self.plan.get(&(slot, period.start))))
+        };
+        has_room(now.allowance, self.plan.get(&(0, now.cycle.start))) && now.terms.windows.iter().all(is_open)
     }
 
     /// Counts what is held at the key and in the budgets: within their limits, after everything that is held already.
@@ -500,7 +513,7 @@ impl Account {
                     granted += money;
                 }
                 Source::Plan(periods) => {
-                    for (slot, period) in (0..).zip(periods) {
+                    for (slot, period) in slots(periods) {
                         self.plan.entry((slot, period.start)).or_default().held -=
                             Sums::of_request(money, part.tokens, 0);
                     }
@@ -564,7 +577,7 @@ impl Account {
                 }
                 Source::Plan(periods) => {
                     planned += money;
-                    for (slot, period) in (0..).zip(periods) {
+                    for (slot, period) in slots(periods) {
                         let fresh = Counter { until: period.end, ..Counter::default() };
                         let counter = self.plan.entry((slot, period.start)).or_insert(fresh);
                         counter.used += Sums::of_request(money, part.tokens, 0);
@@ -675,7 +688,7 @@ impl Account {
             Source::Plan(periods) => Some(periods),
             Source::Grant(_) | Source::Wallet => None,
         });
-        let counters = periods.flat_map(|periods| (0..).zip(periods.iter().copied()));
+        let counters = periods.flat_map(|periods| slots(periods));
         let taken = counters.map(|(slot, period)| {
             let counter = self.plan.get(&(slot, period.start));
             (slot, period, counter.map(|counter| counter.used + counter.held).unwrap_or_default())
@@ -686,15 +699,15 @@ impl Account {
     /// A charge takes a counter of the present subscription beyond its limit only if it was there already.
     fn plan_not_overdrawn(&self, charge: &Charge, before: &[(u8, Period, Sums)]) -> Result<(), String> {
         let Some(now) = self.subscription.as_deref() else { return Ok(()) };
-        let limits = self.plan_limits();
         if !before.iter().any(|(slot, period, _)| *slot == 0 && *period == now.cycle) {
             return Ok(());
         }
         for (slot, period, taken) in before {
-            let Some(&(metric, limit)) = limits.get(usize::from(*slot)) else { continue };
-            let after = self.plan.get(&(*slot, period.start)).map_or(0, |counter| counter.taken(metric));
-            if after > limit.max(taken.of(metric)) {
-                return Err(format!("takes slot {slot} of the plan to {after} of {limit}: {:?}", charge.parts));
+            for (metric, limit) in self.limits_of(*period) {
+                let after = self.plan.get(&(*slot, period.start)).map_or(0, |counter| counter.taken(metric));
+                if after > limit.max(taken.of(metric)) {
+                    return Err(format!("takes slot {slot} of the plan to {after} of {limit}: {:?}", charge.parts));
+                }
             }
         }
         Ok(())
@@ -741,6 +754,11 @@ impl OpenHold {
         let held = self.parts.iter().filter(|part| !matches!(part.source, Source::Plan(_)));
         held.map(|part| i128::from(part.amount.0)).sum()
     }
+}
+
+/// The slots that a part is counted in, with their periods.
+fn slots(periods: &[Period]) -> impl Iterator<Item = (u8, Period)> + '_ {
+    (0..).zip(periods.iter().copied()).filter(|(_, period)| *period != Period::NEVER)
 }
 
 /// What usage costs: list price times multiplier, rounded up once.

@@ -105,7 +105,11 @@ impl Drawn {
             let counted = Counted { budget: BudgetId(id as i64), subject: "".into(), period };
             Some(BudgetLimit { counted, name: "b".into(), metric, limit: limit? })
         };
-        Limits { quota: self.quota, budgets: self.budgets.into_iter().enumerate().filter_map(limit).collect() }
+        Limits {
+            quota: self.quota,
+            budgets: self.budgets.into_iter().enumerate().filter_map(limit).collect(),
+            ..Limits::default()
+        }
     }
 }
 
@@ -334,7 +338,7 @@ impl Machine {
     fn check_windows(&self) {
         let Some(subscription) = self.journal.book.subscription() else { return };
         for (index, window) in subscription.terms.windows.iter().enumerate() {
-            let (_, counter) = self.journal.book.window_counter(index, self.journal.now).unwrap();
+            let (_, _, counter) = self.journal.book.window_counter(index, self.journal.now).unwrap();
             // Windows of one length go on over a change of plan, so the greatest limit of that length counts.
             let (taken, limit) = match (window.limit, window.length) {
                 (Allowance::Money(_), WindowLength::Week) => (counter.taken().money.0, 200),

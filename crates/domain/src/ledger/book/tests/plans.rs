@@ -86,7 +86,7 @@ fn t_10_two_first_uses_share_a_window() {
     let windows = vec![window("5 hours", money(10))];
     journal.start(&Arc::new(PlanTerms { windows, ..plan(0, 100) })).unwrap();
     journal.pass(1_234);
-    let (unopened, unused) = journal.book.window_counter(0, journal.now).unwrap();
+    let (_, unopened, unused) = journal.book.window_counter(0, journal.now).unwrap();
     assert_eq!(unused, Counter { until: unopened.end, ..Counter::default() });
     let first = journal.hold(6, &unlimited()).unwrap();
     journal.pass(1);
@@ -296,7 +296,7 @@ fn t_07_a_reset_by_hand_leaves_the_cadence_alone() {
     let hold = journal.hold(8, &unlimited()).unwrap();
     journal.settle(hold, 8, 1).unwrap();
     let before = cycle(&journal);
-    let (period, counter) = journal.book.window_counter(0, journal.now).unwrap();
+    let (_, period, counter) = journal.book.window_counter(0, journal.now).unwrap();
     assert_eq!(counter.used.money, Nanos(8));
     journal.pass(49 * 60_000);
     for (slot, period) in [(0, before), (1, period)] {
@@ -305,7 +305,7 @@ fn t_07_a_reset_by_hand_leaves_the_cadence_alone() {
         assert_eq!(again, Err(Refusal::Forbidden("nothing is used of it")));
     }
     assert_eq!(cycle(&journal), before);
-    let (after, counter) = journal.book.window_counter(0, journal.now).unwrap();
+    let (_, after, counter) = journal.book.window_counter(0, journal.now).unwrap();
     assert_eq!((after, counter.taken()), (period, Tally::default()));
     assert_eq!(journal.book.totals().spent, Nanos(8), "I-17: what was spent stays spent");
     journal.hold(8, &unlimited()).unwrap();
@@ -446,6 +446,66 @@ fn two_steps_in_one_millisecond_have_counters_of_their_own() {
     assert_eq!(journal.book.totals().fees, Nanos(200));
     // It can be used in that millisecond, too.
     journal.hold(999, &unlimited()).unwrap();
+}
+
+#[test]
+fn t_09_windows_are_the_same_in_every_plan_that_has_them() {
+    let mut journal = Journal::with(1_000_000);
+    let plan_of = |windows: &[(&str, i64)]| {
+        let windows = windows.iter().map(|&(length, limit)| window(length, money(limit))).collect();
+        Arc::new(PlanTerms { windows, ..plan(1_000, 1_000) })
+    };
+    let five_first = plan_of(&[("5 hours", 50), ("week", 70)]);
+    let week_first = plan_of(&[("week", 70), ("5 hours", 50)]);
+    let week_alone = plan_of(&[("week", 70)]);
+    let twice = plan_of(&[("1 day", 500), ("week", 80), ("week", 70), ("5 hours", 50)]);
+    journal.start(&five_first).unwrap();
+    let hold = journal.hold(50, &unlimited()).unwrap();
+    journal.settle(hold, 50, 1).unwrap();
+    let mut used = 50;
+    for (terms, restarts) in [
+        (&week_first, false),
+        (&five_first, true),
+        (&week_alone, false),
+        (&twice, true),
+        (&five_first, false),
+        (&week_first, true),
+    ] {
+        journal.pass(1);
+        if restarts {
+            journal.end().unwrap();
+            journal.start(terms).unwrap();
+        } else {
+            journal.change(terms).unwrap();
+        }
+        for (index, window) in terms.windows.iter().enumerate() {
+            let (_, _, counter) = journal.book.window_counter(index, journal.now).unwrap();
+            let expected = if *window.name == *"1 day" {
+                0
+            } else if *window.name == *"week" {
+                used
+            } else {
+                50
+            };
+            assert_eq!(counter.used.money.0, expected, "{} of {terms:?}", window.name);
+        }
+        assert!(journal.hold(71 - used, &unlimited()).is_err(), "the week is over at 70");
+        // A use of the week alone, in the plan that has no other.
+        if terms.windows.len() == 1 {
+            let hold = journal.hold(10, &unlimited()).unwrap();
+            journal.settle(hold, 10, 1).unwrap();
+            used += 10;
+        }
+    }
+    // In another slot, a window is counted where it was.
+    journal.pass(5 * HOUR_MS);
+    let hold = journal.hold(10, &unlimited()).unwrap();
+    journal.settle(hold, 10, 1).unwrap();
+    assert!(journal.hold(1, &unlimited()).is_err());
+    let weeks = journal.book.plan_counters().filter(|(slot, _, counter)| {
+        *slot > 0 && crate::Calendar::WEEK.period(&Zone::default(), journal.now).end == counter.until
+    });
+    assert_eq!(weeks.map(|(_, _, counter)| counter.used.money.0).collect::<Vec<_>>(), [70]);
 }
 
 #[test]
