@@ -655,7 +655,6 @@ fn translate(request: &Request<'_>, body: &Bytes, route: &Route, cap: Option<u64
     request.forward(body, &edits)
 }
 
-#[expect(clippy::result_large_err, reason = "made once per failed request, and unpacked at once")]
 fn answer_of(endpoint: Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Completion, (Ending, Failure)> {
     if let Err(encoding) = plain_encoding(headers) {
         let failure = upstream_failed("its answer is encoded in a way that was not asked for", &encoding);

@@ -61,13 +61,14 @@ async fn exchange(
     let tags = tags_of(&head.headers)?;
     let body = read_body(app, &head.headers, body).await?;
     let call = Call { endpoint, body, tags, address: peer };
+    // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {
-        return quote::answer(app, &caller, &call, *profile).await;
+        return Box::pin(quote::answer(app, &caller, &call, *profile)).await;
     }
     if head.headers.contains_key(IDEMPOTENCY_KEY) {
         let key = idempotency::key_of(&head.headers)?;
         let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile: *profile };
-        return idempotency::relay_once(app, &key, asked).await;
+        return Box::pin(idempotency::relay_once(app, &key, asked)).await;
     }
     let answer = app.gateway.serve(&caller, call, request_id.clone()).await?;
     Ok(answered(answer, &caller))

@@ -119,7 +119,7 @@ impl Gateway {
         if least > patience && limited.limit.window != Window::Now {
             return Err(limited.into());
         }
-        self.wait(asking, asked, limited, patience, enter).await
+        Box::pin(self.wait(asking, asked, limited, patience, enter)).await
     }
 
     /// Stands in the line until there is a place or patience is at its end.
