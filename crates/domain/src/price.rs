@@ -109,11 +109,19 @@ impl Price {
         (product(Some(named)) <= product(None)).then_some(named)
     }
 
-    /// On every tier, something that a request consumes by itself costs something: tools are not called by every request.
+    /// On every tier, something that a request consumes by itself costs something: not every one calls tools or has a prompt
+    /// cached.
     fn always_costs(&self) -> bool {
-        const TOOLS: [Meter; 3] = [Meter::WebSearch, Meter::CodeExecution, Meter::FileSearch];
+        const OCCASIONAL: [Meter; 6] = [
+            Meter::CachedInput,
+            Meter::CacheWrite5m,
+            Meter::CacheWrite1h,
+            Meter::WebSearch,
+            Meter::CodeExecution,
+            Meter::FileSearch,
+        ];
         let costs = |rates: &Rates| {
-            Meter::ALL.into_iter().any(|meter| !TOOLS.contains(&meter) && rates[meter as usize] > Rate::ZERO)
+            Meter::ALL.into_iter().any(|meter| !OCCASIONAL.contains(&meter) && rates[meter as usize] > Rate::ZERO)
         };
         let tables = self.service.iter().map(|(_, table)| table).chain([&self.standard]);
         tables.flat_map(|table| table.rates_possible(u64::MAX)).all(costs)
