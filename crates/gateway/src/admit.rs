@@ -76,6 +76,8 @@ pub struct Terms {
     pub multiplier: Multiplier,
     /// Only the subscription may pay, because it is its multiplier.
     pub plan_alone: bool,
+    /// So much is held because nothing else is open.
+    pub only_open: bool,
     /// The output cap that the upstream is sent, in place of the caller's or because there is none.
     pub cap_to_set: Option<u64>,
     /// The most answer tokens over all choices, if the hold is to grow while the stream flows.
@@ -95,6 +97,8 @@ pub struct Funds {
     pub by: (Binding, Binding),
     /// What open requests hold of the same.
     pub held: (Nanos, u64),
+    /// No request of the account is open.
+    pub is_quiet: bool,
     /// What is paid of list prices: the subscription's multiplier where that pays alone, else the account's own.
     pub multiplier: Multiplier,
     /// It is the subscription's, and another one than the account's own.
@@ -186,10 +190,10 @@ impl Asking<'_> {
 
     /// What to hold within what there is, and at which multiplier.
     async fn within(&self, headroom: Headroom, prompt: &mut Prompt) -> Result<(Funds, Terms), Failure> {
-        let Headroom { money, money_by, money_held, tokens, tokens_by, tokens_held, plan } = headroom;
+        let Headroom { money, money_by, money_held, tokens, tokens_by, tokens_held, is_quiet, plan } = headroom;
         let own = self.caller.account.price_multiplier();
         let (by, held) = ((money_by, tokens_by), (money_held, tokens_held));
-        let funds = Funds { money, tokens, by, held, multiplier: own, plan_alone: false };
+        let funds = Funds { money, tokens, by, held, is_quiet, multiplier: own, plan_alone: false };
         let Some(plan) = plan else { return Ok((funds, self.terms(funds, prompt).await?)) };
         let at_plan_s = Funds { multiplier: plan.multiplier, plan_alone: plan.multiplier != own, ..funds };
         let terms = self.terms(at_plan_s, prompt).await?;
@@ -312,15 +316,17 @@ impl Asking<'_> {
             return self.held_for(least, prompt, funds, Some(least));
         }
         let (key, model) = (self.caller.key.id, &self.route.model);
-        let share = self.output_payable(self.share_of(funds, prompt, self.shows_all_tokens()), prompt, most);
+        let grows = self.shows_all_tokens();
+        let only_open = funds.is_quiet && !grows;
+        let share = self.output_payable(self.share_of(funds, prompt, only_open), prompt, most);
         let expected = self.learned.expected(key, model).unwrap_or(0);
         let usual = self.learned.usual(key, model).filter(|_| expected > share).unwrap_or(0);
         let held = usual.max(share).max(CAPPED_OUTPUT_MIN).min(payable);
         if held == most {
-            return Ok(whole);
+            return Ok(Terms { only_open, ..whole });
         }
-        if !self.shows_all_tokens() {
-            return self.held_for(held, prompt, funds, Some(held));
+        if !grows {
+            return Ok(Terms { only_open, ..self.held_for(held, prompt, funds, Some(held))? });
         }
         let is_capped = payable == most && self.is_capped(&whole);
         let cap_to_set = if is_capped { whole.cap_to_set } else { Some(payable) };
@@ -335,13 +341,12 @@ impl Asking<'_> {
         *endpoint == Endpoint::Embeddings || output_cap.is_some() || terms.cap_to_set.is_some()
     }
 
-    /// The part of the funds that one answer may take, beside its prompt. `grows`: more can be had for it later.
-    fn share_of(&self, funds: Funds, prompt: Prompt, grows: bool) -> Funds {
+    /// The part of the funds that one answer may take, beside its prompt.
+    fn share_of(&self, funds: Funds, prompt: Prompt, only_open: bool) -> Funds {
         let bound = self.bound(0, prompt);
-        let is_alone = funds.held == (Nanos::ZERO, 0);
-        let share_of = |left: u64, held: u64| match (is_alone, grows) {
-            (true, false) => left / 5 * 2,
-            _ => (left / SHARES).max(left.saturating_add(held) / AT_ONCE),
+        let share_of = |left: u64, held: u64| match only_open {
+            true => left / 5 * 2,
+            false => (left / SHARES).max(left.saturating_add(held) / AT_ONCE),
         };
         let share = Nanos(share_of(funds.money.0.unsigned_abs(), funds.held.0.0.unsigned_abs()).cast_signed());
         let money = self.price(&bound, funds.multiplier).and_then(|of_prompt| of_prompt.checked_add(share));
@@ -391,6 +396,7 @@ impl Asking<'_> {
             amount,
             multiplier,
             plan_alone,
+            only_open: false,
             cap_to_set,
             extends_to: None,
             prompt_counted: prompt.counted,
@@ -445,7 +451,7 @@ impl Terms {
 
     /// The limits of a request on these terms.
     fn limits(&self, limits: &Limits) -> Limits {
-        Limits { plan_alone: self.plan_alone, ..limits.clone() }
+        Limits { plan_alone: self.plan_alone, only_open: self.only_open, ..limits.clone() }
     }
 
     /// The consumption that is held for, in the ledger's form.
@@ -773,7 +779,15 @@ mod tests {
     /// Another request is open.
     fn funds(money: i64, tokens: Option<u64>) -> Funds {
         let by = (Binding::Funds, Binding::KeyQuota);
-        Funds { money: Nanos(money), tokens, by, held: (Nanos(1), 1), multiplier: Multiplier::ONE, plan_alone: false }
+        Funds {
+            money: Nanos(money),
+            tokens,
+            by,
+            held: (Nanos(1), 1),
+            is_quiet: false,
+            multiplier: Multiplier::ONE,
+            plan_alone: false,
+        }
     }
 
     fn output(terms: &Terms) -> u64 {
@@ -846,7 +860,7 @@ mod tests {
     #[tokio::test]
     async fn a_whole_answer_that_is_alone_takes_two_fifths() {
         let mut desk = Desk::new("gpt-4o");
-        let alone = |money| Funds { held: (Nanos::ZERO, 0), ..funds(money, None) };
+        let alone = |money| Funds { held: (Nanos::ZERO, 0), is_quiet: true, ..funds(money, None) };
         let terms = desk.terms_within("gpt-4o", "", alone(100_000)).await;
         assert_eq!((output(&terms), terms.cap_to_set), (4000, None), "that part of the funds pays for all of it");
         let terms = desk.terms_within("gpt-4o", "", alone(20_000)).await;
@@ -876,6 +890,20 @@ mod tests {
                 held.push(admitted);
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn m_11_of_those_that_found_nobody_else_only_one_takes_the_part_of_one_alone() {
+        let (desk, ledger) = (Desk::new("gpt-4o"), Ledger::in_memory(20));
+        top_up(&ledger, 20_000).await;
+        let first = desk.admit(&ledger, "gpt-4o", "").await.unwrap();
+        assert_eq!((output(&first.terms), first.terms.only_open), (800, true));
+        let hold = Hold { parts: Vec::new(), ..first.hold.terms.clone() };
+        let limits = first.terms.limits(&desk.limits);
+        let again = ledger.hold(AccountId(1), &hold, &limits, Timestamp(0)).await;
+        assert!(matches!(again, Err(HoldError::Refused(Refusal::Forbidden(_)))));
+        let second = desk.admit(&ledger, "gpt-4o", "").await.unwrap();
+        assert_eq!((output(&second.terms), second.terms.only_open), (80, false));
     }
 
     #[tokio::test]

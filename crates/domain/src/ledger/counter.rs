@@ -143,6 +143,8 @@ pub struct Limits {
     pub budgets: Arc<[BudgetLimit]>,
     /// Nothing but the subscription may pay: what is held has its price.
     pub plan_alone: bool,
+    /// Nothing else of the account may be open: more is held than would be beside others.
+    pub only_open: bool,
 }
 
 impl Limits {
@@ -251,6 +253,8 @@ pub struct Headroom {
     pub tokens_by: Binding,
     /// What open requests hold of the same.
     pub tokens_held: u64,
+    /// No request of the account is open.
+    pub is_quiet: bool,
     /// What the subscription can pay of that by itself; `None` where there is none that pays, or a grant pays first.
     pub plan: Option<PlanAlone>,
 }

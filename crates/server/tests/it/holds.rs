@@ -164,6 +164,32 @@ async fn what_an_upstream_produced_unseen_is_charged_as_far_as_there_is_money() 
 }
 
 #[tokio::test]
+async fn m_10_what_comes_beyond_a_wrong_maximum_is_charged_or_was_never_asked_for() {
+    let mut gateway = Gateway::start().await;
+    let (_, caller, _) = gateway.payer("wrong", price(0, 1_000_000), json!({})).await;
+    let sheet = json!({"input_per_million": "1", "output_per_million": "2", "max_output_tokens": 10});
+    gateway.manage("PUT", "/prices", json!({"model": "mock-model", "price": sheet})).await;
+    let script = json!({"prompt_tokens": 10, "completion_tokens": 300});
+    for streamed in [false, true] {
+        // Nobody sent a cap: the price book alone says what the most is.
+        let answer = caller.chat(&chat(json!({"stream": streamed, "mock": script}))).await;
+        let fate = gateway.fate(&answer.request_id()).await;
+        assert_eq!((fate.cost, fate.estimated), (price(10, 300), false), "{fate:?}");
+        assert_eq!(answer.header("x-tollgate-output-cap"), None);
+        assert!(fate.held < fate.cost, "{fate:?}");
+        // More than the model gives is asked for: the upstream is told, and what it then sends beyond is its own affair.
+        let body = chat(json!({"stream": streamed, "max_tokens": 500, "mock": script}));
+        let answer = caller.chat(&body).await;
+        let fate = gateway.fate(&answer.request_id()).await;
+        assert_eq!((&fate.usage["output"], fate.estimated), (&json!(10), true), "{fate:?}");
+        assert_eq!(answer.header("x-tollgate-output-cap"), Some("10"));
+        let sent: Value = serde_json::from_str(&gateway.mock.stats().recent.last().unwrap().body).unwrap();
+        assert_eq!(sent["max_tokens"], 10);
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn a_key_can_ask_to_be_refused_rather_than_cut() {
     let mut gateway = Gateway::start().await;
     let body = json!({"max_tokens": 4_000, "mock": {"prompt_tokens": 10, "completion_tokens": 20}});

@@ -235,7 +235,7 @@ async fn m_13_a_cap_that_the_funds_set_is_sent_and_named_and_what_it_allows_is_c
     let answer = key.caller.chat(&body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let cap: u64 = answer.header("x-tollgate-output-cap").expect("a cap was set").parse().unwrap();
-    assert_eq!(cap, 256, "what is reasonable, and leaves room for others");
+    assert_eq!(cap, 249, "what is reasonable, and leaves room for others");
     let sent: Value = serde_json::from_str(&gateway.mock.stats().recent.last().unwrap().body).unwrap();
     assert_eq!(sent["max_tokens"], cap);
     let fate = gateway.fate(&answer.request_id()).await;

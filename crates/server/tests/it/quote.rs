@@ -64,7 +64,7 @@ async fn a_dry_run_names_what_binds_and_the_cap_that_would_be_set() {
     let input = body.to_string().len() as u64 + TEMPLATE_TOKENS;
     let short = gateway.key(json!({"quota": price(input, 400)})).await;
     let quote = dry_run(&gateway, &body, &short.caller.key).await;
-    assert_eq!((&quote["admitted"], &quote["output_cap"]), (&json!(true), &json!(256)), "{quote}");
+    assert_eq!((&quote["admitted"], &quote["output_cap"]), (&json!(true), &json!(202)), "{quote}");
     assert_eq!(quote["left"]["money"], json!(price(input, 400)));
     assert_eq!(quote["greatest"]["cost"], json!(price(input, 5000)));
     let poor = gateway.key(json!({"quota": price(input, 10)})).await;

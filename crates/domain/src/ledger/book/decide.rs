@@ -37,6 +37,9 @@ impl Book {
     /// Whether `asked` can be held, and where it comes from. All or nothing, over all limits and sources at once.
     pub fn hold(&self, asked: &Hold, limits: &Limits, at: Timestamp) -> Result<(Legs, Vec<Part>), Refusal> {
         self.owes_nothing()?;
+        if limits.only_open && !self.is_quiet() {
+            return Err(Refusal::Forbidden("another request is open"));
+        }
         let needed = Tally { money: asked.amount, tokens: asked.bound.total_tokens(), requests: 1 };
         is_holdable(needed.money, needed.tokens)?;
         self.within_quota(asked.key, limits, &needed, true)?;

@@ -101,6 +101,7 @@ impl Book {
             tokens,
             tokens_by: by,
             tokens_held: by_plan.tokens,
+            is_quiet: self.is_quiet(),
             plan,
         }
     }
