@@ -55,7 +55,7 @@ pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
 pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
-pub use limits::{ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount};
+pub use limits::{ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount, shown_amount};
 pub use members::{
     AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, RemovedMember,
 };
@@ -72,7 +72,7 @@ pub use subscription::{Cancellation, ChangeSubscription, StartSubscription, Subs
 pub use tiers::{SetTier, TierObject, Tiers, promote};
 pub use usage::Usage;
 pub use users::{ChangeUser, CreateUser, UserObject, UserWithToken};
-pub use values::{NameOrId, rfc3339};
+pub use values::{NameOrId, is_block, rfc3339};
 
 use crate::account;
 use crate::app::App;

@@ -6,6 +6,7 @@ mod app;
 mod billing;
 mod body;
 mod cli;
+mod client_address;
 mod config;
 mod error;
 mod first_run;

@@ -185,7 +185,8 @@ pub fn checked_amount(metric: Metric, amount: Amount) -> Result<u64, String> {
     }
 }
 
-fn shown_amount(metric: Metric, amount: u64) -> Amount {
+/// An amount in the limiter's unit for that metric, as it is written.
+pub fn shown_amount(metric: Metric, amount: u64) -> Amount {
     match metric {
         Metric::Money => Amount::Money(Nanos(i64::try_from(amount).unwrap_or(i64::MAX))),
         _ => Amount::Count(amount),
