@@ -13,6 +13,7 @@ mod first_run;
 mod health;
 mod idempotency;
 mod limit_headers;
+mod limit_status;
 mod listen;
 #[cfg(test)]
 mod lives;

@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, client_address, models, payments, quote, relay};
+use crate::{admin, billing, client_address, limit_status, models, payments, quote, relay};
 use axum::Router;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
@@ -88,6 +88,12 @@ impl Service {
                 return quote::serve(&self.app, request, peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "POST");
+        }
+        if request.uri().path() == limit_status::PATH {
+            if request.method() == Method::GET {
+                return limit_status::serve(&self.app, request, peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "GET");
         }
         request.extensions_mut().insert(Peer(peer));
         // Handlers of the framework find the id where they find everything else; whatever the caller sent is gone.

@@ -3,6 +3,7 @@
 //! A limit is written here, in the configuration file and in presets alike ([`CreateLimit`]): accounts and tiers by name or
 //! id. What is kept has ids.
 
+pub mod of_key;
 pub mod presets;
 
 use super::budgets::Amount;
