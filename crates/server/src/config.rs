@@ -499,6 +499,9 @@ output_per_million = "2.00"
         check("\"1.00\"", "1.00", &["line 12", "input_per_million"]);
         check("\"1.00\"", "\"-1\"", &["line 12", "negative"]);
         check("[[routes]]", "[[rutes]]", &["rutes"]);
+        let proxies = |proxies: &str| format!("[server]\ntrusted_proxies = [{proxies}]\n[[routes]]");
+        check("[[routes]]", &proxies("\"10.0.0.0/33\""), &["server.trusted_proxies", "10.0.0.0/33"]);
+        check("[[routes]]", &proxies("\"proxy.example\""), &["server.trusted_proxies", "proxy.example"]);
         check("api_key = \"${PATH}\"", "api_key = \"sk-secret\\u0000\"", &["line 6", "api_key"]);
     }
 

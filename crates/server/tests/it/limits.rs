@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+/// What a clock of whole milliseconds does not tell.
+const TICK: Duration = Duration::from_millis(1);
+
 /// So many requests in a long time, and whatever `terms` say otherwise.
 async fn limit(gateway: &Gateway, name: &str, terms: Value) -> i64 {
     let mut new = json!({"name": name, "metric": "requests", "amount": 1, "window": "hour"});
@@ -80,11 +83,11 @@ async fn l_04_a_limit_binds_at_once_and_its_refusal_says_when_there_is_room() {
         let again = Instant::now();
         let answer = gateway.caller.chat(&body).await;
         if answer.status == 200 {
-            assert!(Instant::now() >= sent + wait, "admitted before the time that it was told");
+            assert!(Instant::now() + TICK >= sent + wait, "admitted before the time that it was told");
             break answer;
         }
         assert!(again < known_at + wait, "refused after the time that it was told: {}", answer.text());
-        assert!(again + retry_after(&answer) <= known_at + wait, "a later refusal tells a later time");
+        assert!(again + retry_after(&answer) <= known_at + wait + TICK, "a later refusal tells a later time");
         // A little before that time, then at it.
         let early = known_at + wait.saturating_sub(Duration::from_millis(20));
         sleep_until(if again < early { early } else { known_at + wait }).await;
