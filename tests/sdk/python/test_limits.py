@@ -29,9 +29,6 @@ class Limits(unittest.IsolatedAsyncioTestCase):
         standing = json.loads(Bed.gateway.cli("limit", "status", "--key", str(key_id), "--json"))["data"]
         self.assertEqual([(limit["name"], limit["limit"]) for limit in standing], [(name, PER_SECOND)])
 
-    async def test_twice_as_many_as_a_limit_allows_succeed_with_the_default_retries(self):
-        await self.all_succeed(10, openai.DEFAULT_MAX_RETRIES)
-
     async def test_four_times_as_many_succeed_with_five_retries(self):
         await self.all_succeed(20, 5)
 
