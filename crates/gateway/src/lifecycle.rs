@@ -277,7 +277,10 @@ impl Gateway {
         let Call { endpoint, body, .. } = &call;
         let (endpoint, request) = (*endpoint, read(&call)?);
         let catalog = self.catalog.load_full();
-        let (route, priced) = choose(&catalog, &request, caller)?;
+        let (route, priced) = choose(&catalog, &request, caller).map_err(|failure| {
+            let limits = self.limits_of(caller, Some(&request.model), request.end_user.as_deref(), Some(call.address));
+            Failure { limits, ..failure }
+        })?;
         let no_limits = Limits::default();
         let asking = self.asking(caller, &request, body, route, priced, &no_limits);
         let (entered, output_limit) = self.enter(&asking, call.address).await?;

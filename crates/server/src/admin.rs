@@ -55,7 +55,9 @@ pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
 pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
-pub use limits::{ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount};
+pub use limits::{
+    ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount, shown_amount,
+};
 pub use members::{
     AddMember, ChangeMember, InvitationObject, Invitations, Invite, MemberObject, NewInvitation, RemovedMember,
 };
@@ -72,10 +74,11 @@ pub use subscription::{Cancellation, ChangeSubscription, StartSubscription, Subs
 pub use tiers::{SetTier, TierObject, Tiers, promote};
 pub use usage::Usage;
 pub use users::{ChangeUser, CreateUser, UserObject, UserWithToken};
-pub use values::{NameOrId, rfc3339};
+pub use values::{NameOrId, is_block, rfc3339};
 
 use crate::account;
 use crate::app::App;
+use crate::limit_status;
 use crate::quote;
 use crate::router::json;
 use axum::Router;
@@ -116,6 +119,7 @@ pub fn openapi_json() -> String {
     let (_, members) = account::described_routes().split_for_parts();
     description.merge(members);
     description.merge(quote::Described::openapi());
+    description.merge(limit_status::Described::openapi());
     let mut text = description.to_pretty_json().expect("a description is always JSON");
     text.push('\n');
     text
@@ -156,6 +160,7 @@ fn described_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(resets::budget))
         .routes(routes!(limits::create, limits::list))
         .routes(routes!(limits::show, limits::change, limits::delete))
+        .routes(routes!(limits::of_key::show))
         .routes(routes!(limits::presets::list))
         .routes(routes!(limits::presets::show))
         .routes(routes!(limits::presets::apply))

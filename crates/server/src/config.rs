@@ -24,6 +24,8 @@ use store::database::Database;
 use store::prices;
 use toml::Spanned;
 
+use crate::admin::is_block;
+use crate::client_address::AddressHeader;
 use crate::error::ErrorProfile;
 use domain::price::PriceSheet;
 use domain::rate::Limit;
@@ -66,6 +68,10 @@ pub struct Server {
     pub listen: Option<String>,
     /// How errors are dressed: `tollgate`, `openai` or `relay`.
     pub error_profile: ErrorProfile,
+    /// Proxies in front, as addresses or blocks: what they say of where a request comes from is believed. Default: none.
+    pub trusted_proxies: Vec<String>,
+    /// The header in which they say it: `x-forwarded-for` (the default) or `forwarded`.
+    pub address_header: AddressHeader,
 }
 
 /// `[bounds]`
@@ -256,6 +262,9 @@ impl Config {
     }
 
     fn check(&self, lines: &Lines<'_>) -> anyhow::Result<()> {
+        if let Some(block) = self.server.trusted_proxies.iter().find(|block| !is_block(block)) {
+            bail!("server.trusted_proxies: {block:?} is no address and no block such as \"10.0.0.0/8\"");
+        }
         let mut names = HashSet::new();
         for upstream in &self.upstreams {
             let name = upstream.name.as_ref();
@@ -490,6 +499,9 @@ output_per_million = "2.00"
         check("\"1.00\"", "1.00", &["line 12", "input_per_million"]);
         check("\"1.00\"", "\"-1\"", &["line 12", "negative"]);
         check("[[routes]]", "[[rutes]]", &["rutes"]);
+        let proxies = |proxies: &str| format!("[server]\ntrusted_proxies = [{proxies}]\n[[routes]]");
+        check("[[routes]]", &proxies("\"10.0.0.0/33\""), &["server.trusted_proxies", "10.0.0.0/33"]);
+        check("[[routes]]", &proxies("\"proxy.example\""), &["server.trusted_proxies", "proxy.example"]);
         check("api_key = \"${PATH}\"", "api_key = \"sk-secret\\u0000\"", &["line 6", "api_key"]);
     }
 

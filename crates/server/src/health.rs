@@ -35,6 +35,9 @@ pub async fn metrics(
         let message = r#"{"error":{"message":"Metrics are for this machine, or for an operator's key as bearer token.","type":"authentication_error","param":null,"code":"invalid_api_key"}}"#;
         return json(StatusCode::UNAUTHORIZED, message);
     }
+    let limiter = app.gateway.limiter();
+    ::metrics::gauge!("tollgate_limit_waiting").set(limiter.queue().len() as f64);
+    ::metrics::gauge!("tollgate_limit_states").set(limiter.states() as f64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, app.metrics.render()).into_response()
 }

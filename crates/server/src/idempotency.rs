@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::config::ClientLeft;
 use crate::error::{ErrorProfile, response};
+use crate::limit_headers;
 use crate::relay::{COST_HEADER, MODEL_HEADER, answered};
 use crate::router::{REQUEST_ID_HEADER, failed};
 use axum::extract::MatchedPath;
@@ -21,6 +22,7 @@ use domain::Timestamp;
 use gateway::admit::store_unavailable;
 use gateway::authenticate::allows_model;
 use gateway::failure::KeyConflict;
+use gateway::limiter::Told;
 use gateway::{Answer, Call, Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
 use http_body_util::BodyExt;
@@ -91,6 +93,15 @@ pub struct Asked {
     pub profile: ErrorProfile,
 }
 
+impl Asked {
+    /// How its limits stand, where it is not served: those that the first answer told are of another time.
+    fn limits_now(&self, app: &App) -> Arc<[Told]> {
+        let request = openai::Request::read(self.call.endpoint, &self.call.body).ok();
+        let (model, end_user) = request.map_or((None, None), |request| (Some(request.model), request.end_user));
+        app.gateway.limits_of(&self.caller, model.as_deref(), end_user.as_deref(), Some(self.call.address))
+    }
+}
+
 /// What a request with a key meets.
 enum Met {
     First(Claim),
@@ -127,11 +138,16 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
     let request = Request { tenant: &tenant, key, content: &content, id: &asked.request_id, after, runs_again: false };
     let claim = match meet(app, request, "the account's usage").await? {
         Met::First(claim) => claim,
-        Met::Replay(replay) => {
+        Met::Replay(mut replay) => {
             may_see(&asked.caller, replay.headers())?;
+            let told = asked.limits_now(app);
+            limit_headers::tell(replay.headers_mut(), &told);
             return Ok(replay.map(Body::whole));
         }
-        Met::Conflict(conflict) => return Ok(conflict.response(asked.profile, &asked.request_id)),
+        Met::Conflict(mut conflict) => {
+            conflict.failure.limits = asked.limits_now(app);
+            return Ok(conflict.response(asked.profile, &asked.request_id));
+        }
     };
     // A stream that is to stop when its caller leaves is served here, where that is noticed. Everything else goes on by
     // itself, so that its outcome is there for the caller who comes again.

@@ -6,12 +6,14 @@ mod app;
 mod billing;
 mod body;
 mod cli;
+mod client_address;
 mod config;
 mod error;
 mod first_run;
 mod health;
 mod idempotency;
 mod limit_headers;
+mod limit_status;
 mod listen;
 #[cfg(test)]
 mod lives;

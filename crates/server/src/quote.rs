@@ -1,11 +1,15 @@
 //! Dry runs: `x-tollgate-dry-run: true` on any endpoint that costs money, and `POST /api/v1/quote`.
 
-use crate::admin::ErrorObject;
+use crate::admin::{Amount, ErrorObject, shown_amount};
 use crate::app::App;
 use crate::body::Body;
-use crate::error::{ErrorProfile, dress, response};
-use crate::relay::{identified, read_body, tags_of};
+use crate::error::{ErrorProfile, dress};
+use crate::limit_headers;
+use crate::relay::{Asker, identified, read_body, tags_of};
+use domain::rate::Metric;
 use domain::{Nanos, Usage};
+use gateway::failure::QuotaScope;
+use gateway::limiter::Told;
 use gateway::{Call, Case, Failure, Quote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
@@ -42,16 +46,16 @@ pub fn is_dry_run(headers: &HeaderMap) -> Result<bool, Failure> {
               (status = 403, description = "The key may not ask for that", body = ErrorObject),
               (status = 404, description = "There is no such model", body = ErrorObject)))]
 pub async fn serve(app: &App, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
-    let mut profile = app.config.server.error_profile;
-    match quoted(app, request, peer, &mut profile).await {
+    let mut asker = Asker::unknown(app, peer);
+    match quoted(app, request, peer, &mut asker).await {
         Ok(response) => response,
-        Err(failure) => response(&failure, profile, request_id),
+        Err(failure) => asker.refused(app, failure, request_id),
     }
 }
 
 /// The description of `POST /api/v1/quote`.
 #[derive(OpenApi)]
-#[openapi(paths(serve), components(schemas(Asked, QuoteObject, RefusalObject, Part, Left)))]
+#[openapi(paths(serve), components(schemas(Asked, QuoteObject, RefusalObject, Part, Left, LimitQuoted)))]
 pub struct Described;
 
 /// What is to be quoted.
@@ -72,10 +76,10 @@ async fn quoted(
     app: &App,
     request: Request<Incoming>,
     peer: IpAddr,
-    profile: &mut ErrorProfile,
+    asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
-    let caller = identified(app, &head, peer, profile).await?;
+    let caller = identified(app, &head, asker).await?;
     let body = read_body(app, &head.headers, body).await?;
     let Asked { endpoint, request } = serde_json::from_slice(&body).map_err(|error| {
         let message = format!(r#"The body must be {{"endpoint": "chat", "request": {{…}}}}: {error}."#);
@@ -90,7 +94,7 @@ async fn quoted(
         })?,
     };
     let body = body.slice_ref(request.get().as_bytes());
-    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer }, *profile).await
+    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer }, asker.profile).await
 }
 
 fn named(endpoint: &str) -> Option<Endpoint> {
@@ -105,6 +109,7 @@ pub async fn answer(app: &App, caller: &Caller, call: &Call, profile: ErrorProfi
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    limit_headers::tell(headers, &quote.limits);
     Ok(response)
 }
 
@@ -137,6 +142,28 @@ struct QuoteObject<'a> {
     binds: String,
     /// What could be held now.
     left: Left,
+    /// How each limit on rates that the request meets stands now. `refusal.scope` names the one that binds, if one does.
+    limits: Vec<LimitQuoted>,
+}
+
+/// How a limit stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuoteLimit)]
+struct LimitQuoted {
+    /// Its name.
+    #[schema(value_type = String, example = "per-key-rpm")]
+    name: Arc<str>,
+    /// What is counted, as in `requests` or `total_tokens`.
+    #[schema(value_type = String, example = "requests")]
+    metric: Metric,
+    /// All that there is: USD as a decimal, or a count.
+    #[schema(example = 60)]
+    limit: Amount,
+    /// What is left of it.
+    #[schema(example = 12)]
+    remaining: Amount,
+    /// Milliseconds until all of it is there again, if nobody comes.
+    whole_in_ms: u64,
 }
 
 /// Why a request would be refused.
@@ -154,8 +181,10 @@ struct RefusalObject<'a> {
     code: &'static str,
     /// What stands in the way, and what to do next.
     message: &'a str,
-    /// Which limit or budget binds.
+    /// Which limit or budget binds, as in `limit "per-key-rpm"`.
     scope: Option<String>,
+    /// In how many milliseconds the same request would be admitted, where that is a matter of time.
+    retry_after_ms: Option<u64>,
 }
 
 /// An amount, and the usage that it is for.
@@ -187,9 +216,19 @@ impl<'a> QuoteObject<'a> {
             let (status, kind, code) = dress(&failure.case, profile);
             let scope = match &failure.case {
                 Case::QuotaExceeded { scope } | Case::ExceedsLimit { scope } => Some(scope.to_string()),
+                Case::RateLimited { limit } => Some(QuotaScope::Limit(limit.clone()).to_string()),
                 _ => None,
             };
-            RefusalObject { status: status.as_u16(), r#type: kind, code, message: &failure.message, scope }
+            let (status, message) = (status.as_u16(), failure.message.as_str());
+            let retry_after_ms = failure.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok());
+            RefusalObject { status, r#type: kind, code, message, scope, retry_after_ms }
+        });
+        let limits = quote.limits.iter().map(|Told { limit, standing }| LimitQuoted {
+            name: limit.name.clone(),
+            metric: limit.metric,
+            limit: shown_amount(limit.metric, standing.limit),
+            remaining: shown_amount(limit.metric, standing.remaining),
+            whole_in_ms: standing.whole_in_ms,
         });
         Self {
             object: "quote",
@@ -204,6 +243,7 @@ impl<'a> QuoteObject<'a> {
             output_cap: quote.output_cap,
             binds: quote.binds.to_string(),
             left: Left { money: quote.funds.money, tokens: quote.funds.tokens },
+            limits: limits.collect(),
         }
     }
 }

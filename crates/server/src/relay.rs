@@ -40,10 +40,36 @@ pub async fn serve(
     peer: IpAddr,
     request_id: &Arc<str>,
 ) -> Response<Body> {
-    let mut profile = app.config.server.error_profile;
-    match exchange(app, endpoint, request, peer, request_id, &mut profile).await {
+    let mut asker = Asker::unknown(app, peer);
+    match exchange(app, endpoint, request, peer, request_id, &mut asker).await {
         Ok(response) => response,
-        Err(failure) => response(&failure, profile, request_id),
+        Err(failure) => asker.refused(app, failure, request_id),
+    }
+}
+
+/// Who a refusal is for, as far as that is known by then.
+pub struct Asker {
+    /// How errors are dressed for them.
+    pub profile: ErrorProfile,
+    /// Them.
+    pub caller: Option<Arc<Caller>>,
+    address: IpAddr,
+}
+
+impl Asker {
+    /// Somebody at that address.
+    pub fn unknown(app: &App, address: IpAddr) -> Self {
+        Self { profile: app.config.server.error_profile, caller: None, address }
+    }
+
+    /// The refusal, with how the limits stand, also where they were not looked at: clients pace themselves by every answer.
+    pub fn refused(&self, app: &App, mut failure: Failure, request_id: &str) -> Response<Body> {
+        if failure.limits.is_empty()
+            && let Some(caller) = &self.caller
+        {
+            failure.limits = app.gateway.limits_of(caller, None, None, Some(self.address));
+        }
+        response(&failure, self.profile, request_id)
     }
 }
 
@@ -53,21 +79,22 @@ async fn exchange(
     request: Request<Incoming>,
     peer: IpAddr,
     request_id: &Arc<str>,
-    profile: &mut ErrorProfile,
+    asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
-    let caller = identified(app, &head, peer, profile).await?;
+    let caller = identified(app, &head, asker).await?;
+    let profile = asker.profile;
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
     let body = read_body(app, &head.headers, body).await?;
     let call = Call { endpoint, body, tags, address: peer };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {
-        return Box::pin(quote::answer(app, &caller, &call, *profile)).await;
+        return Box::pin(quote::answer(app, &caller, &call, profile)).await;
     }
     if head.headers.contains_key(IDEMPOTENCY_KEY) {
         let key = idempotency::key_of(&head.headers)?;
-        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile: *profile };
+        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile: profile };
         return Box::pin(idempotency::relay_once(app, &key, asked)).await;
     }
     let answer = app.gateway.serve(&caller, call, request_id.clone()).await?;
@@ -75,16 +102,12 @@ async fn exchange(
 }
 
 /// Who calls, if they may; from then on errors are dressed for them.
-pub async fn identified(
-    app: &App,
-    head: &Parts,
-    peer: IpAddr,
-    profile: &mut ErrorProfile,
-) -> Result<Arc<Caller>, Failure> {
+pub async fn identified(app: &App, head: &Parts, asker: &mut Asker) -> Result<Arc<Caller>, Failure> {
     let now = app.now();
     let caller = app.authenticator.identify(&head.headers, &head.uri, now).await?;
-    *profile = profile_of(&caller, *profile);
-    permit(&caller, peer, now)?;
+    asker.profile = profile_of(&caller, asker.profile);
+    asker.caller = Some(caller.clone());
+    permit(&caller, asker.address, now)?;
     Ok(caller)
 }
 

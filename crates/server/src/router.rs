@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, models, payments, quote, relay};
+use crate::{admin, billing, client_address, limit_status, models, payments, quote, relay};
 use axum::Router;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
@@ -26,12 +26,13 @@ pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id"
 pub struct Service {
     app: Arc<App>,
     framework: Router,
+    /// The other end of the connection: a caller, or a proxy.
     peer: IpAddr,
     /// A request has come on this connection.
     begun: Arc<AtomicBool>,
 }
 
-/// Where a request came from, for handlers of the framework.
+/// Where a request came from, for handlers of the framework. Behind trusted proxies: where those say.
 #[derive(Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
@@ -74,19 +75,27 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
 impl Service {
     async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
+        let server = &self.app.config.server;
+        let peer = client_address::of(self.peer, request.headers(), &server.trusted_proxies, server.address_header);
         if let Some(endpoint) = endpoint(request.uri().path()) {
             if request.method() == Method::POST {
-                return relay::serve(&self.app, endpoint, request, self.peer, request_id).await;
+                return relay::serve(&self.app, endpoint, request, peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "POST");
         }
         if request.uri().path() == quote::PATH {
             if request.method() == Method::POST {
-                return quote::serve(&self.app, request, self.peer, request_id).await;
+                return quote::serve(&self.app, request, peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "POST");
         }
-        request.extensions_mut().insert(Peer(self.peer));
+        if request.uri().path() == limit_status::PATH {
+            if request.method() == Method::GET {
+                return limit_status::serve(&self.app, request, peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "GET");
+        }
+        request.extensions_mut().insert(Peer(peer));
         // Handlers of the framework find the id where they find everything else; whatever the caller sent is gone.
         let id = HeaderValue::from_str(request_id).expect("request ids are letters and digits");
         request.headers_mut().insert(REQUEST_ID_HEADER, id);

@@ -522,6 +522,12 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let mut rows = statement.query([digest.as_slice()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let (id, valid_until) = (KeyId(row.get(0)?), row.get::<_, Option<i64>>(1)?.map(Timestamp));
+    let found = caller_by_id(connection, id)?;
+    Ok(found.map(|caller| Caller { secret_valid_until: valid_until, ..caller }))
+}
+
+/// Whoever would present a secret of that key.
+pub fn caller_by_id(connection: &Connection, id: KeyId) -> Result<Option<Caller>, StoreError> {
     let Some(key) = by_id(connection, id)? else { return Ok(None) };
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
@@ -537,7 +543,7 @@ fn caller(connection: &Connection, digest: &Digest) -> Result<Option<Caller>, St
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project));
     let budgets = budgets.chain(account.tier.budget()).map(Limiting::from).collect();
-    Ok(Some(Caller { key, account, secret_valid_until: valid_until, budgets, zone, payer, payer_tier, payer_zone }))
+    Ok(Some(Caller { key, account, secret_valid_until: None, budgets, zone, payer, payer_tier, payer_zone }))
 }
 
 fn zone_of(account: &Account) -> Result<Zone, StoreError> {

@@ -7,6 +7,7 @@ import { answers } from "./answers.mjs";
 import { errors } from "./errors.mjs";
 import { bed } from "./gateway.mjs";
 import { ledger } from "./ledger.mjs";
+import { limits } from "./limits.mjs";
 import { simulator } from "./simulator.mjs";
 import { streams } from "./streams.mjs";
 import { usage } from "./usage.mjs";
@@ -25,6 +26,6 @@ try {
 }
 
 // In this order: the last one looks at what all others left behind.
-for (const suite of [answers, streams, errors, usage, simulator, ledger]) {
+for (const suite of [answers, streams, errors, limits, usage, simulator, ledger]) {
   describe(suite.name, suite);
 }

@@ -4,9 +4,9 @@ use super::{Cost, Entered, Limited};
 use crate::admit::Asking;
 use crate::failure::{Case, Failure, QuotaScope};
 use crate::lifecycle::Gateway;
-use domain::rate::{self, Metric, Window};
+use domain::rate::{self, Dimension, Metric, Window};
 use domain::{Nanos, Usage};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -156,8 +156,14 @@ impl Gateway {
         }
     }
 
-    /// How the limits of a request stand that was refused for another reason.
-    pub fn limits_of(&self, caller: &store::keys::Caller, model: &str, address: IpAddr) -> Arc<[super::Told]> {
+    /// How the limits of a caller stand. Without a model, those that are for no model in particular.
+    pub fn limits_of(
+        &self,
+        caller: &store::keys::Caller,
+        model: Option<&str>,
+        end_user: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Arc<[super::Told]> {
         if self.limiter.book().is_empty() {
             return Arc::default();
         }
@@ -166,12 +172,18 @@ impl Gateway {
             tier: caller.payer_tier,
             project: caller.key.project,
             key: caller.key.id,
-            end_user: None,
-            model,
+            end_user,
+            model: model.unwrap_or_default(),
             tags: &[],
-            address,
+            address: address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         };
-        self.limiter.look(&asked, &caller.payer_zone, self.clock.now())
+        let told = self.limiter.look(&asked, &caller.payer_zone, self.clock.now());
+        let is_known = |told: &super::Told| {
+            let super::Told { limit, .. } = told;
+            let of_model = !limit.scope.models.is_empty() || limit.each.contains(&Dimension::Model);
+            (model.is_some() || !of_model) && (address.is_some() || !limit.each.contains(&Dimension::Address))
+        };
+        if told.iter().all(is_known) { told } else { told.iter().filter(|told| is_known(told)).cloned().collect() }
     }
 }
 

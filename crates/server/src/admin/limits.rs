@@ -3,6 +3,7 @@
 //! A limit is written here, in the configuration file and in presets alike ([`CreateLimit`]): accounts and tiers by name or
 //! id. What is kept has ids.
 
+pub mod of_key;
 pub mod presets;
 
 use super::budgets::Amount;
@@ -185,7 +186,8 @@ pub fn checked_amount(metric: Metric, amount: Amount) -> Result<u64, String> {
     }
 }
 
-fn shown_amount(metric: Metric, amount: u64) -> Amount {
+/// An amount in the limiter's unit for that metric, as it is written.
+pub fn shown_amount(metric: Metric, amount: u64) -> Amount {
     match metric {
         Metric::Money => Amount::Money(Nanos(i64::try_from(amount).unwrap_or(i64::MAX))),
         _ => Amount::Count(amount),

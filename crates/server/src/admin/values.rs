@@ -105,7 +105,7 @@ pub fn checked_addresses(addresses: &[String]) -> Result<(), Problem> {
 }
 
 /// An address or a CIDR block. IPv4 written as IPv6 is refused: its prefix length would mean something else.
-fn is_block(block: &str) -> bool {
+pub fn is_block(block: &str) -> bool {
     let (network, prefix) = match block.split_once('/') {
         Some((network, prefix)) if prefix.bytes().all(|b| b.is_ascii_digit()) => (network, prefix.parse::<u8>().ok()),
         Some(_) => return false,

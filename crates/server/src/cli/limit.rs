@@ -6,6 +6,7 @@ use crate::admin::{
     Amount, ApplyPreset, ChangeLimit, CreateLimit, LimitList, LimitObject, LimitPreset, LimitPresets, LimitScope,
     LimitScopeShown, NameOrId,
 };
+use crate::limit_status::LimitStatus;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use domain::rate::{Dimension, Metric, Window};
@@ -46,6 +47,18 @@ pub enum LimitCommand {
         /// Its name or id.
         #[arg(allow_negative_numbers = true)]
         limit: String,
+    },
+    /// Show how the limits of a key stand: what is left, and when it is whole again.
+    Status {
+        /// The key's id.
+        #[arg(long, value_name = "ID")]
+        key: i64,
+        /// For requests to this model. Without one, limits for a model in particular are left out.
+        #[arg(long)]
+        model: Option<String>,
+        /// For requests that name this end user.
+        #[arg(long, value_name = "NAME")]
+        end_user: Option<String>,
     },
     /// Limits that are shipped, to be applied.
     #[command(subcommand)]
@@ -169,6 +182,13 @@ pub async fn run(command: LimitCommand, client: &Client, format: Format) -> anyh
             client.delete(&path(&found)).await?;
             let done = json!({ "id": found.id, "deleted": true });
             format.print(&done, |_| format!("limit {} ({}) is deleted", found.id, found.name))
+        }
+        LimitCommand::Status { key, model, end_user } => {
+            let fields = [("model", model), ("end_user", end_user)];
+            let fields = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(value.as_ref()?))));
+            let query = fields.collect::<Vec<_>>().join("&");
+            let status: LimitStatus = client.get(&format!("/api/v1/keys/{key}/limits?{query}")).await?;
+            format.print(&status, standings)
         }
         LimitCommand::Preset(command) => preset(command, client, format).await,
     }
@@ -339,6 +359,24 @@ fn many(limits: &LimitList) -> String {
             metric_shown(limit.metric),
             shown(&limit.amount),
             limit.window.to_string(),
+        ]
+    });
+    table(columns, rows)
+}
+
+fn standings(status: &LimitStatus) -> String {
+    use Column::{Number, Text};
+    let columns =
+        [Text("name"), Text("for"), Text("metric"), Text("window"), Number("limit"), Number("left"), Text("whole at")];
+    let rows = status.data.iter().map(|standing| {
+        [
+            standing.name.clone(),
+            standing.scope.clone(),
+            metric_shown(standing.metric),
+            standing.window.to_string(),
+            shown(&standing.limit),
+            shown(&standing.remaining),
+            or_dash(standing.whole_at),
         ]
     });
     table(columns, rows)
