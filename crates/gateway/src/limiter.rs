@@ -9,6 +9,7 @@ mod enter;
 mod memory;
 pub mod queue;
 pub mod redis;
+mod saved;
 
 pub use book::LimitBook;
 
@@ -196,7 +197,7 @@ impl Limiter {
             if rule.window == Window::Request {
                 continue;
             }
-            let (taken, standing) = states.change(met.key, |state| {
+            let (taken, standing) = states.change(met.key, met.limit.window.outlives_restarts(), |state| {
                 let taken = rule.take(state, reserved, &met.zone, at);
                 let standing = rule.standing(state, &met.zone, at);
                 ((taken, standing), met.ends(&standing, at))
@@ -333,7 +334,7 @@ impl Entered {
         let mut states = self.limiter.states.lock(wrong().map(|place| place.met.key));
         for place in wrong() {
             let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
-            states.change(place.met.key, |state| {
+            states.change(place.met.key, place.met.limit.window.outlives_restarts(), |state| {
                 rule.correct(state, place.taken, place.reserved, actual(place), zone, at);
                 ((), place.met.ends(&rule.standing(state, zone, at), at))
             });

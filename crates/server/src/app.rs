@@ -22,11 +22,14 @@ use store::database::{Database, Options};
 use store::idempotency::Records;
 use store::keys::Callers;
 use store::ledger::Ledger;
-use store::limits::Current;
+use store::limits::{Current, SavedState, load_states, save_states};
 use store::passwords::Passwords;
 use store::prices::{PriceBook, Versions};
 use store::secrets::Secrets;
 use store::{StoreError, recovery};
+
+/// States of limits that are written in one transaction: some milliseconds of the writer's time.
+const STATES_AT_ONCE: usize = 1_000;
 
 /// Everything that outlives a request.
 pub struct App {
@@ -103,6 +106,11 @@ impl App {
         let settings = config.gateway_settings();
         let limiter = Limiter::new(&secrets.derived("limits"));
         limiter.set_limits(&limits.all());
+        let now = clock.now();
+        let unreadable = limiter.restore(database.read(move |connection| load_states(connection, now)).await?);
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "what was used of some limits is in no form that this version knows; they begin anew");
+        }
         let gateway =
             Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
@@ -162,6 +170,27 @@ impl App {
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot read the limits; those from before hold on"),
         }
+    }
+
+    /// Writes down what was used of limits whose window is longer than a minute, as far as it has changed: up to `batches`
+    /// times [`STATES_AT_ONCE`]. Tells whether that was all of it.
+    pub async fn save_limit_states(&self, batches: usize) -> Result<bool, StoreError> {
+        let limiter = self.gateway.limiter();
+        for _ in 0..batches {
+            let states: Arc<[SavedState]> = limiter.take_unsaved(STATES_AT_ONCE).into();
+            let is_all = states.len() < STATES_AT_ONCE;
+            let write = states.clone();
+            if !states.is_empty()
+                && let Err(error) = self.database.write(move |tx| save_states(tx, &write)).await
+            {
+                limiter.mark_unsaved(&states);
+                return Err(error);
+            }
+            if is_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Keys or accounts changed: look them up anew from the next request on.

@@ -9,6 +9,7 @@ mod holds;
 mod http;
 mod idempotency;
 mod lifecycle;
+mod limits;
 mod lives;
 mod members;
 mod payments;
