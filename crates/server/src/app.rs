@@ -5,12 +5,13 @@ use crate::admin::WrongCodes;
 use crate::config::Config;
 use crate::payments::Payments;
 use crate::upkeep;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use domain::Timestamp;
 use gateway::authenticate::Authenticator;
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::limiter::Limiter;
+use gateway::limiter::redis::Remote;
 use gateway::tokens::Tokenizers;
 use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
@@ -104,13 +105,8 @@ impl App {
             None => None,
         };
         let settings = config.gateway_settings();
-        let limiter = Limiter::new(&secrets.derived("limits"));
+        let limiter = limiter(&config, &secrets, &database, clock.now()).await?;
         limiter.set_limits(&limits.all());
-        let now = clock.now();
-        let unreadable = limiter.restore(database.read(move |connection| load_states(connection, now)).await?);
-        if unreadable > 0 {
-            tracing::warn!(unreadable, "what was used of some limits is in no form that this version knows; they begin anew");
-        }
         let gateway =
             Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
         let authenticator = Arc::new(Authenticator::new(secrets, Callers::new(database.clone())));
@@ -197,4 +193,32 @@ impl App {
     pub fn forget_callers(&self) {
         self.authenticator.forget_callers();
     }
+}
+
+/// With the states of before: from the database, or where they are in Redis.
+async fn limiter(
+    config: &Config,
+    secrets: &Secrets,
+    database: &Database,
+    now: Timestamp,
+) -> anyhow::Result<Arc<Limiter>> {
+    let hash_key = secrets.derived("limits");
+    let Some(url) = config.redis.url()? else {
+        let limiter = Limiter::new(&hash_key);
+        let unreadable = limiter.restore(database.read(move |connection| load_states(connection, now)).await?);
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "what was used of some limits cannot be read by this version; they begin anew");
+        }
+        return Ok(limiter);
+    };
+    let remote = Remote::connect(&url).map_err(|_| anyhow::anyhow!("the address of Redis cannot be used"))?;
+    match remote.evicts().await {
+        Ok(None) => {}
+        Ok(Some(policy)) => bail!(
+            "Redis forgets limits when its memory is full (maxmemory-policy is {policy}), so that they would begin anew: \
+             set it to noeviction, or use a server of its own for limits"
+        ),
+        Err(error) => tracing::warn!(%error, "Redis does not answer; until it does, limits are decided here alone"),
+    }
+    Ok(Limiter::over_redis(&hash_key, remote))
 }

@@ -7,6 +7,7 @@ mod database;
 mod environment;
 mod limits;
 mod payments;
+pub mod redis;
 mod secret;
 
 use anyhow::{Context, bail};
@@ -40,6 +41,8 @@ pub struct Config {
     pub limits: Vec<limits::LimitEntry>,
     /// Where the ledger and the records are.
     pub database: database::DatabaseEntry,
+    /// Where limits are counted that many nodes share.
+    pub redis: redis::RedisEntry,
     /// The ledger.
     pub ledger: LedgerSettings,
     /// Streams.
@@ -298,6 +301,7 @@ impl Config {
         }
         limits::check(&self.limits)?;
         self.database.check(lines)?;
+        self.redis.check(lines)?;
         self.payments.check(lines)
     }
 

@@ -49,6 +49,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(url) = args.database.clone() {
         config.database.name(url);
     }
+    if let Some(url) = args.redis.as_ref().and_then(|url| url.text()) {
+        config.redis.name(url.to_owned());
+    }
     let metrics = install_metrics()?;
     let address = args.listen.clone().or(config.server.listen.clone()).unwrap_or(LISTEN_DEFAULT.to_owned());
     let app = App::open(&args.data_dir, config, metrics).await?;

@@ -8,8 +8,11 @@ use store::limits::SavedState;
 
 impl Limiter {
     /// Up to `max` states that have changed since they were last taken from here. What could not be written is to be
-    /// handed to [`Limiter::mark_unsaved`].
+    /// handed to [`Limiter::mark_unsaved`]. What is in Redis stays there.
     pub fn take_unsaved(&self, max: usize) -> Vec<SavedState> {
+        if self.nodes.is_some() {
+            return Vec::new();
+        }
         self.states.take_changed(max, |subject, state, until| SavedState { subject, state: text(state), until })
     }
 

@@ -126,9 +126,8 @@ fn resolve_one(entry: &LimitEntry, connection: &store::sql::Connection) -> anyho
 /// is another limit, for what was counted was counted in it.
 fn id_of(name: &str, metric: Metric) -> LimitId {
     let bytes = name.bytes().chain([0]).chain(metric.name().bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     LimitId(-1 - (hash >> 12) as i64)
 }
 

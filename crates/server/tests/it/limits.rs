@@ -41,6 +41,7 @@ async fn limits_outlive_the_process(mut gateway: Gateway, database: Option<&Scra
     assert_eq!(gateway.caller.chat(&chat(json!({}))).await.status, 200);
     let refused = gateway.caller.chat(&chat(json!({}))).await;
     assert!(refused.status == 429 && refused.text().contains("session"), "{}", refused.text());
+    gateway.quiet().await;
 }
 
 #[tokio::test]

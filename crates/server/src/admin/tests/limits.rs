@@ -141,8 +141,7 @@ async fn limits_of_the_configuration_file_are_changed_there() {
     let test = start_with(file).await;
     test.post("/api/v1/limits", rpm("made")).await;
     let listed = test.get("/api/v1/limits").await.json;
-    let ids: Vec<i64> =
-        listed["data"].as_array().unwrap().iter().map(|limit| limit["id"].as_i64().unwrap()).collect();
+    let ids: Vec<i64> = listed["data"].as_array().unwrap().iter().map(|limit| limit["id"].as_i64().unwrap()).collect();
     let of_file: Vec<_> = listed["data"].as_array().unwrap().iter().map(|limit| &limit["of_file"]).collect();
     assert_eq!(of_file, [&json!(true), &json!(true), &json!(false)]);
     let [first, second, 1] = ids[..] else { panic!("{ids:?}") };
