@@ -92,6 +92,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     serving_local.abort();
     wait_until(SETTLE_LIMIT, || app.idempotency.open_claims() == 0).await;
     housekeeping.iter().for_each(|task| task.abort());
+    app.gateway.limiter().leave().await;
     if !matches!(tokio::time::timeout(SETTLE_LIMIT, app.save_limit_states(usize::MAX)).await, Ok(Ok(_))) {
         tracing::warn!("what was used of limits in the last seconds could not be written down and will not count");
     }

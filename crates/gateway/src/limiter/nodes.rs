@@ -120,6 +120,16 @@ impl Limiter {
         self.nodes.as_ref().is_some_and(Nodes::is_away)
     }
 
+    /// This process ends: what it still counts as under way is free for the other nodes at once.
+    pub async fn leave(&self) {
+        if let Some(nodes) = &self.nodes
+            && !nodes.is_away()
+            && let Err(why) = in_time(nodes.present().0.leave()).await
+        {
+            tracing::warn!(%why, "Redis does not know that this node has ended; its places are free within a minute");
+        }
+    }
+
     /// Lets the server decide, or this node by itself while it is away.
     pub(super) async fn enter_over(
         self: &Arc<Self>,
