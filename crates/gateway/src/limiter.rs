@@ -7,16 +7,19 @@
 mod book;
 mod enter;
 mod memory;
+mod nodes;
 pub mod queue;
 pub mod redis;
+mod saved;
 
 pub use book::LimitBook;
 
 use arc_swap::ArcSwap;
 use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
-use domain::{Timestamp, Usage, Zone};
+use domain::{AccountId, Timestamp, Usage, Zone};
 use foldhash::HashMap;
 use memory::Memory;
+use nodes::{By, Nodes};
 use parking_lot::Mutex;
 use queue::Queue;
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -87,11 +90,15 @@ pub struct Limiter {
     sharing: Mutex<HashMap<u128, Sharing>>,
     queue: Queue,
     hash_key: [u8; 16],
+    /// Where states are in Redis.
+    nodes: Option<Nodes>,
 }
 
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
+    /// The limit's, or a part of it.
+    rule: Rule,
     key: u128,
     zone: Zone,
 }
@@ -101,6 +108,7 @@ struct Place {
     met: Met,
     reserved: u64,
     taken: Taken,
+    by: By,
 }
 
 /// A request within its limits. Ends by [`Entered::settle`]; what is dropped gives back its place among the requests in
@@ -115,6 +123,10 @@ pub struct Entered {
 impl Limiter {
     /// A limiter without limits. `hash_key` tells subjects apart; with another one, states of before are not found.
     pub fn new(hash_key: &[u8; 32]) -> Arc<Self> {
+        Self::with(hash_key, None)
+    }
+
+    fn with(hash_key: &[u8; 32], nodes: Option<Nodes>) -> Arc<Self> {
         let (hash_key, _) = hash_key.split_first_chunk().expect("16 of 32 bytes");
         Arc::new(Self {
             book: ArcSwap::default(),
@@ -122,6 +134,7 @@ impl Limiter {
             sharing: Mutex::default(),
             queue: Queue::default(),
             hash_key: *hash_key,
+            nodes,
         })
     }
 
@@ -144,6 +157,21 @@ impl Limiter {
 
     /// Takes what a request is estimated to cost from all limits that it meets, or from none. `zone` is the time zone of the
     /// account that pays.
+    pub async fn admit(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        zone: &Zone,
+        cost: &Cost,
+        at: Timestamp,
+    ) -> Result<Entered, Limited> {
+        match &self.nodes {
+            None => self.enter(asking, zone, cost, at),
+            // Apart from the future of those who have no Redis.
+            Some(nodes) => Box::pin(self.enter_over(nodes, asking.payer, self.met(asking, zone), *cost, at)).await,
+        }
+    }
+
+    /// [`Limiter::admit`] by the states of this process alone.
     pub fn enter(
         self: &Arc<Self>,
         asking: &Asking<'_>,
@@ -151,14 +179,23 @@ impl Limiter {
         cost: &Cost,
         at: Timestamp,
     ) -> Result<Entered, Limited> {
-        let met = self.met(asking, zone);
+        self.enter_met(asking.payer, self.met(asking, zone), cost, at)
+    }
+
+    fn enter_met(
+        self: &Arc<Self>,
+        payer: AccountId,
+        met: Vec<Met>,
+        cost: &Cost,
+        at: Timestamp,
+    ) -> Result<Entered, Limited> {
         if met.is_empty() {
             return Ok(Entered { limiter: self.clone(), places: Vec::new(), told: Arc::default() });
         }
         let mut states = self.states.lock(met.iter().map(|met| met.key));
         let mut binding: Option<(usize, Option<u64>)> = None;
         for (index, met) in met.iter().enumerate() {
-            let (rule, cost) = (met.limit.rule(), met.cost(cost));
+            let (rule, cost) = (met.rule, met.cost(cost));
             let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
                 Verdict::Admitted => continue,
                 Verdict::Wait(ms) => Some(ms),
@@ -172,7 +209,7 @@ impl Limiter {
             }
         }
         if binding.is_none_or(|(_, wait)| wait.is_some()) {
-            let shared = self.share(asking, &met, cost, &states, at);
+            let shared = self.share(payer, &met, cost, &states, at);
             if let Some((index, ms)) = shared
                 && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
             {
@@ -182,34 +219,44 @@ impl Limiter {
         if let Some((index, wait)) = binding {
             // A clock that went back must not keep requests out until it has caught up (L-09).
             for met in &met {
-                states.change_kept(met.key, |state| met.limit.rule().adopt(state, &met.zone, at));
+                states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
             }
             let told = tell(&met, &mut states, at);
             let binds = &met[index];
-            let standing = states.look(binds.key, |state| binds.limit.rule().standing(state, &binds.zone, at));
+            let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
             let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
             return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
         }
         let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
         for met in met {
-            let (rule, reserved) = (met.limit.rule(), met.cost(cost));
+            let (rule, reserved) = (met.rule, met.cost(cost));
             if rule.window == Window::Request {
                 continue;
             }
-            let (taken, standing) = states.change(met.key, |state| {
+            let (taken, standing) = states.change(met.key, met.limit.window.outlives_restarts(), |state| {
                 let taken = rule.take(state, reserved, &met.zone, at);
                 let standing = rule.standing(state, &met.zone, at);
                 ((taken, standing), met.ends(&standing, at))
             });
             told.push(Told { limit: met.limit.clone(), standing });
-            places.push(Place { met, reserved, taken });
+            places.push(Place { met, reserved, taken, by: By::Memory });
         }
         drop(states);
-        self.took_shares(asking, &places);
+        self.took_shares(payer, &places);
         Ok(Entered { limiter: self.clone(), places, told: told.into() })
     }
 
-    /// How the limits stand that a request meets. Nothing is taken.
+    /// How the limits stand that a request meets, wherever their states are. Nothing is taken.
+    pub async fn standing(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Arc<[Told]> {
+        if let Some(nodes) = &self.nodes
+            && let Some(told) = Box::pin(self.look_over(nodes, &self.met(asking, zone), at)).await
+        {
+            return told;
+        }
+        self.look(asking, zone, at)
+    }
+
+    /// [`Limiter::standing`] by the states of this process alone.
     pub fn look(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Arc<[Told]> {
         let met = self.met(asking, zone);
         let mut states = self.states.lock(met.iter().map(|met| met.key));
@@ -230,6 +277,9 @@ impl Limiter {
     pub fn tidy(&self, at: Timestamp) {
         self.states.forget_ended(at);
         self.sharing.lock().retain(|_, sharing| !sharing.is_idle(at));
+        if let Some(nodes) = &self.nodes {
+            nodes.tidy(at);
+        }
     }
 
     /// States that are kept.
@@ -243,7 +293,7 @@ impl Limiter {
             let mut hasher = SipHasher13::new_with_key(&self.hash_key);
             limit.subject(asking, &mut hasher);
             let zone = if limit.window.zone_matters() && !limit.is_shared() { zone.clone() } else { Zone::UTC };
-            Met { limit: limit.clone(), key: hasher.finish128().as_u128(), zone }
+            Met { limit: limit.clone(), rule: limit.rule(), key: hasher.finish128().as_u128(), zone }
         });
         met.collect()
     }
@@ -251,7 +301,7 @@ impl Limiter {
     /// Asks for a part of those limits that accounts share. The longest wait, if there has to be one.
     fn share(
         &self,
-        asking: &Asking<'_>,
+        payer: AccountId,
         met: &[Met],
         cost: &Cost,
         states: &memory::Locked<'_>,
@@ -259,12 +309,13 @@ impl Limiter {
     ) -> Option<(usize, u64)> {
         let mut longest: Option<(usize, u64)> = None;
         for (index, met) in met.iter().enumerate().filter(|(_, met)| met.is_shared_out()) {
-            let (rule, cost) = (met.limit.rule(), met.cost(cost));
+            let (rule, cost) = (met.rule, met.cost(cost));
             let left = states.look(met.key, |state| rule.standing(state, &met.zone, at)).remaining;
+            let left = self.nodes.as_ref().map_or(left, |nodes| left.min(nodes.left(met.key, at)));
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(asking.payer, 1, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer, 1, cost, (left, rule.amount), pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {
@@ -274,10 +325,10 @@ impl Limiter {
         longest
     }
 
-    fn took_shares(&self, asking: &Asking<'_>, places: &[Place]) {
+    fn took_shares(&self, payer: AccountId, places: &[Place]) {
         for place in places.iter().filter(|place| place.met.is_shared_out()) {
             if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
-                sharing.took(asking.payer, place.reserved);
+                sharing.took(payer, place.reserved);
             }
         }
     }
@@ -302,7 +353,7 @@ impl Met {
     }
 
     fn told(&self, states: &mut memory::Locked<'_>, at: Timestamp) -> Told {
-        let rule: Rule = self.limit.rule();
+        let rule = self.rule;
         let standing = states.look(self.key, |state| rule.standing(state, &self.zone, at));
         Told { limit: self.limit.clone(), standing }
     }
@@ -332,13 +383,19 @@ impl Entered {
         let wrong = || places.iter().filter(|place| actual(place) != place.reserved);
         let mut states = self.limiter.states.lock(wrong().map(|place| place.met.key));
         for place in wrong() {
-            let (rule, zone) = (place.met.limit.rule(), &place.met.zone);
-            states.change(place.met.key, |state| {
+            let (rule, zone) = (place.met.rule, &place.met.zone);
+            states.change(place.met.key, place.met.limit.window.outlives_restarts(), |state| {
                 rule.correct(state, place.taken, place.reserved, actual(place), zone, at);
                 ((), place.met.ends(&rule.standing(state, zone, at), at))
             });
         }
         drop(states);
+        if let Some(nodes) = &self.limiter.nodes
+            && nodes.ended(&places, actual)
+        {
+            // Those who wait look when the server knows.
+            return;
+        }
         self.limiter.queue.poke(places.iter().map(|place| place.met.key));
     }
 }

@@ -55,7 +55,7 @@ impl Gateway {
         let now = self.clock.now();
         let limits = limits(caller, &request, now);
         let asking = self.asking(caller, &request, body, route, priced, &limits);
-        let (limited, output_limit, told) = self.would_enter(&asking, call.address);
+        let (limited, output_limit, told) = self.would_enter(&asking, call.address).await;
         let asking = Asking { output_limit, ..asking };
         let mut prompt = asking.prompt();
         let (funds, terms) = asking.decide(&self.ledger, &mut prompt, now).await?;

@@ -5,12 +5,13 @@ use crate::admin::WrongCodes;
 use crate::config::Config;
 use crate::payments::Payments;
 use crate::upkeep;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use domain::Timestamp;
 use gateway::authenticate::Authenticator;
 use gateway::catalog::RouteDeclared;
 use gateway::counters::Counters;
 use gateway::limiter::Limiter;
+use gateway::limiter::redis::Remote;
 use gateway::tokens::Tokenizers;
 use gateway::upstream::{Upstream, http_client};
 use gateway::{Catalog, Clock, Gateway};
@@ -22,11 +23,14 @@ use store::database::{Database, Options};
 use store::idempotency::Records;
 use store::keys::Callers;
 use store::ledger::Ledger;
-use store::limits::Current;
+use store::limits::{Current, SavedState, load_states, save_states};
 use store::passwords::Passwords;
 use store::prices::{PriceBook, Versions};
 use store::secrets::Secrets;
 use store::{StoreError, recovery};
+
+/// States of limits that are written in one transaction: some milliseconds of the writer's time.
+const STATES_AT_ONCE: usize = 1_000;
 
 /// Everything that outlives a request.
 pub struct App {
@@ -101,7 +105,7 @@ impl App {
             None => None,
         };
         let settings = config.gateway_settings();
-        let limiter = Limiter::new(&secrets.derived("limits"));
+        let limiter = limiter(&config, &secrets, &database, clock.now()).await?;
         limiter.set_limits(&limits.all());
         let gateway =
             Gateway::new(ledger.clone(), clock, Arc::new(Counters::new()), Tokenizers::exact(), limiter, settings);
@@ -164,8 +168,57 @@ impl App {
         }
     }
 
+    /// Writes down what was used of limits whose window is longer than a minute, as far as it has changed: up to `batches`
+    /// times [`STATES_AT_ONCE`]. Tells whether that was all of it.
+    pub async fn save_limit_states(&self, batches: usize) -> Result<bool, StoreError> {
+        let limiter = self.gateway.limiter();
+        for _ in 0..batches {
+            let states: Arc<[SavedState]> = limiter.take_unsaved(STATES_AT_ONCE).into();
+            let is_all = states.len() < STATES_AT_ONCE;
+            let write = states.clone();
+            if !states.is_empty()
+                && let Err(error) = self.database.write(move |tx| save_states(tx, &write)).await
+            {
+                limiter.mark_unsaved(&states);
+                return Err(error);
+            }
+            if is_all {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Keys or accounts changed: look them up anew from the next request on.
     pub fn forget_callers(&self) {
         self.authenticator.forget_callers();
     }
+}
+
+/// With the states of before: from the database, or where they are in Redis.
+async fn limiter(
+    config: &Config,
+    secrets: &Secrets,
+    database: &Database,
+    now: Timestamp,
+) -> anyhow::Result<Arc<Limiter>> {
+    let hash_key = secrets.derived("limits");
+    let Some(url) = config.redis.url()? else {
+        let limiter = Limiter::new(&hash_key);
+        let unreadable = limiter.restore(database.read(move |connection| load_states(connection, now)).await?);
+        if unreadable > 0 {
+            tracing::warn!(unreadable, "what was used of some limits cannot be read by this version; they begin anew");
+        }
+        return Ok(limiter);
+    };
+    let remote = Remote::connect(&url).map_err(|_| anyhow::anyhow!("the address of Redis cannot be used"))?;
+    match remote.evicts().await {
+        Ok(None) => {}
+        Ok(Some(policy)) => bail!(
+            "Redis forgets limits when its memory is full (maxmemory-policy is {policy}), so that they would begin anew: \
+             set it to noeviction, or use a server of its own for limits"
+        ),
+        Err(error) => tracing::warn!(%error, "Redis does not answer; until it does, limits are decided here alone"),
+    }
+    Ok(Limiter::over_redis(&hash_key, remote))
 }

@@ -73,7 +73,14 @@ struct Globals {
 
 /// A text with a credential in it: never printed, also not by a mistake in it.
 #[derive(Clone)]
-struct Credential(String);
+pub struct Credential(String);
+
+impl Credential {
+    /// The text, unless it is empty.
+    pub fn text(&self) -> Option<&str> {
+        Some(&*self.0).filter(|text| !text.is_empty())
+    }
+}
 
 impl std::str::FromStr for Credential {
     type Err = std::convert::Infallible;
@@ -181,6 +188,9 @@ pub struct ServeArgs {
     /// The address to listen on; port 0 lets the system choose [default: the file's, or 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// A Redis server that counts limits for all nodes, as redis://USER:PASSWORD@HOST:PORT. Better in the environment.
+    #[arg(long, value_name = "URL", env = "TOLLGATE_REDIS", hide_env_values = true)]
+    pub redis: Option<Credential>,
     /// The configuration file. Everything has a default.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -193,6 +203,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
             let database = globals.postgres().unwrap_or_else(|error| error.exit());
+            if let Some(Err(why)) = args.redis.as_ref().and_then(Credential::text).map(crate::config::redis::check_url)
+            {
+                Cli::command().error(ErrorKind::ValueValidation, format!("--redis: {why}")).exit();
+            }
             crate::serve::run(ServeArgs { data_dir: globals.data_dir(), database, ..args }).await?;
         }
         Command::Bench(command) => {

@@ -7,6 +7,7 @@ mod database;
 mod environment;
 mod limits;
 mod payments;
+pub mod redis;
 mod secret;
 
 use anyhow::{Context, bail};
@@ -42,6 +43,8 @@ pub struct Config {
     pub limits: Vec<limits::LimitEntry>,
     /// Where the ledger and the records are.
     pub database: database::DatabaseEntry,
+    /// Where limits are counted that many nodes share.
+    pub redis: redis::RedisEntry,
     /// The ledger.
     pub ledger: LedgerSettings,
     /// Streams.
@@ -307,6 +310,7 @@ impl Config {
         }
         limits::check(&self.limits)?;
         self.database.check(lines)?;
+        self.redis.check(lines)?;
         self.payments.check(lines)
     }
 

@@ -25,6 +25,12 @@ pub const SOCKET_NAME: &str = "admin.sock";
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// How often it is looked whether limits were changed elsewhere: within 5 s they hold (L-07).
 const LIMITS_EVERY: Duration = Duration::from_secs(3);
+/// How often it is written down what was used of limits: after a crash no more than that is forgotten.
+const STATES_SAVED_EVERY: Duration = Duration::from_secs(2);
+/// Transactions that this may take in one round; what is left is for the next.
+const STATE_BATCHES: usize = 20;
+/// After so many rounds, states of limits that have ended are forgotten.
+const TIDY_EVERY_ROUNDS: u32 = 3;
 /// How often ended states of limits are deleted.
 const STATES_SWEPT_EVERY: Duration = Duration::from_mins(10);
 /// How long settling what is left may take after the streams were cut.
@@ -43,6 +49,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(url) = args.database.clone() {
         config.database.name(url);
     }
+    if let Some(url) = args.redis.as_ref().and_then(|url| url.text()) {
+        config.redis.name(url.to_owned());
+    }
     let metrics = install_metrics()?;
     let address = args.listen.clone().or(config.server.listen.clone()).unwrap_or(LISTEN_DEFAULT.to_owned());
     let app = App::open(&args.data_dir, config, metrics).await?;
@@ -57,6 +66,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tokio::spawn(keep_answers(app.clone())),
         tokio::spawn(keep_money(app.clone())),
         tokio::spawn(keep_limits(app.clone())),
+        tokio::spawn(keep_limit_states(app.clone())),
         tokio::spawn(payments::upkeep::run(app.clone())),
         tokio::spawn(payments::auto_top_up::run(app.clone())),
     ];
@@ -82,6 +92,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     serving_local.abort();
     wait_until(SETTLE_LIMIT, || app.idempotency.open_claims() == 0).await;
     housekeeping.iter().for_each(|task| task.abort());
+    app.gateway.limiter().leave().await;
+    if !matches!(tokio::time::timeout(SETTLE_LIMIT, app.save_limit_states(usize::MAX)).await, Ok(Ok(_))) {
+        tracing::warn!("what was used of limits in the last seconds could not be written down and will not count");
+    }
     if !matches!(tokio::time::timeout(SETTLE_LIMIT, app.ledger.flush()).await, Ok(Ok(()))) {
         bail!("stopped while the database cannot be written; the next start settles what was open by its marks");
     }
@@ -193,6 +207,28 @@ async fn keep_limits(app: Arc<App>) {
             let now = app.now();
             if let Err(error) = app.database.write(move |tx| delete_ended_states(tx, now)).await {
                 tracing::error!(%error, "cannot delete what was used of limits that have begun anew");
+            }
+        }
+    }
+}
+
+/// Writes down what was used of limits, and forgets what counts no more.
+async fn keep_limit_states(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(STATES_SAVED_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds = 0_u32;
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.save_limit_states(STATE_BATCHES).await {
+            tracing::error!(%error, "cannot write down what was used of limits; trying again soon");
+        }
+        rounds = rounds.wrapping_add(1);
+        // After the writing: what was given back is to be known as given back.
+        if rounds.is_multiple_of(TIDY_EVERY_ROUNDS) {
+            let app = app.clone();
+            let tidied = tokio::task::spawn_blocking(move || app.gateway.limiter().tidy(app.now()));
+            if tidied.await.is_err() {
+                tracing::error!("forgetting ended states of limits panicked");
             }
         }
     }

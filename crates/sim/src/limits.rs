@@ -7,12 +7,14 @@
 use crate::load::trace::{Dice, Row};
 use domain::rate::{Asking, Dimension, Limit, Metric, Scope};
 use domain::{AccountId, KeyId, LimitId, TierId, Timestamp, Zone};
+use gateway::Clock;
+use gateway::limiter::redis::Remote;
 use gateway::limiter::{Cost, Entered, Limiter};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Accounts that share the limit; they have from one to a hundred keys.
 const ACCOUNTS: usize = 50;
@@ -190,6 +192,50 @@ pub fn costs() -> Costs {
     let million_states_bytes = resident_bytes().saturating_sub(before);
     limiter.tidy(Timestamp(60_000));
     Costs { ten_limits_ns, million_states_bytes, states_left: limiter.states() }
+}
+
+/// What Redis adds to a request, as the 50th and the 99th of a hundred wait: three limits at 1,000 requests a second over
+/// a socket of this machine.
+///
+/// # Errors
+/// If the server cannot be started, or does not keep up.
+pub fn over_redis() -> anyhow::Result<(Duration, Duration)> {
+    const REQUESTS: usize = 5_000;
+    const EVERY: Duration = Duration::from_millis(1);
+    let server = fixtures::Redis::start()?;
+    let measured = async {
+        let limiter = Limiter::over_redis(&[7; 32], Remote::connect(&server.url())?);
+        let each = [Dimension::Key];
+        limiter.set_limits(&[
+            limit(1, "rpm", Metric::Requests, 1 << 40, "minute", &each),
+            limit(2, "tpm", Metric::TotalTokens, 1 << 40, "minute", &each),
+            limit(3, "open", Metric::InFlight, 1_000, "now", &each),
+        ]);
+        let cost = Cost { input_tokens: 900, output_tokens: 200, money: 1_000, choices: 1 };
+        let actual = Cost { output_tokens: 150, ..cost };
+        let clock = Arc::new(Clock::system());
+        let mut ticks = tokio::time::interval(EVERY);
+        let mut requests = tokio::task::JoinSet::new();
+        for index in 0..REQUESTS {
+            ticks.tick().await;
+            let (limiter, clock) = (limiter.clone(), clock.clone());
+            requests.spawn(async move {
+                let (asking, at) = (asking(1, index % 500), clock.now());
+                let started = Instant::now();
+                let entered = limiter.admit(&asking, &Zone::UTC, &cost, at).await;
+                let took = started.elapsed();
+                entered.map(|entered| entered.settle(&actual, at)).map(|()| took)
+            });
+        }
+        let took: Result<Vec<Duration>, _> = requests.join_all().await.into_iter().collect();
+        let mut took = took.map_err(|limited| anyhow::anyhow!("refused by {}", limited.limit.name))?;
+        anyhow::ensure!(!limiter.is_alone(), "Redis did not keep up");
+        // The connection is made by the first ones.
+        took.drain(..100);
+        took.sort_unstable();
+        Ok((took[took.len() / 2], took[took.len() * 99 / 100]))
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(measured)
 }
 
 fn resident_bytes() -> u64 {

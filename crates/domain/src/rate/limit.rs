@@ -299,6 +299,17 @@ impl Window {
     pub fn zone_matters(self) -> bool {
         matches!(self, Self::Calendar(_))
     }
+
+    /// What was used of it outlives a restart of the gateway: it is longer than a minute.
+    pub fn outlives_restarts(self) -> bool {
+        match self {
+            Self::Sliding { length_ms } | Self::Smooth { length_ms, .. } | Self::Session { length_ms } => {
+                length_ms > 60_000
+            }
+            Self::Calendar(_) => true,
+            Self::Now | Self::Request => false,
+        }
+    }
 }
 
 /// Units of lengths, largest first.

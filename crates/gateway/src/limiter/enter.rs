@@ -75,7 +75,7 @@ impl Gateway {
     }
 
     /// What [`Gateway::serve`] would be told by the limits now, and how they stand. Nothing is taken.
-    pub(crate) fn would_enter(
+    pub(crate) async fn would_enter(
         &self,
         asking: &Asking<'_>,
         address: IpAddr,
@@ -87,10 +87,12 @@ impl Gateway {
         let asked = rate_asking.view();
         let (output_limit, now) = (self.limiter.output_cap(&asked), self.clock.now());
         let cost = rate_asking.estimate(output_limit);
-        match self.limiter.enter(&asked, &asking.caller.payer_zone, &cost, now) {
+        let zone = &asking.caller.payer_zone;
+        let told = self.limiter.standing(&asked, zone, now).await;
+        match self.limiter.admit(&asked, zone, &cost, now).await {
             Ok(entered) => {
                 entered.cancel(now);
-                (None, output_limit, self.limiter.look(&asked, &asking.caller.payer_zone, now))
+                (None, output_limit, told)
             }
             Err(limited) => {
                 let told = limited.told.clone();
@@ -106,8 +108,7 @@ impl Gateway {
         cost: &Cost,
     ) -> Result<Entered, Failure> {
         let zone = &asking.caller.payer_zone;
-        let enter = || self.limiter.enter(asked, zone, cost, self.clock.now());
-        let limited = match enter() {
+        let limited = match self.limiter.admit(asked, zone, cost, self.clock.now()).await {
             Ok(entered) => return Ok(entered),
             Err(limited) => limited,
         };
@@ -119,7 +120,7 @@ impl Gateway {
         if least > patience && limited.limit.window != Window::Now {
             return Err(limited.into());
         }
-        Box::pin(self.wait(asking, asked, limited, patience, enter)).await
+        Box::pin(self.wait(asking, asked, cost, limited, patience)).await
     }
 
     /// Stands in the line until there is a place or patience is at its end.
@@ -127,9 +128,9 @@ impl Gateway {
         &self,
         asking: &Asking<'_>,
         asked: &rate::Asking<'_>,
+        cost: &Cost,
         mut limited: Limited,
         patience: Duration,
-        enter: impl Fn() -> Result<Entered, Limited>,
     ) -> Result<Entered, Failure> {
         let deadline = Instant::now() + patience;
         let (queue, subjects) = (self.limiter.queue(), self.limiter.subjects(asked));
@@ -145,7 +146,7 @@ impl Gateway {
                 () = sleep_until(room_at.min(deadline).min(now + LOOK_UP_MAX)) => {}
             }
             if ticket.is_first() {
-                match enter() {
+                match self.limiter.admit(asked, &asking.caller.payer_zone, cost, self.clock.now()).await {
                     Ok(entered) => return Ok(entered),
                     Err(later) => limited = later,
                 }

@@ -5,8 +5,9 @@
 
 use domain::Timestamp;
 use domain::rate::State;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Locks that states are spread over.
 const SHARDS: usize = 64;
@@ -19,9 +20,16 @@ const CROWD: u128 = 0;
 /// See the module's description.
 pub(super) struct Memory {
     shards: Box<[Mutex<Shard>]>,
+    /// Where the next look for changed states begins, so that no shard has to wait for another that changes all the time.
+    next: AtomicUsize,
 }
 
-type Shard = HashMap<u128, Kept>;
+#[derive(Default)]
+struct Shard {
+    states: HashMap<u128, Kept>,
+    /// Of those that outlive the process: which have changed since they were last written down.
+    changed: HashSet<u128>,
+}
 
 /// A state, and when it is equal to none if nothing more happens to it.
 #[derive(Default)]
@@ -37,7 +45,7 @@ pub(super) struct Locked<'a> {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), next: AtomicUsize::new(0) }
     }
 }
 
@@ -54,37 +62,82 @@ impl Memory {
     pub(super) fn forget_ended(&self, at: Timestamp) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.retain(|_, kept| kept.ends > at);
-            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
+            let Shard { states, changed } = &mut *shard;
+            states.retain(|_, kept| kept.ends > at);
+            changed.retain(|key| states.contains_key(key));
+            if states.capacity() > 64 && states.len() < states.capacity() / 4 {
+                states.shrink_to_fit();
             }
+        }
+    }
+
+    /// Up to `max` states that have changed since they were last taken from here, with `read` of each and when it ends.
+    pub(super) fn take_changed<T>(&self, max: usize, mut read: impl FnMut(u128, &State, Timestamp) -> T) -> Vec<T> {
+        let (mut taken, first) = (Vec::new(), self.next.fetch_add(1, Ordering::Relaxed));
+        for index in (0..SHARDS).map(|index| (first + index) % SHARDS) {
+            let mut shard = self.shards[index].lock();
+            let Shard { states, changed } = &mut *shard;
+            changed.retain(|key| {
+                if taken.len() >= max {
+                    return true;
+                }
+                if let Some(kept) = states.get(key) {
+                    taken.push(read(*key, &kept.state, kept.ends));
+                }
+                false
+            });
+        }
+        taken
+    }
+
+    /// Takes them for changed once more.
+    pub(super) fn mark_changed(&self, keys: impl Iterator<Item = u128>) {
+        for key in keys {
+            self.shards[shard_of(key)].lock().changed.insert(key);
+        }
+    }
+
+    /// Puts a state there that was kept elsewhere.
+    pub(super) fn put(&self, key: u128, state: State, ends: Timestamp) {
+        let mut shard = self.shards[shard_of(key)].lock();
+        if shard.states.len() < STATES_PER_SHARD_MAX {
+            shard.states.insert(key, Kept { state, ends });
         }
     }
 
     /// States that are kept.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().states.len()).sum()
     }
 }
 
 impl Locked<'_> {
     /// What `read` finds in a subject's state.
     pub(super) fn look<T>(&self, key: u128, read: impl FnOnce(&State) -> T) -> T {
-        let shard = self.shard(key);
+        let shard = &self.shard(key).states;
         match shard.get(&key).or_else(|| shard.get(&CROWD).filter(|_| shard.len() >= STATES_PER_SHARD_MAX)) {
             Some(kept) => read(&kept.state),
             None => read(&State::default()),
         }
     }
 
-    /// Changes a subject's state; `change` also tells when it ends if nothing more happens to it.
-    pub(super) fn change<T>(&mut self, key: u128, change: impl FnOnce(&mut State) -> (T, Timestamp)) -> T {
+    /// Changes a subject's state; `change` also tells when it ends if nothing more happens to it. `outlives`: the state is
+    /// to be written down.
+    pub(super) fn change<T>(
+        &mut self,
+        key: u128,
+        outlives: bool,
+        change: impl FnOnce(&mut State) -> (T, Timestamp),
+    ) -> T {
         let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
-        let shard = &mut self.shards[place.expect("the decision locked it")].1;
-        let key = if shard.len() >= STATES_PER_SHARD_MAX && !shard.contains_key(&key) { CROWD } else { key };
-        let kept = shard.entry(key).or_default();
+        let Shard { states, changed: marks } = &mut *self.shards[place.expect("the decision locked it")].1;
+        let key = if states.len() >= STATES_PER_SHARD_MAX && !states.contains_key(&key) { CROWD } else { key };
+        let kept = states.entry(key).or_default();
         let (changed, ends) = change(&mut kept.state);
         kept.ends = ends;
+        if outlives && key != CROWD {
+            marks.insert(key);
+        }
         changed
     }
 
@@ -92,7 +145,7 @@ impl Locked<'_> {
     pub(super) fn change_kept(&mut self, key: u128, change: impl FnOnce(&mut State)) {
         let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
         let shard = &mut self.shards[place.expect("the decision locked it")].1;
-        if let Some(kept) = shard.get_mut(&key) {
+        if let Some(kept) = shard.states.get_mut(&key) {
             change(&mut kept.state);
         }
     }

@@ -26,7 +26,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// How long an answer is waited for. Then the server counts as away.
-pub const ANSWER_WITHIN: Duration = Duration::from_millis(200);
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(100);
 /// How often [`Remote::beat`] should be called: a node may miss two beats of its lease of 60 seconds.
 pub const BEAT_EVERY: Duration = Duration::from_secs(15);
 /// How long a connection may take.
@@ -104,6 +104,14 @@ impl Remote {
         Self::connect_as(url, "tollgate")
     }
 
+    /// Whether that is an address.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn check(url: &str) -> Result<(), RedisError> {
+        Client::open(url).map(drop)
+    }
+
     /// The same with another hash tag, for gateways that share a server and nothing else.
     ///
     /// # Errors
@@ -114,8 +122,7 @@ impl Remote {
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN));
         let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
-        let node = format!("{:016x}", RandomState::new().build_hasher().finish());
-        Ok(Self { connection, prefix: format!("{{{tag}}}:").into(), node: node.into() })
+        Ok(Self { connection, prefix: format!("{{{tag}}}:").into(), node: new_name() })
     }
 
     /// Decides over all limits of a request: takes from all, or changes nothing. `at` is the time here, near which the
@@ -141,6 +148,21 @@ impl Remote {
     /// If no answer came.
     pub async fn beat(&self) -> Result<u64, RedisError> {
         self.beat_at(SERVER_TIME).await
+    }
+
+    /// The same server under another name of this node, under which nothing is counted yet.
+    #[must_use]
+    pub fn renamed(&self) -> Self {
+        Self { node: new_name(), ..self.clone() }
+    }
+
+    /// Gives this node's name up, and with it all requests in flight that are counted under it.
+    ///
+    /// # Errors
+    /// If no answer came.
+    pub async fn leave(&self) -> Result<(), RedisError> {
+        let mut leave = ::redis::cmd("ZREM");
+        leave.arg(format!("{}nodes", self.prefix)).arg(&*self.node).exec_async(&mut self.connection.clone()).await
     }
 
     /// What the server forgets when its memory is full, unless that is nothing. States that are forgotten before their
@@ -208,6 +230,10 @@ impl Remote {
 /// The server's own clock decides.
 const SERVER_TIME: Timestamp = Timestamp(0);
 
+fn new_name() -> Arc<str> {
+    format!("{:016x}", RandomState::new().build_hasher().finish()).into()
+}
+
 /// No cost is larger for the script: it is more than any limit has.
 const COST_MAX: u64 = domain::rate::state::COUNT_MAX;
 
@@ -217,6 +243,13 @@ fn bounded(cost: u64) -> i64 {
 
 fn unreadable() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the script for limits answered what this version does not understand").into()
+}
+
+impl RemoteTaken {
+    /// A place among the requests in flight, which are all alike.
+    pub(super) fn in_flight() -> Self {
+        Self(Box::new([5]))
+    }
 }
 
 impl Asked<'_> {

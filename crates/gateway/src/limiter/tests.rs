@@ -6,7 +6,7 @@ use domain::{AccountId, KeyId, LimitId, TierId};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn limit(name: &str, metric: Metric, amount: u64, window: &str, each: &[Dimension]) -> Arc<Limit> {
+pub(super) fn limit(name: &str, metric: Metric, amount: u64, window: &str, each: &[Dimension]) -> Arc<Limit> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let limit = Limit {
         id: LimitId(NEXT.fetch_add(1, Ordering::Relaxed) as i64),
@@ -27,7 +27,7 @@ fn limiter(limits: &[Arc<Limit>]) -> Arc<Limiter> {
     limiter
 }
 
-fn asking(account: i64, key: i64) -> Asking<'static> {
+pub(super) fn asking(account: i64, key: i64) -> Asking<'static> {
     Asking {
         payer: AccountId(account),
         tier: TierId(0),
@@ -40,7 +40,7 @@ fn asking(account: i64, key: i64) -> Asking<'static> {
     }
 }
 
-const COST: Cost = Cost { input_tokens: 10, output_tokens: 20, money: 5, choices: 1 };
+pub(super) const COST: Cost = Cost { input_tokens: 10, output_tokens: 20, money: 5, choices: 1 };
 
 fn enter(limiter: &Arc<Limiter>, asking: &Asking<'_>, at: i64) -> Result<Entered, Limited> {
     limiter.enter(asking, &Zone::UTC, &COST, Timestamp(at))
@@ -166,4 +166,33 @@ fn l_07_another_amount_counts_from_the_next_request_and_gives_no_burst() {
     assert_eq!(enter(&limiter, &me, 1).unwrap_err().wait, None);
     limiter.set_limits(&[]);
     assert!(enter(&limiter, &me, 1).is_ok());
+}
+
+#[test]
+fn what_was_used_is_found_again_by_another_process_but_not_who_is_under_way() {
+    let limits = [
+        limit("rpm", Metric::Requests, 9, "minute", &[]),
+        limit("open", Metric::InFlight, 2, "now", &[]),
+        limit("session", Metric::Requests, 5, "session 5 hours", &[Dimension::Key]),
+        limit("day", Metric::TotalTokens, 90, "calendar day", &[Dimension::Account]),
+    ];
+    let (first, me) = (limiter(&limits), asking(1, 1));
+    let held = enter(&first, &me, 1_000).unwrap();
+    let saved = first.take_unsaved(10);
+    assert_eq!((saved.len(), first.take_unsaved(10).len()), (2, 0));
+    first.mark_unsaved(&saved[..1]);
+    assert_eq!((first.take_unsaved(10), first.take_unsaved(10).len()), (saved[..1].to_vec(), 0));
+    let second = limiter(&limits);
+    assert_eq!(second.restore(saved), 0);
+    let left = |limiter: &Arc<Limiter>| -> Vec<u64> {
+        limiter.look(&me, &Zone::UTC, Timestamp(2_000)).iter().map(|told| told.standing.remaining).collect()
+    };
+    assert_eq!((left(&first), left(&second)), (vec![8, 1, 4, 60], vec![9, 2, 4, 60]));
+    // What is given back is given back there, too; in pieces of any size.
+    held.cancel(Timestamp(1_001));
+    let saved = [first.take_unsaved(1), first.take_unsaved(1), first.take_unsaved(1)].concat();
+    assert_eq!((saved.len(), second.restore(saved)), (2, 0));
+    assert_eq!(left(&second), [9, 2, 5, 90]);
+    let torn = store::limits::SavedState { subject: 1, state: "0x".to_owned(), until: Timestamp(9) };
+    assert_eq!(second.restore(vec![torn]), 1);
 }

@@ -88,13 +88,14 @@ pub(super) fn check(entries: &[LimitEntry]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The limits with ids for what they name. Their own are below zero, by their place: -1 is the first.
+/// The limits with ids for what they name. Their own are below zero, by their names: what was used of a limit is found
+/// again wherever in the file it is then.
 pub async fn resolve(entries: Vec<LimitEntry>, database: &Database) -> anyhow::Result<Vec<Limit>> {
     let resolve = move |connection: &store::sql::Connection| {
         let mut resolved = Vec::with_capacity(entries.len());
-        for (entry, id) in entries.iter().zip((i64::MIN..=-1).rev()) {
+        for entry in &entries {
             // The outer errors are the store's own, the inner ones the file's.
-            match resolve_one(entry, LimitId(id), connection) {
+            match resolve_one(entry, connection) {
                 Ok(limit) => resolved.push(limit),
                 Err(error) => return Ok(Err(error)),
             }
@@ -104,9 +105,10 @@ pub async fn resolve(entries: Vec<LimitEntry>, database: &Database) -> anyhow::R
     database.read(resolve).await?
 }
 
-fn resolve_one(entry: &LimitEntry, id: LimitId, connection: &store::sql::Connection) -> anyhow::Result<Limit> {
+fn resolve_one(entry: &LimitEntry, connection: &store::sql::Connection) -> anyhow::Result<Limit> {
     let place = || format!("{}: limits.scope", entry.places.scope);
     let scope = entry.scope.as_ref().map(|scope| scope.as_ref().resolved(connection)).transpose();
+    let id = id_of(entry.name.as_ref(), entry.metric);
     let limit = Limit { id, scope: scope.with_context(place)?.unwrap_or_default(), ..entry.limit()? };
     limits::check(connection, &limit).with_context(place)?;
     if limits::by_name(connection, &limit.name)?.is_some() {
@@ -118,6 +120,15 @@ fn resolve_one(entry: &LimitEntry, id: LimitId, connection: &store::sql::Connect
         );
     }
     Ok(limit)
+}
+
+/// The same for a name and a metric in every release: FNV-1a, cut to the 52 bits that JSON's readers agree on. Another metric
+/// is another limit, for what was counted was counted in it.
+fn id_of(name: &str, metric: Metric) -> LimitId {
+    let bytes = name.bytes().chain([0]).chain(metric.name().bytes());
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    LimitId(-1 - (hash >> 12) as i64)
 }
 
 #[cfg(test)]
@@ -150,12 +161,15 @@ scope = { tier = "Tier 1", models = ["gpt-4o", "gpt-4o-20*"] }
     }
 
     #[tokio::test]
-    async fn limits_have_ids_by_their_place() {
+    async fn limits_have_ids_by_their_names_wherever_they_stand() {
         let limits = resolved(LIMITS).await.unwrap();
         let [rpm, spend] = &limits[..] else { panic!("{limits:?}") };
-        assert_eq!((rpm.id.0, rpm.metric, rpm.amount), (-1, Metric::Requests, 60));
+        assert_eq!((rpm.metric, rpm.amount), (Metric::Requests, 60));
+        // Numbers that never change: what was used is found by them.
+        assert_eq!([rpm.id.0, spend.id.0], [-1_711_021_682_653_092, -3_835_491_775_180_849]);
+        assert!(resolved(&LIMITS.replacen("\"requests\"", "\"choices\"", 1)).await.unwrap()[0].id != rpm.id);
         assert_eq!(rpm.each, [Dimension::Account, Dimension::Model]);
-        assert_eq!((spend.id.0, spend.amount, spend.scope.tier.unwrap().0), (-2, 5_000_000_000, 1));
+        assert_eq!((spend.amount, spend.scope.tier.unwrap().0), (5_000_000_000, 1));
         assert_eq!(spend.scope.models.len(), 2);
     }
 

@@ -10,6 +10,7 @@ mod http;
 mod idempotency;
 mod lifecycle;
 mod limits;
+mod limits_saved;
 mod lives;
 mod members;
 mod payments;

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
-use sim::limits::{costs, fairness};
+use sim::limits::{costs, fairness, over_redis};
 use sim::load::trace::{self, Dice, Row};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,18 @@ fn main() -> anyhow::Result<()> {
     println!("| ten limits entered and settled (µs) | {:.2} |", costs.ten_limits_ns / 1_000.0);
     println!("| a million live states (MiB) | {:.0} |", costs.million_states_bytes as f64 / f64::from(1 << 20));
     println!("| of these left a minute later | {} |", costs.states_left);
+    if is_redis_here() {
+        let (median, worst) = over_redis()?;
+        println!("| Redis adds at 1,000 requests a second, p50 (ms) | {:.2} |", median.as_secs_f64() * 1_000.0);
+        println!("| Redis adds at 1,000 requests a second, p99 (ms) | {:.2} |", worst.as_secs_f64() * 1_000.0);
+    }
     Ok(())
+}
+
+/// A measurement installs nothing.
+fn is_redis_here() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("redis-server").exists())
 }
 
 /// Ten thousand requests of many sizes.

@@ -141,14 +141,16 @@ async fn limits_of_the_configuration_file_are_changed_there() {
     let test = start_with(file).await;
     test.post("/api/v1/limits", rpm("made")).await;
     let listed = test.get("/api/v1/limits").await.json;
-    let shown: Vec<_> =
-        listed["data"].as_array().unwrap().iter().map(|limit| (&limit["id"], &limit["of_file"])).collect();
-    assert_eq!(shown, [(&json!(-1), &json!(true)), (&json!(-2), &json!(true)), (&json!(1), &json!(false))]);
-    let second = test.get("/api/v1/limits/-2").await.json;
+    let ids: Vec<i64> = listed["data"].as_array().unwrap().iter().map(|limit| limit["id"].as_i64().unwrap()).collect();
+    let of_file: Vec<_> = listed["data"].as_array().unwrap().iter().map(|limit| &limit["of_file"]).collect();
+    assert_eq!(of_file, [&json!(true), &json!(true), &json!(false)]);
+    let [first, second, 1] = ids[..] else { panic!("{ids:?}") };
+    assert!(first < 0 && second < 0 && first != second);
+    let second = test.get(&format!("/api/v1/limits/{second}")).await.json;
     assert_eq!((&second["scope"]["tier"]["name"], &second["created_by"]), (&json!("Free"), &Value::Null));
     assert_eq!(known(&test).iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["file", "tier", "made"]);
     for (method, body) in [(Method::PATCH, Some("{\"amount\":9}")), (Method::DELETE, None)] {
-        let refused = test.call(method, "/api/v1/limits/-1", body).await;
+        let refused = test.call(method, &format!("/api/v1/limits/{first}"), body).await;
         assert_eq!((refused.status, &refused.json["error"]["code"]), (StatusCode::CONFLICT, &json!("limit_of_file")));
         assert!(refused.text.contains("change it there"), "{}", refused.text);
     }
