@@ -109,13 +109,14 @@ impl Price {
         (product(Some(named)) <= product(None)).then_some(named)
     }
 
-    /// On every tier, something that a request consumes by itself costs something: not every one calls tools or has a prompt
-    /// cached.
+    /// On every tier, something that a request consumes by itself costs something: not every one calls tools, reasons
+    /// or has a prompt cached.
     fn always_costs(&self) -> bool {
-        const OCCASIONAL: [Meter; 6] = [
+        const OCCASIONAL: [Meter; 7] = [
             Meter::CachedInput,
             Meter::CacheWrite5m,
             Meter::CacheWrite1h,
+            Meter::Reasoning,
             Meter::WebSearch,
             Meter::CodeExecution,
             Meter::FileSearch,

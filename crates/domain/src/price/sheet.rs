@@ -446,6 +446,7 @@ mod tests {
         check(r#"{"model_rate":"0.000","completion_multiplier":"2"}"#, false);
         check(r#"{"input_per_million":"0","per_web_search":"0.01"}"#, false);
         check(r#"{"per_web_search":"0.01"}"#, false);
+        check(r#"{"input_per_million":"0","cached_input_per_million":"1","reasoning_per_million":"1"}"#, false);
         check(r#"{"input_per_million":"0","output_per_million":"1"}"#, true);
         check(r#"{"model_rate":"1","completion_multiplier":"0"}"#, true);
         check(r#"{"per_image":"0.04"}"#, true);

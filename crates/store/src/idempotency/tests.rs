@@ -239,8 +239,8 @@ async fn m_24_what_broke_off_runs_again_where_that_is_safe() {
     assert!(matches!(begin(&bench, BODY, "req_3", 1).await, Begun::Running));
     // It breaks off as well, and upkeep has looked: the same once more, with the time of the very first.
     let reference = second.reference();
-    std::mem::forget(second);
-    let bench = bench.restart().await;
+    drop(second);
+    bench.written().await;
     bench.records.upkeep(NOW).await.unwrap();
     let third = first(begin(&bench, BODY, "req_3", 2).await);
     assert_eq!((third.broke_off(), third.reference()), (Some(NOW), reference));
