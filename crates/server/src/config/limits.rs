@@ -167,7 +167,7 @@ scope = { tier = "Tier 1", models = ["gpt-4o", "gpt-4o-20*"] }
         assert_eq!((rpm.metric, rpm.amount), (Metric::Requests, 60));
         // Numbers that never change: what was used is found by them.
         assert_eq!([rpm.id.0, spend.id.0], [-1_711_021_682_653_092, -3_835_491_775_180_849]);
-        assert!(resolved(&LIMITS.replacen("\"requests\"", "\"choices\"", 1)).await.unwrap()[0].id != rpm.id);
+        assert!(resolved(&LIMITS.replacen("\"requests\"", "\"output_tokens\"", 1)).await.unwrap()[0].id != rpm.id);
         assert_eq!(rpm.each, [Dimension::Account, Dimension::Model]);
         assert_eq!((spend.amount, spend.scope.tier.unwrap().0), (5_000_000_000, 1));
         assert_eq!(spend.scope.models.len(), 2);
