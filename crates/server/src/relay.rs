@@ -94,7 +94,7 @@ async fn exchange(
     }
     if head.headers.contains_key(IDEMPOTENCY_KEY) {
         let key = idempotency::key_of(&head.headers)?;
-        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile: profile };
+        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile };
         return Box::pin(idempotency::relay_once(app, &key, asked)).await;
     }
     let answer = app.gateway.serve(&caller, call, request_id.clone()).await?;
