@@ -345,7 +345,7 @@ async fn s_03_every_route_needs_an_operator() {
             routes += 1;
         }
     }
-    assert_eq!(routes, 80, "a route came or went: look at its policy");
+    assert_eq!(routes, 81, "a route came or went: look at its policy");
     assert_eq!(test.call_as(&[], Method::GET, "/api/v1/none", None).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
         test.call_as(&[("authorization", &own.replace("Bearer", "bearer"))], Method::GET, "/api/v1/health", None)
