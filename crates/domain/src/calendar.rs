@@ -65,9 +65,6 @@ impl Period {
     /// The period of what never resets.
     pub const ALL_TIME: Self = Self { start: Timestamp(i64::MIN), end: Timestamp(i64::MAX) };
 
-    /// No time at all.
-    pub const NEVER: Self = Self { start: Timestamp(0), end: Timestamp(0) };
-
     /// `at` is in it.
     pub fn contains(self, at: Timestamp) -> bool {
         self.start <= at && at < self.end

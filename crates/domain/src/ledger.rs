@@ -25,7 +25,7 @@ pub use book::{
     Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, HOLD_MAX, OpenHold, Unresolved, resolve_abandoned,
 };
 pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal};
-pub use effect::{Change, Effect};
+pub use effect::{CYCLE, Change, Effect, WINDOW};
 pub use entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,
     Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,

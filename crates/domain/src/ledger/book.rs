@@ -12,6 +12,7 @@ pub use decide::{Unresolved, resolve_abandoned};
 use super::counter::{Counter, KeyTotals};
 use super::entry::{Charge, Counted, Hold, Kind, Legs, Tally};
 use super::subscription::Subscription;
+use crate::calendar::Period;
 use crate::ids::{BudgetId, KeyId, Seq};
 use crate::money::{NANOS_PER_USD, Nanos};
 use crate::time::Timestamp;
@@ -35,8 +36,8 @@ pub struct Book {
     /// The end of the last cycle of a plan that cost nothing: until then no other such plan gives anything, so that nobody
     /// gets a new allowance by ending and beginning again.
     free_until: Option<Timestamp>,
-    /// What was used of the subscription: its cycle is slot 0, windows are in others. By the start of the period.
-    plan: BTreeMap<(u8, Timestamp), Counter>,
+    /// What was used of the subscription, by slot and period.
+    plan: BTreeMap<(u8, Period), Counter>,
     budgets: HashMap<BudgetCounter, Counter>,
     /// With so many counters they are looked through for those of ended periods.
     prune_at: usize,
@@ -130,8 +131,8 @@ impl Book {
     }
 
     /// Puts back what was used of the subscription.
-    pub fn restore_plan_counter(&mut self, slot: u8, start: Timestamp, counter: Counter) {
-        self.plan.insert((slot, start), counter);
+    pub fn restore_plan_counter(&mut self, slot: u8, period: Period, counter: Counter) {
+        self.plan.insert((slot, period), counter);
     }
 
     /// Puts back what was used of a budget.
@@ -187,9 +188,9 @@ impl Book {
         self.free_until
     }
 
-    /// What was used of the subscription, by slot (0 is the cycle) and start of the period.
-    pub fn plan_counters(&self) -> impl Iterator<Item = (u8, Timestamp, &Counter)> {
-        self.plan.iter().map(|(&(slot, start), counter)| (slot, start, counter))
+    /// What was used of the subscription, by slot and period.
+    pub fn plan_counters(&self) -> impl Iterator<Item = (u8, Period, &Counter)> {
+        self.plan.iter().map(|(&(slot, period), counter)| (slot, period, counter))
     }
 
     /// An open hold.

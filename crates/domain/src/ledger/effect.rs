@@ -9,6 +9,11 @@ use crate::ids::{KeyId, Seq};
 use crate::money::Nanos;
 use std::ops::Neg;
 
+/// The slot of a subscription's counters of cycles.
+pub const CYCLE: u8 = 0;
+/// The slot of its counters of windows. They are told apart by their periods, wherever a window stands in a plan.
+pub const WINDOW: u8 = 1;
+
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect<'a> {
@@ -32,11 +37,11 @@ pub enum Effect<'a> {
         /// Reserved.
         held: Change,
     },
-    /// Of what was used of the subscription in its cycle (slot 0) or a window.
+    /// Of what was used of the subscription in its cycle or a window.
     Plan {
-        /// The counter.
+        /// [`CYCLE`] or [`WINDOW`].
         slot: u8,
-        /// When its period began, and when it ends.
+        /// The period: it and the slot name the counter.
         period: Period,
         /// Charged.
         used: Change,
@@ -212,7 +217,7 @@ fn of_plan(part: &Part) -> Change {
 }
 
 fn plan<'a>(periods: &[Period], used: Change, held: Change, tell: &mut impl FnMut(Effect<'a>)) {
-    for (slot, &period) in (0..).zip(periods).filter(|(_, period)| **period != Period::NEVER) {
+    for (slot, &period) in std::iter::once(CYCLE).chain(std::iter::repeat(WINDOW)).zip(periods) {
         tell(Effect::Plan { slot, period, used, held });
     }
 }

@@ -240,8 +240,8 @@ pub enum Source {
     /// A grant, by the entry that gave it.
     #[serde(rename = "g")]
     Grant(Seq),
-    /// The subscription, in the period of each of its counters, by slot: the cycle first, then windows. [`Period::NEVER`]
-    /// stands for a slot that this plan does not count in.
+    /// The subscription, in the period of each of its counters: the cycle first, then windows. Two windows in one period are
+    /// one counter, named once.
     #[serde(rename = "p")]
     Plan(Vec<Period>),
     /// The wallet.

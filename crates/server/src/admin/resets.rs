@@ -6,12 +6,12 @@ use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id};
 use super::operator::Operator;
 use super::subscription::open_periods;
-use super::values::checked_note;
+use super::values::{checked_note, rfc3339};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use domain::budget::Values;
-use domain::ledger::{Counted, Refusal, ResetOf, Tally};
+use domain::ledger::{CYCLE, Counted, Refusal, ResetOf, Tally};
 use domain::{AccountId, BudgetId, KeyId, Nanos, Period, Seq};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -116,8 +116,8 @@ fn told(of: &ResetOf) -> String {
             Some(values) => format!("budget {budget}: {values}"),
             None => format!("budget {budget}: {subject}"),
         },
-        ResetOf::Plan(0, _) => "subscription: cycle".to_owned(),
-        ResetOf::Plan(slot, _) => format!("subscription: window {slot}"),
+        ResetOf::Plan(CYCLE, _) => "subscription: cycle".to_owned(),
+        ResetOf::Plan(_, period) => format!("subscription: window until {}", rfc3339(period.end)),
     }
 }
 

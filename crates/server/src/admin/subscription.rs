@@ -9,7 +9,9 @@ use super::values::{NameOrId, rfc3339};
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
-use domain::ledger::{Book, Counter, Metric, Refusal, Subscription, SubscriptionChange, SubscriptionRefusal, Tally};
+use domain::ledger::{
+    Book, CYCLE, Counter, Metric, Refusal, Subscription, SubscriptionChange, SubscriptionRefusal, Tally, WINDOW,
+};
 use domain::plan::{Allowance, PlanTerms};
 use domain::{AccountId, Cycle, Multiplier, Nanos, Period, PlanId, Timestamp};
 use http::StatusCode;
@@ -179,8 +181,8 @@ fn object(book: &Book, subscription: &Subscription, now: Timestamp) -> Subscript
     let counter = book.cycle_counter();
     let Subscription { terms, allowance, .. } = subscription;
     let windows = terms.windows.iter().zip(0..).filter_map(|(window, index)| {
-        let (slot, period, counter) = book.window_counter(index, now)?;
-        let has_begun = book.plan_counters().any(|(known, start, _)| (known, start) == (slot, period.start));
+        let (period, counter) = book.window_counter(index, now)?;
+        let has_begun = book.plan_counters().any(|(slot, known, _)| (slot, known) == (WINDOW, period));
         // A window of the calendar runs by itself; one from first use shows no times before that.
         let is_running = has_begun || window.length == domain::plan::WindowLength::Week;
         Some(WindowUse {
@@ -219,10 +221,10 @@ fn object(book: &Book, subscription: &Subscription, now: Timestamp) -> Subscript
 pub fn open_periods(book: &Book, now: Timestamp) -> Vec<(u8, Period)> {
     let Some(subscription) = book.subscription() else { return Vec::new() };
     let windows = (0..subscription.terms.windows.len())
-        .filter_map(|index| book.window_counter(index, now).map(|(slot, period, _)| (slot, period)));
-    let mut counters: Vec<_> = std::iter::once((0, subscription.cycle)).chain(windows).collect();
+        .filter_map(|index| book.window_counter(index, now).map(|(period, _)| (WINDOW, period)));
+    let mut counters: Vec<_> = std::iter::once((CYCLE, subscription.cycle)).chain(windows).collect();
     // Two windows of one length are counted together.
-    counters.sort_unstable_by_key(|(slot, _)| *slot);
+    counters.sort_unstable();
     counters.dedup();
     counters
 }

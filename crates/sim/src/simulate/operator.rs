@@ -140,11 +140,8 @@ async fn reset(process: &Process, account: AccountId, dice: &mut Dice) {
             limits.budgets.get(dice.roll(count) as usize).map(|budget| ResetOf::Budget(budget.counted.clone()))
         }
         _ => {
-            let counters = |book: &Book| {
-                book.plan_counters()
-                    .map(|(slot, start, counter)| (slot, domain::Period { start, end: counter.until }))
-                    .collect::<Vec<_>>()
-            };
+            let counters =
+                |book: &Book| book.plan_counters().map(|(slot, period, _)| (slot, period)).collect::<Vec<_>>();
             let counters = ledger.read(account, counters).await.expect("memory is always there");
             counters.get(dice.roll(counters.len() as u64) as usize).map(|&(slot, period)| ResetOf::Plan(slot, period))
         }

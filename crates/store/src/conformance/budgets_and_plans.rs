@@ -11,6 +11,7 @@ use domain::{BudgetId, PlanId};
 everywhere! {
     m_03_a_budget_counts_each_end_user_by_day_through_restarts_and_resets
     a_subscription_pays_in_its_cycles_and_windows_through_restarts
+    a_cycle_is_found_again_after_any_number_of_windows
     t_01_a_clock_that_is_set_back_finds_what_was_used_before_midnight
     m_09_usage_that_comes_late_is_counted_where_nobody_looked_any_more
 }
@@ -140,6 +141,41 @@ async fn a_subscription_pays_in_its_cycles_and_windows_through_restarts(mut worl
     world.restart().await;
     world.ledger().touch(AccountId(1), START.plus_ms(30 * DAY_MS)).await.unwrap();
     assert!(world.ledger().read(AccountId(1), |book| book.subscription().is_none()).await.unwrap());
+    world.finish(&[1]).await;
+}
+
+async fn a_cycle_is_found_again_after_any_number_of_windows(mut world: World) {
+    const WINDOWS: u64 = 80;
+    const MINUTE_MS: i64 = 60_000;
+    let window =
+        WindowTerms { name: "minute".into(), limit: Allowance::Tokens(4), length: "1 minute".parse().unwrap() };
+    let terms = PlanTerms {
+        plan: PlanId(1),
+        name: "Coder".into(),
+        cycle: Cycle::Month,
+        price: Nanos::ZERO,
+        allowance: Allowance::Tokens(2 * WINDOWS + 2),
+        windows: vec![window],
+        multiplier: Multiplier::ONE,
+        fallback: false,
+    };
+    let start = Subscription::start(Arc::new(terms), Zone::default(), None, "ann".into(), None, START).unwrap();
+    let posted = world.ledger().post_durable(AccountId(1), START, |book, at| book.subscribe(start.clone(), at));
+    world.run(posted).await.unwrap();
+    let limits = Limits::default();
+    let mut now = START;
+    for _ in 0..WINDOWS {
+        now = now.plus_ms(2 * MINUTE_MS);
+        let hold = world.hold(1, (1, 1), &limits, now).await.unwrap();
+        world.settle(hold, (1, 1), now);
+    }
+    world.restart().await;
+    // Two tokens are left in the cycle, and a window of four has just opened.
+    now = now.plus_ms(2 * MINUTE_MS);
+    let refused = world.hold(1, (2, 1), &limits, now).await;
+    assert!(matches!(&refused, Err(HoldError::Refused(Refusal::Allowance { window: None, .. }))), "{refused:?}");
+    let hold = world.hold(1, (1, 1), &limits, now).await.unwrap();
+    world.settle(hold, (1, 1), now);
     world.finish(&[1]).await;
 }
 

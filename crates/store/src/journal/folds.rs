@@ -7,7 +7,7 @@ use super::columns::Columns;
 use crate::database::StoreError;
 use crate::sql::{Connection, Transaction, Value};
 use domain::ledger::{BudgetCounter, Change, Charge, Effect, Entry, Hold, Kind, Legs, Subscription};
-use domain::{AccountId, KeyId, Meter, Nanos, Seq, Timestamp};
+use domain::{AccountId, KeyId, Meter, Nanos, Period, Seq, Timestamp};
 use foldhash::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Folds {
     keys: HashMap<KeyId, KeyDelta>,
     daily: HashMap<(KeyId, i64, Arc<str>), Day>,
     budgets: HashMap<(AccountId, BudgetCounter), CounterDelta>,
-    plan: HashMap<(AccountId, u8, Timestamp), CounterDelta>,
+    plan: HashMap<(AccountId, u8, Period), CounterDelta>,
     grants: HashMap<Seq, GrantDelta>,
     subscriptions: HashMap<AccountId, (Option<Box<Subscription>>, Option<Timestamp>)>,
     /// Every open hold as it was opened and extended: what it reserved is given back when it is resolved.
@@ -216,7 +216,7 @@ impl Folds {
                 delta.held.add(held);
             }
             Effect::Plan { slot, period, used, held } => {
-                let of = (entry.account, slot, period.start);
+                let of = (entry.account, slot, period);
                 let delta = self.plan.entry(of).or_insert_with(|| CounterDelta::new(period.end));
                 delta.used.add(used);
                 delta.held.add(held);
@@ -372,15 +372,15 @@ impl Folds {
             &format!("on conflict (account, budget, subject, starts_at) do update set {SUMS}"),
         )?;
         let mut plan = Columns::new(10, &[]);
-        for ((account, slot, start), delta) in &self.plan {
-            let which = [account.0, i64::from(*slot), start.0, delta.until.0];
+        for ((account, slot, period), delta) in &self.plan {
+            let which = [account.0, i64::from(*slot), period.start.0, period.end.0];
             plan.row(which.into_iter().chain(delta.values()).map(integer));
         }
         plan.insert(
             transaction,
             "insert into plan_counters as t (account, slot, starts_at, ends_at, used_money, used_tokens, used_requests,
                                              held_money, held_tokens, held_requests)",
-            &format!("on conflict (account, slot, starts_at) do update set {SUMS}"),
+            &format!("on conflict (account, slot, starts_at, ends_at) do update set {SUMS}"),
         )?;
         Ok(())
     }

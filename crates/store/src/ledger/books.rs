@@ -3,7 +3,11 @@
 use crate::database::StoreError;
 use crate::sql::{Connection, OptionalExtension};
 use domain::ledger::{Book, BudgetCounter, Counted, Counter, Grant, KeyTotals, Legs, Limits, Subscription, Tally};
-use domain::{AccountId, KeyId, Nanos, Seq, Timestamp};
+use domain::{AccountId, KeyId, Nanos, Period, Seq, Timestamp};
+
+/// Counters of a subscription that are read: those of which something is held, then those that end last. Not many are open at
+/// a time; the rest are of windows that have ended.
+const PLAN_COUNTERS_READ: i64 = 1_000;
 
 /// What a book in memory does not know yet and a decision needs.
 #[derive(Clone, Debug, Default)]
@@ -114,14 +118,16 @@ pub(super) fn read(connection: &Connection, account: AccountId) -> Result<(Book,
     }
     let mut statement = connection.prepare_cached(
         "select slot, starts_at, ends_at, used_money, used_tokens, used_requests, held_money, held_tokens, held_requests
-         from plan_counters where account = ?1 order by starts_at desc limit 64",
+         from plan_counters where account = ?1
+         order by case when held_money <> 0 or held_tokens <> 0 then 0 else 1 end, ends_at desc limit ?2",
     )?;
-    let mut rows = statement.query([account.0])?;
+    let mut rows = statement.query([account.0, PLAN_COUNTERS_READ])?;
     while let Some(row) = rows.next()? {
         let slot = u8::try_from(row.get::<_, i64>(0)?).map_err(|_| StoreError::Damaged("a plan's slot".to_owned()))?;
         let counter =
             Counter { until: Timestamp(row.get(2)?), used: tally(&row, 3)?, held: tally(&row, 6)?, changed: Seq(0) };
-        book.restore_plan_counter(slot, Timestamp(row.get(1)?), counter);
+        let period = Period { start: Timestamp(row.get(1)?), end: counter.until };
+        book.restore_plan_counter(slot, period, counter);
     }
     Ok((book, last))
 }

@@ -3,7 +3,7 @@
 use super::Difference;
 use crate::sql::Connection;
 use domain::ledger::{Book, BudgetCounter, Change, Charge, Effect, Entry, Grant, Hold, KeyTotals, Kind, Legs};
-use domain::{AccountId, KeyId, Meter, Nanos, Seq, Timestamp};
+use domain::{AccountId, KeyId, Meter, Nanos, Period, Seq, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub(super) struct Sums {
     days: BTreeMap<(AccountId, i64), (Legs, Seq)>,
     usage: BTreeMap<(KeyId, i64, String), [i64; 5]>,
     budgets: BTreeMap<(AccountId, BudgetCounter), Counts>,
-    plan: BTreeMap<(AccountId, u8, Timestamp), Counts>,
+    plan: BTreeMap<(AccountId, u8, Period), Counts>,
 }
 
 /// When a counter's period ends, what was used and what is held.
@@ -30,7 +30,7 @@ impl Sums {
                 add(self.budgets.entry(of).or_default(), counted.period.end, used, held);
             }
             Effect::Plan { slot, period, used, held } => {
-                let of = (entry.account, slot, period.start);
+                let of = (entry.account, slot, period);
                 add(self.plan.entry(of).or_default(), period.end, used, held);
             }
             // The books know keys and grants.
@@ -128,7 +128,8 @@ impl Sums {
         let mut rows = statement.scan([])?;
         while let Some(row) = rows.next()? {
             let slot = u8::try_from(row.get::<_, i64>(8)?).unwrap_or(u8::MAX);
-            stored.insert((AccountId(row.get(7)?), slot, Timestamp(row.get(9)?)), counts(&row)?);
+            let period = Period { start: Timestamp(row.get(9)?), end: Timestamp(row.get(0)?) };
+            stored.insert((AccountId(row.get(7)?), slot, period), counts(&row)?);
         }
         same("the use of the subscription of account", &stored, &self.plan)
     }

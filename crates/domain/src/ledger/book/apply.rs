@@ -260,7 +260,7 @@ impl Book {
             }
             Effect::Plan { slot, period, used, held } => {
                 let fresh = Counter { until: period.end, ..Counter::default() };
-                let counter = self.plan.entry((slot, period.start)).or_insert(fresh);
+                let counter = self.plan.entry((slot, period)).or_insert(fresh);
                 counter.used.changed(used);
                 counter.held.changed(held);
                 counter.changed = seq;

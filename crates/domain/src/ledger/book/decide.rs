@@ -3,6 +3,7 @@
 use super::{Book, Decided, Expired, GRANTS_MAX, Grant, HOLD_MAX, HOLD_TOKENS_MAX};
 use crate::ids::{KeyId, Seq};
 use crate::ledger::counter::{BudgetLimit, Limits, Refusal};
+use crate::ledger::effect::CYCLE;
 use crate::ledger::entry::{
     Charge, Counted, Ending, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Release, Reset,
     ResetOf, Resolution, SubscriptionChange, Tally,
@@ -305,7 +306,8 @@ impl Book {
         let again = Subscription::step_again(now, change, used, self.pots.available, self.free_until, at)?;
         let start = |state: &Subscription| state.cycle.start;
         let opened = again.state.as_deref().map(start).filter(|opened| now.map(start) != Some(*opened));
-        let is_fresh = opened.is_none_or(|start| !self.plan.contains_key(&(0, start)));
+        let is_fresh =
+            opened.is_none_or(|start| !self.plan.keys().any(|(slot, used)| (*slot, used.start) == (CYCLE, start)));
         is_fresh.then_some(again)
     }
 
@@ -325,7 +327,7 @@ impl Book {
             }
             ResetOf::Budget(counted) => self.budget(counted).map(|counter| counter.used).unwrap_or_default(),
             ResetOf::Plan(slot, period) => {
-                self.plan.get(&(*slot, period.start)).map(|counter| counter.used).unwrap_or_default()
+                self.plan.get(&(*slot, *period)).map(|counter| counter.used).unwrap_or_default()
             }
         };
         if forgiven == Tally::default() {

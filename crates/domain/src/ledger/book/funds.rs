@@ -4,6 +4,7 @@ use super::{Book, HOLD_MAX, HOLD_TOKENS_MAX};
 use crate::calendar::{Period, Window};
 use crate::ids::KeyId;
 use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, PlanAlone, Refusal};
+use crate::ledger::effect::{CYCLE, WINDOW};
 use crate::ledger::entry::{Hold, Part, Source};
 use crate::ledger::funding::{Room, Split, given, tokens_for};
 use crate::ledger::subscription::Subscription;
@@ -43,13 +44,13 @@ impl Book {
 
     /// What was used of the open cycle.
     pub fn cycle_counter(&self) -> Counter {
-        self.subscription.as_ref().map(|subscription| self.plan_counter(0, subscription.cycle)).unwrap_or_default()
+        self.subscription.as_ref().map(|subscription| self.plan_counter(CYCLE, subscription.cycle)).unwrap_or_default()
     }
 
-    /// What was used of a window of the plan at `at`, with the slot and the period that it is counted in.
-    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(u8, Period, Counter)> {
-        let (slot, period) = *self.window_places(self.subscription.as_deref()?, at, &[]).get(window)?;
-        Some((slot, period, self.plan_counter(slot, period)))
+    /// What was used of a window of the plan at `at`, and the period that it is counted in.
+    pub fn window_counter(&self, window: usize, at: Timestamp) -> Option<(Period, Counter)> {
+        let period = *self.window_periods(self.subscription.as_deref()?, at, &[]).get(window)?;
+        Some((period, self.plan_counter(WINDOW, period)))
     }
 
     fn headroom_within(&self, mut room: Headroom, key: KeyId, limits: &Limits) -> Headroom {
@@ -137,57 +138,36 @@ impl Book {
     }
 
     /// What the subscription can still give at `at`, and the periods that it would be counted in. `posted` are the parts of
-    /// an entry that is in the journal already: see [`Book::window_places`].
+    /// an entry that is in the journal already: see [`Book::window_periods`].
     pub(super) fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Vec<Period>)> {
         let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
         let mut room = Room { money: i64::MAX, tokens: None };
         let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
         periods.push(subscription.cycle);
         room.narrow(subscription.allowance, &self.cycle_counter());
-        let places = self.window_places(subscription, at, posted);
-        for (window, (slot, period)) in subscription.terms.windows.iter().zip(places) {
-            room.narrow(window.limit, &self.plan_counter(slot, period));
-            let place = usize::from(slot);
-            periods.resize(periods.len().max(place + 1), Period::NEVER);
-            periods[place] = period;
+        let windows = self.window_periods(subscription, at, posted);
+        for (window, period) in subscription.terms.windows.iter().zip(windows) {
+            room.narrow(window.limit, &self.plan_counter(WINDOW, period));
+            if !periods[1..].contains(&period) {
+                periods.push(period);
+            }
         }
         Some((room, periods))
     }
 
     fn plan_counter(&self, slot: u8, period: Period) -> Counter {
         let fresh = Counter { until: period.end, ..Counter::default() };
-        self.plan.get(&(slot, period.start)).copied().unwrap_or(fresh)
-    }
-
-    /// The slot and the period that each window of the plan is counted in at `at`.
-    ///
-    /// A window is known by its length. What was used of one counts in its period over every change of plan and back,
-    /// wherever it stands among the windows of a plan: it stays in the slot where its period is counted already, or takes
-    /// the first that is free. Two of one length in one plan are two limits of one counter.
-    fn window_places(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Vec<(u8, Period)> {
-        let named = named_by(posted, subscription.cycle);
-        let periods = self.window_periods(subscription, at, named);
-        let known = |period: &Period| {
-            let by_entry = (1..).zip(named).find(|(_, named)| *named == period).map(|(slot, _)| slot);
-            let same = |((slot, start), counter): &(&(u8, Timestamp), &Counter)| {
-                *slot > 0 && (*start, counter.until) == (period.start, period.end)
-            };
-            by_entry.or_else(|| self.plan.iter().find(same).map(|((slot, _), _)| *slot))
-        };
-        let mut slots: Vec<Option<u8>> = periods.iter().map(known).collect();
-        for (index, period) in periods.iter().enumerate() {
-            let is_free = |slot: &u8| !slots.contains(&Some(*slot)) && !self.plan.contains_key(&(*slot, period.start));
-            let same = periods[..index].iter().position(|earlier| earlier == period).and_then(|earlier| slots[earlier]);
-            slots[index] = slots[index].or(same).or_else(|| (1..=u8::MAX).find(is_free));
-        }
-        slots.into_iter().map(|slot| slot.expect("few counters begin in one millisecond")).zip(periods).collect()
+        self.plan.get(&(slot, period)).copied().unwrap_or(fresh)
     }
 
     /// The periods that the windows of the plan are in at `at`.
     ///
-    /// A week is as the calendar has it, but for an entry of the journal as that has it, in the periods that it has
-    /// `named`: newer time-zone data must not make an old entry wrong (T-15).
-    fn window_periods(&self, subscription: &Subscription, at: Timestamp, named: &[Period]) -> Vec<Period> {
+    /// A window is known by its length: what was used of one counts over every change of plan and back, wherever it stands
+    /// among the windows of a plan. Two in the same period are two limits of one counter. A week is as the calendar has it,
+    /// but for an entry of the journal as its parts have it, which are `posted`: newer time-zone data must not make an old
+    /// entry wrong (T-15).
+    fn window_periods(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Vec<Period> {
+        let named = named_by(posted, subscription.cycle);
         let windows = &subscription.terms.windows;
         let session = |length: WindowLength| match length {
             WindowLength::Session(session) => Some(self.session(session, at)),
@@ -203,10 +183,9 @@ impl Book {
 
     /// The session of that length that is open at `at`, or a new one.
     fn session(&self, session: Window, at: Timestamp) -> Period {
-        let windows = self.plan.iter().filter(|((slot, _), _)| *slot > 0);
-        let periods = windows.map(|(&(_, start), counter)| Period { start, end: counter.until });
-        let last = periods.filter(|period| period.length_ms() == session.length_ms()).map(|period| period.start).max();
-        session.session(last, at)
+        let windows = self.plan.keys().filter(|(slot, _)| *slot == WINDOW).map(|(_, period)| period);
+        let last = windows.filter(|period| period.length_ms() == session.length_ms()).max();
+        session.session(last.map(|period| period.start), at)
     }
 }
 
@@ -266,7 +245,7 @@ impl Book {
         };
         let cycle = (None, subscription.allowance, self.cycle_counter(), subscription.cycle.end);
         let windows = subscription.terms.windows.iter().enumerate().filter_map(|(index, window)| {
-            let (_, period, counter) = self.window_counter(index, at)?;
+            let (period, counter) = self.window_counter(index, at)?;
             Some((Some(window.name.clone()), window.limit, counter, period.end))
         });
         let short = std::iter::once(cycle).chain(windows).filter_map(|(window, limit, counter, resets_at)| {

@@ -49,7 +49,7 @@ struct Folded {
     /// What subscriptions paid.
     plan_paid: i64,
     /// Counters of the subscription: used and held.
-    plan: BTreeMap<(u8, Timestamp), (Tally, Tally)>,
+    plan: BTreeMap<(u8, Period), (Tally, Tally)>,
     budgets: BTreeMap<BudgetCounter, (Tally, Tally)>,
     /// By how much charges went beyond their holds, or came after them.
     beyond: BTreeMap<BudgetCounter, Tally>,
@@ -293,9 +293,9 @@ impl Journal {
 
     fn check_plan(&self) {
         assert_eq!(self.book.totals().plan.0, -self.folded.plan_paid);
-        for (slot, start, counter) in self.book.plan_counters() {
-            let (used, held) = self.folded.plan[&(slot, start)];
-            assert_eq!((counter.used, counter.held), (used, held), "slot {slot} from {start:?}");
+        for (slot, period, counter) in self.book.plan_counters() {
+            let (used, held) = self.folded.plan[&(slot, period)];
+            assert_eq!((counter.used, counter.held), (used, held), "slot {slot} in {period:?}");
         }
         if let Some(subscription) = self.book.subscription() {
             let taken = self.book.cycle_counter().taken();
@@ -349,7 +349,7 @@ impl Folded {
                 ResetOf::Budget(counted) => {
                     self.budgets.get_mut(&BudgetCounter::of(counted)).unwrap().0 = Tally::default()
                 }
-                ResetOf::Plan(slot, period) => self.plan.get_mut(&(*slot, period.start)).unwrap().0 = Tally::default(),
+                ResetOf::Plan(slot, period) => self.plan.get_mut(&(*slot, *period)).unwrap().0 = Tally::default(),
             },
             _ => {}
         }
@@ -379,8 +379,8 @@ impl Folded {
     fn plan_parts(&mut self, parts: &[Part], mut take: impl FnMut(&mut (Tally, Tally), Tally)) {
         for part in parts {
             let Source::Plan(periods) = &part.source else { continue };
-            for (slot, period) in (0..).zip(periods).filter(|(_, period)| **period != Period::NEVER) {
-                let counter = self.plan.entry((slot, period.start)).or_default();
+            for (slot, period) in [0].into_iter().chain(std::iter::repeat(1)).zip(periods) {
+                let counter = self.plan.entry((slot, *period)).or_default();
                 take(counter, tally(part.amount.0, part.tokens, 0));
             }
         }

@@ -35,8 +35,8 @@ pub struct Account {
     pub expired: HashMap<Seq, (Usage, i128)>,
     pub grants: BTreeMap<Seq, Grant>,
     pub keys: HashMap<KeyId, KeySums>,
-    /// By slot and start of the period.
-    pub plan: HashMap<(u8, Timestamp), Counter>,
+    /// By slot and period.
+    pub plan: HashMap<(u8, Period), Counter>,
     pub budgets: HashMap<Counted, Counter>,
     pub subscription: Option<Box<Subscription>>,
     /// When the last cycle of a plan that cost nothing ends.
@@ -73,7 +73,6 @@ pub struct KeySums {
 /// What was used and is held of a budget or an allowance in one period.
 #[derive(Default)]
 pub struct Counter {
-    pub until: Timestamp,
     pub used: Sums,
     pub held: Sums,
 }
@@ -164,7 +163,7 @@ impl Account {
                 self.charge(&entry.kind, charge, at, reached)
             }
             Kind::Subscription(change) => {
-                let used = self.subscription.as_ref().and_then(|now| self.plan.get(&(0, now.cycle.start)));
+                let used = self.subscription.as_ref().and_then(|now| self.plan.get(&(0, now.cycle)));
                 let used = used.map(|counter| counter.used + counter.held).unwrap_or_default();
                 let before = steps::Before {
                     now: self.subscription.as_deref(),
@@ -387,34 +386,28 @@ impl Account {
         let mut windows: Vec<Period> = now.terms.windows.iter().map(|window| self.window(window, now, at)).collect();
         windows.sort_unstable();
         windows.dedup();
-        let mut counted: Vec<Period> = slots(&periods[1..]).map(|(_, period)| period).collect();
+        let mut counted = periods[1..].to_vec();
         counted.sort_unstable();
         if windows != counted {
             return Err(format!("counts in the windows {counted:?}, not in {windows:?} at {at:?}"));
         }
-        for (place, period) in slots(&periods[1..]) {
-            let elsewhere = self.slot_of(period).filter(|slot| *slot != place + 1);
-            if let Some(slot) = elsewhere {
-                return Err(format!("counts {period:?} in slot {}, it is counted in {slot}", place + 1));
-            }
-        }
         let limits: Vec<_> = periods.iter().map(|period| self.limits_of(*period)).collect();
-        for (slot, period) in slots(periods) {
-            let counter = self.plan.entry((slot, period.start)).or_insert_with(|| {
+        for ((slot, period), limits) in slots(periods).zip(limits) {
+            let counter = self.plan.entry((slot, period)).or_insert_with(|| {
                 reached.windows_opened += u64::from(slot > 0);
-                Counter { until: period.end, ..Counter::default() }
+                Counter::default()
             });
             counter.held += Sums::of_request(i128::from(part.amount.0), part.tokens, 0);
-            for &(metric, limit) in &limits[usize::from(slot)] {
+            for (metric, limit) in limits {
                 if counter.taken(metric) > limit {
-                    return Err(format!("takes slot {slot} of the plan to {} of {limit}", counter.taken(metric)));
+                    return Err(format!("takes {period:?} of the plan to {} of {limit}", counter.taken(metric)));
                 }
             }
         }
         Ok(())
     }
 
-    /// The period of a window at `at`, in whichever slot it is counted.
+    /// The period of a window at `at`.
     fn window(&self, window: &WindowTerms, now: &Subscription, at: Timestamp) -> Period {
         match window.length {
             WindowLength::Session(length) => {
@@ -425,19 +418,10 @@ impl Account {
         }
     }
 
-    /// Where a window's period is counted.
-    fn slot_of(&self, period: Period) -> Option<u8> {
-        let same =
-            |slot: u8, start: Timestamp, until: Timestamp| slot > 0 && (start, until) == (period.start, period.end);
-        let found = self.plan.iter().find(|((slot, start), counter)| same(*slot, *start, counter.until));
-        found.map(|((slot, _), _)| *slot)
-    }
-
     /// The window of that length that is open, if one is.
     fn session(&self, length_ms: i64, at: Timestamp) -> Option<Period> {
-        let opened = self.plan.iter().filter(|((slot, _), _)| *slot > 0);
-        let periods = opened.map(|((_, start), counter)| Period { start: *start, end: counter.until });
-        let last = periods.filter(|period| period.length_ms() == length_ms).max();
+        let opened = self.plan.keys().filter(|(slot, _)| *slot > 0).map(|(_, period)| *period);
+        let last = opened.filter(|period| period.length_ms() == length_ms).max();
         last.filter(|period| at < period.end)
     }
 
@@ -463,12 +447,8 @@ impl Account {
             let (metric, limit) = limit(allowance);
             limit > reserved.of(metric) + counter.map_or(0, |counter| counter.taken(metric))
         };
-        let is_open = |window: &WindowTerms| {
-            let period = self.window(window, now, at);
-            let slot = self.slot_of(period);
-            has_room(window.limit, slot.and_then(|slot| self.plan.get(&(slot, period.start))))
-        };
-        has_room(now.allowance, self.plan.get(&(0, now.cycle.start))) && now.terms.windows.iter().all(is_open)
+        let is_open = |window: &WindowTerms| has_room(window.limit, self.plan.get(&(1, self.window(window, now, at))));
+        has_room(now.allowance, self.plan.get(&(0, now.cycle))) && now.terms.windows.iter().all(is_open)
     }
 
     /// Counts what is held at the key and in the budgets: within their limits, after everything that is held already.
@@ -514,8 +494,7 @@ impl Account {
                 }
                 Source::Plan(periods) => {
                     for (slot, period) in slots(periods) {
-                        self.plan.entry((slot, period.start)).or_default().held -=
-                            Sums::of_request(money, part.tokens, 0);
+                        self.plan.entry((slot, period)).or_default().held -= Sums::of_request(money, part.tokens, 0);
                     }
                 }
             }
@@ -578,8 +557,7 @@ impl Account {
                 Source::Plan(periods) => {
                     planned += money;
                     for (slot, period) in slots(periods) {
-                        let fresh = Counter { until: period.end, ..Counter::default() };
-                        let counter = self.plan.entry((slot, period.start)).or_insert(fresh);
+                        let counter = self.plan.entry((slot, period)).or_default();
                         counter.used += Sums::of_request(money, part.tokens, 0);
                     }
                 }
@@ -690,7 +668,7 @@ impl Account {
         });
         let counters = periods.flat_map(|periods| slots(periods));
         let taken = counters.map(|(slot, period)| {
-            let counter = self.plan.get(&(slot, period.start));
+            let counter = self.plan.get(&(slot, period));
             (slot, period, counter.map(|counter| counter.used + counter.held).unwrap_or_default())
         });
         taken.collect()
@@ -704,7 +682,7 @@ impl Account {
         }
         for (slot, period, taken) in before {
             for (metric, limit) in self.limits_of(*period) {
-                let after = self.plan.get(&(*slot, period.start)).map_or(0, |counter| counter.taken(metric));
+                let after = self.plan.get(&(*slot, *period)).map_or(0, |counter| counter.taken(metric));
                 if after > limit.max(taken.of(metric)) {
                     return Err(format!("takes slot {slot} of the plan to {after} of {limit}: {:?}", charge.parts));
                 }
@@ -730,7 +708,7 @@ impl Account {
             }
             ResetOf::Plan(slot, period) => {
                 reached.cycles_reset += 1;
-                std::mem::take(&mut self.plan.entry((*slot, period.start)).or_default().used)
+                std::mem::take(&mut self.plan.entry((*slot, *period)).or_default().used)
             }
         };
         if found == forgiven { Ok(()) } else { Err(format!("forgives {forgiven:?} where {found:?} was used")) }
@@ -756,9 +734,9 @@ impl OpenHold {
     }
 }
 
-/// The slots that a part is counted in, with their periods.
+/// The counters of a part: that of the cycle is in slot 0, those of windows in slot 1.
 fn slots(periods: &[Period]) -> impl Iterator<Item = (u8, Period)> + '_ {
-    (0..).zip(periods.iter().copied()).filter(|(_, period)| *period != Period::NEVER)
+    periods.iter().enumerate().map(|(place, period)| (u8::from(place > 0), *period))
 }
 
 /// What usage costs: list price times multiplier, rounded up once.

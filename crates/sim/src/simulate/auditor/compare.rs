@@ -32,8 +32,8 @@ impl Account {
             return differs("subscriptions");
         }
         // A book forgets counters of periods that have ended.
-        for (slot, start, counter) in book.plan_counters() {
-            let sums = self.plan.get(&(slot, start));
+        for (slot, period, counter) in book.plan_counters() {
+            let sums = self.plan.get(&(slot, period));
             if !sums.is_some_and(|sums| sums.is(&counter.used, &counter.held)) {
                 return differs("counters of the plan");
             }

@@ -246,8 +246,7 @@ impl Machine {
             }
             Step::ResetPlan(index) => {
                 let counters: Vec<_> = journal.book.plan_counters().collect();
-                let Some((slot, start, counter)) = counters.get(index % counters.len().max(1)).copied() else { return };
-                let period = Period { start, end: counter.until };
+                let Some((slot, period, _)) = counters.get(index % counters.len().max(1)).copied() else { return };
                 let (by, note) = by_hand();
                 journal.decide(|book, _| book.reset(ResetOf::Plan(slot, period), by, note))
             }
@@ -338,7 +337,7 @@ impl Machine {
     fn check_windows(&self) {
         let Some(subscription) = self.journal.book.subscription() else { return };
         for (index, window) in subscription.terms.windows.iter().enumerate() {
-            let (_, _, counter) = self.journal.book.window_counter(index, self.journal.now).unwrap();
+            let (_, counter) = self.journal.book.window_counter(index, self.journal.now).unwrap();
             // Windows of one length go on over a change of plan, so the greatest limit of that length counts.
             let (taken, limit) = match (window.limit, window.length) {
                 (Allowance::Money(_), WindowLength::Week) => (counter.taken().money.0, 200),

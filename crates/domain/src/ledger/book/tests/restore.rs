@@ -23,7 +23,7 @@ fn a_book_is_restored_from_what_it_tells() {
     book.keys().for_each(|(key, totals)| restored.restore_key(key, totals));
     book.open_holds().for_each(|(seq, hold)| restored.restore_hold(seq, hold.clone()));
     book.budgets().for_each(|(of, counter)| restored.restore_budget(of.clone(), *counter));
-    book.plan_counters().for_each(|(slot, start, counter)| restored.restore_plan_counter(slot, start, *counter));
+    book.plan_counters().for_each(|(slot, period, counter)| restored.restore_plan_counter(slot, period, *counter));
     restored.restore_subscription(book.subscription().cloned(), book.free_until());
     assert_eq!(restored, *book);
     assert!(book.subscription().is_some() && book.free_until().is_some() && book.plan_counters().count() == 2);
