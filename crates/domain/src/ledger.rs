@@ -27,7 +27,7 @@ pub use book::{
 pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal};
 pub use effect::{CYCLE, Change, Effect, WINDOW};
 pub use entry::{
-    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,
-    Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,
+    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Parts,
+    Periods, Quota, Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,
 };
 pub use subscription::{Subscription, SubscriptionRefusal};

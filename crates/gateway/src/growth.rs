@@ -168,7 +168,7 @@ mod tests {
             amount,
             bound: Usage::tokens(10, output),
             lease_until: NOW,
-            parts: Vec::new(),
+            parts: Default::default(),
             counted: Default::default(),
         };
         let hold = ledger.hold(ACCOUNT, &terms, &limits, NOW).await.unwrap();

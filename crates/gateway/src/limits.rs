@@ -38,7 +38,7 @@ mod tests {
     use bytes::Bytes;
     use domain::budget::{Budget, Dimension, Scope};
     use domain::calendar::Calendar;
-    use domain::ledger::{Hold, Metric, Quota, Refusal};
+    use domain::ledger::{Hold, Metric, Parts, Quota, Refusal};
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
     use protocol::openai::Endpoint;
     use std::sync::Arc;
@@ -152,7 +152,7 @@ mod tests {
                 amount: Nanos(6),
                 bound: Usage::tokens(1, 1),
                 lease_until: now,
-                parts: Vec::new(),
+                parts: Parts::new(),
                 counted: Arc::default(),
             };
             ledger.hold(ACCOUNT, &terms, &limits(&caller, &request, now), now).await

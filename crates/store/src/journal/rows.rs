@@ -2,7 +2,7 @@
 
 use crate::database::StoreError;
 use crate::sql;
-use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release, Source};
+use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Parts, Release, Source};
 use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
 use serde::de::DeserializeOwned;
@@ -152,7 +152,7 @@ impl Row {
         let key = || row.get(14).map(KeyId);
         let hold = || row.get(15).map(Seq);
         let usage = || read_json::<Usage>(&row, 21)?.ok_or_else(|| damaged("usage is missing"));
-        let parts = || Ok::<_, StoreError>(read_json::<Vec<Part>>(&row, 26)?.unwrap_or_default());
+        let parts = || Ok::<_, StoreError>(read_json::<Parts>(&row, 26)?.unwrap_or_default());
         let counted = || read_counted(&row);
         let multiplier = || match row.get::<_, Option<u32>>(17)? {
             None => Ok(Multiplier::ONE),
@@ -164,7 +164,7 @@ impl Row {
             ending.ok_or_else(|| damaged("unknown ending"))
         };
         let kind = match row.get::<_, i64>(2)? {
-            HOLD => Kind::Hold(Hold {
+            HOLD => Kind::Hold(Arc::new(Hold {
                 key: key()?,
                 request: text(24)?,
                 model: text(22)?,
@@ -176,7 +176,7 @@ impl Row {
                 lease_until: Timestamp(row.get(18)?),
                 parts: parts()?,
                 counted: counted()?,
-            }),
+            })),
             code @ (SETTLE | EXPIRE | LATE_CHARGE) => {
                 let charge = Charge {
                     hold: hold()?,
@@ -408,8 +408,8 @@ mod tests {
         let part = |source, amount, tokens| Part { source, amount: Nanos(amount), tokens };
         let parts = [
             part(Source::Grant(Seq(7)), 12, 0),
-            part(Source::Plan(vec![period(1_767_225_600_000), period(-5)]), i64::MAX, 9),
-            part(Source::Plan(Vec::new()), 0, u64::MAX),
+            part(Source::Plan([period(1_767_225_600_000), period(-5)].into()), i64::MAX, 9),
+            part(Source::Plan(Default::default()), 0, u64::MAX),
             part(Source::Wallet, -1, 0),
         ];
         for count in 1..=parts.len() {

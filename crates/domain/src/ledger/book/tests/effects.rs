@@ -12,7 +12,7 @@ fn sums(journal: &Journal) -> BTreeMap<String, [i64; 6]> {
             kind => kind.resolves(),
         };
         let hold = about.and_then(|hold| book.open_hold(hold)).map(|open| open.terms.clone());
-        entry.effects(hold.as_ref(), &mut |effect| {
+        entry.effects(hold.as_deref(), &mut |effect| {
             let (name, used, held) = match effect {
                 Effect::Key { key, used, held, .. } => (format!("key {key}"), used, held),
                 Effect::Budget { counted, used, held } => (format!("budget {}", counted.budget), used, held),
