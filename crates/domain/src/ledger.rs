@@ -24,7 +24,9 @@ mod subscription;
 pub use book::{
     Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, HOLD_MAX, OpenHold, Unresolved, resolve_abandoned,
 };
-pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal};
+pub use counter::{
+    Binding, BudgetLimit, BudgetLimits, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal,
+};
 pub use effect::{CYCLE, Change, Effect, WINDOW};
 pub use entry::{
     Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Parts,

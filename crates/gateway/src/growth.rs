@@ -200,7 +200,7 @@ mod tests {
             let period = Calendar::Day.period(&Zone::UTC, NOW);
             let counted = Counted { budget: BudgetId(1), subject: "".into(), period };
             let budget = BudgetLimit { counted, name: "b".into(), metric, limit };
-            Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() }
+            Limits { quota: Quota::default(), budgets: [budget].into_iter().collect(), ..Limits::default() }
         };
         for (money, limits) in [
             (20 + 150 * 30 + 29, Limits::default()),

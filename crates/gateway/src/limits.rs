@@ -28,8 +28,7 @@ pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
         model: &request.model,
         tags: &tags,
     };
-    let budgets = budgets.iter().filter_map(|budget| budget.limit_for(&asking, zone, at)).collect();
-    Limits { quota: key.quota, budgets, ..Limits::default() }
+    Limits { quota: key.quota, budgets: budgets.limits_for(&asking, zone, at), ..Limits::default() }
 }
 
 #[cfg(test)]
@@ -85,7 +84,7 @@ mod tests {
             key,
             account,
             secret_valid_until: None,
-            budgets: budgets.iter().cloned().map(Into::into).collect(),
+            budgets: Arc::new(budgets.iter().cloned().collect()),
             zone: zone.parse().unwrap(),
             payer: ACCOUNT,
             payer_tier: domain::TierId(0),

@@ -47,7 +47,7 @@ fn the_effects_of_a_finished_hold_are_what_was_charged_and_nothing_stays_reserve
         journal.start(&Arc::new(PlanTerms { windows, fallback: true, ..plan(0, 30) })).unwrap();
         let counted = Counted { budget: BudgetId(5), subject: "".into(), period: Period::ALL_TIME };
         let budget = BudgetLimit { counted, name: "b".into(), metric: Metric::Money, limit: 200 };
-        let limits = Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() };
+        let limits = Limits { quota: Quota::default(), budgets: [budget].into_iter().collect(), ..Limits::default() };
         let hold = journal.hold_for(KEY, 50, 100, &limits).unwrap();
         journal.extend(hold, 25, 50, &limits).unwrap();
         finish(&mut journal, hold);
