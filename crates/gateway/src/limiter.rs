@@ -13,6 +13,7 @@ pub mod redis;
 mod saved;
 
 pub use book::LimitBook;
+pub use enter::About;
 
 use arc_swap::ArcSwap;
 use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
@@ -360,7 +361,7 @@ impl Met {
 }
 
 fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {
-    met.iter().filter(|met| met.limit.window != Window::Request).map(|met| met.told(states, at)).collect()
+    met.iter().map(|met| met.told(states, at)).collect()
 }
 
 impl Entered {

@@ -258,8 +258,16 @@ impl Limiter {
         let asked: Vec<_> =
             kept().map(|met| Asked { key: met.key, rule: met.rule, cost: 0, zone: &met.zone }).collect();
         let answer = in_time(nodes.present().0.decide(&asked, at)).await.inspect_err(|why| nodes.lost(why)).ok()?;
-        let told = |(met, standing): (&Met, Standing)| Told { limit: met.limit.clone(), standing };
-        Some(kept().zip(answer.each.iter().map(|answer| answer.standing)).map(told).collect())
+        let mut standings = answer.each.iter().map(|answer| answer.standing);
+        let told = met.iter().map(|met| {
+            let Rule { amount, window, .. } = met.rule;
+            let standing = match window {
+                Window::Request => Standing { limit: amount, remaining: amount, whole_in_ms: 0 },
+                _ => standings.next()?,
+            };
+            Some(Told { limit: met.limit.clone(), standing })
+        });
+        told.collect()
     }
 
     async fn correct_over(&self, ended: Ended) {

@@ -36,7 +36,7 @@ pub enum LimitCommand {
         #[arg(long)]
         name: Option<String>,
         /// A new amount: USD, or a count.
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         amount: Option<String>,
         /// Another window.
         #[arg(long)]
@@ -59,6 +59,9 @@ pub enum LimitCommand {
         /// For requests that name this end user.
         #[arg(long, value_name = "NAME")]
         end_user: Option<String>,
+        /// For requests with this tag.
+        #[arg(long)]
+        tag: Option<String>,
     },
     /// Limits that are shipped, to be applied.
     #[command(subcommand)]
@@ -86,7 +89,7 @@ pub struct CreateArgs {
     #[arg(long, value_parser = metric)]
     metric: Metric,
     /// How much there is: USD, or a count. 0 allows nothing at all.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     amount: String,
     /// In what time: minute, "90 seconds", "smooth minute", "smooth minute burst 10", "calendar day", "calendar month",
     /// "session 5 hours", now or request.
@@ -183,8 +186,8 @@ pub async fn run(command: LimitCommand, client: &Client, format: Format) -> anyh
             let done = json!({ "id": found.id, "deleted": true });
             format.print(&done, |_| format!("limit {} ({}) is deleted", found.id, found.name))
         }
-        LimitCommand::Status { key, model, end_user } => {
-            let fields = [("model", model), ("end_user", end_user)];
+        LimitCommand::Status { key, model, end_user, tag } => {
+            let fields = [("model", model), ("end_user", end_user), ("tag", tag)];
             let fields = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(value.as_ref()?))));
             let query = fields.collect::<Vec<_>>().join("&");
             let status: LimitStatus = client.get(&format!("/api/v1/keys/{key}/limits?{query}")).await?;
@@ -241,7 +244,7 @@ fn preset_path(name: &str) -> String {
 fn amount(text: &str, metric: Metric) -> anyhow::Result<Amount> {
     Ok(match metric {
         Metric::Money => Amount::Money(text.parse()?),
-        _ => Amount::Count(text.parse().with_context(|| format!("{text:?} is no count"))?),
+        _ => Amount::Count(text.parse().with_context(|| format!("{text:?} is no count: a whole number from 0 on"))?),
     })
 }
 
