@@ -54,7 +54,7 @@ pub use error::ErrorObject;
 pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
-pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
+pub use limits::presets::{AppliedPreset, ApplyPreset, LimitPreset, LimitPresets, Outcome};
 pub use limits::{
     ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount, shown_amount,
 };

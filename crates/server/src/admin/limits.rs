@@ -15,7 +15,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use domain::rate::{AMOUNT_MAX, Dimension, Limit, Metric, Scope, Window};
-use domain::{AccountId, KeyId, LimitId, Nanos, ProjectId, TierId};
+use domain::{AccountId, KeyId, LimitId, Nanos, ProjectId, TierId, Timestamp};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -361,30 +361,30 @@ pub async fn create(
     operator: Operator,
     Body(asked): Body<CreateLimit>,
 ) -> Result<(StatusCode, Json<LimitObject>), Problem> {
-    let created = make(&app, operator.0, vec![asked]).await?.remove(0);
-    Ok((StatusCode::CREATED, Json(created)))
+    asked.refuse(&app)?;
+    let now = app.now();
+    let created = app.database.write(move |transaction| asked.create(transaction, &operator.0, now)).await?;
+    app.limits_changed().await;
+    Ok((StatusCode::CREATED, Json(object(&app, created).await?)))
 }
 
-/// Makes limits: all of them, or none.
-async fn make(app: &App, by: Arc<str>, asked: Vec<CreateLimit>) -> Result<Vec<LimitObject>, Problem> {
-    for new in &asked {
-        checked_amount(new.metric, new.amount).map_err(|why| Problem::bad_field("amount", why))?;
-        refuse_name_of_file(app, &new.name)?;
+impl CreateLimit {
+    /// What can be seen without the database.
+    fn refuse(&self, app: &App) -> Result<(), Problem> {
+        checked_amount(self.metric, self.amount).map_err(|why| Problem::bad_field("amount", why))?;
+        refuse_name_of_file(app, &self.name)
     }
-    let now = app.now();
-    let created = app.database.write(move |transaction| {
-        let make_one = |new: &CreateLimit| {
-            let limit = new.unscoped().map_err(StoreError::Refused)?;
-            let limit = Limit { scope: new.scope.resolved(transaction)?, ..limit };
-            let kept = limits::create(transaction, &limit, &by, now)?;
-            accounts::audit(transaction, now, &by, "limit.create", &subject(kept.limit.id), &json!(new))?;
-            Ok(kept)
-        };
-        asked.iter().map(make_one).collect::<Result<Vec<_>, StoreError>>()
-    });
-    let created = created.await?;
-    app.limits_changed().await;
-    objects(app, created).await
+
+    fn resolved(&self, connection: &Connection) -> Result<Limit, StoreError> {
+        let limit = self.unscoped().map_err(StoreError::Refused)?;
+        Ok(Limit { scope: self.scope.resolved(connection)?, ..limit })
+    }
+
+    fn create(&self, transaction: &Connection, by: &str, now: Timestamp) -> Result<KeptLimit, StoreError> {
+        let kept = limits::create(transaction, &self.resolved(transaction)?, by, now)?;
+        accounts::audit(transaction, now, by, "limit.create", &subject(kept.limit.id), &json!(self))?;
+        Ok(kept)
+    }
 }
 
 /// List limits.

@@ -3,8 +3,8 @@
 use super::client::{Client, encoded};
 use super::output::{Column, Format, or_dash, properties, table, usd};
 use crate::admin::{
-    Amount, ApplyPreset, ChangeLimit, CreateLimit, LimitList, LimitObject, LimitPreset, LimitPresets, LimitScope,
-    LimitScopeShown, NameOrId,
+    Amount, AppliedPreset, ApplyPreset, ChangeLimit, CreateLimit, LimitList, LimitObject, LimitPreset, LimitPresets,
+    LimitScope, LimitScopeShown, NameOrId, Outcome,
 };
 use crate::limit_status::LimitStatus;
 use anyhow::Context;
@@ -77,7 +77,7 @@ pub enum PresetCommand {
         /// Its name.
         preset: String,
     },
-    /// Create the limits of a preset: all of them, or none.
+    /// Create the limits of a preset: all of them, or none. Those that are there get its amounts and windows.
     Apply(Box<ApplyArgs>),
 }
 
@@ -106,7 +106,7 @@ pub struct CreateArgs {
 pub struct ApplyArgs {
     /// Its name.
     preset: String,
-    /// Put in front of the limits' names, so that a preset can be applied more than once.
+    /// Put in front of the limits' names, so that a preset can be applied for several scopes.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
     /// Another amount for one of its limits; again for more.
@@ -216,8 +216,8 @@ async fn preset(command: PresetCommand, client: &Client, format: Format) -> anyh
                 let limit = limit.with_context(|| format!("preset {:?} has no limit named {name:?}", preset.name))?;
                 asked.amounts.insert(name.clone(), amount(text, limit.metric)?);
             }
-            let limits: LimitList = client.send(Method::POST, &format!("{path}/apply"), &asked).await?;
-            format.print(&limits, many)
+            let applied: AppliedPreset = client.send(Method::POST, &format!("{path}/apply"), &asked).await?;
+            format.print(&applied, applied_table)
         }
     }
 }
@@ -354,15 +354,31 @@ fn one(limit: &LimitObject) -> String {
 fn many(limits: &LimitList) -> String {
     use Column::{Number, Text};
     let columns = [Number("id"), Text("name"), Text("for"), Text("metric"), Number("amount"), Text("window")];
-    let rows = limits.data.iter().map(|limit| {
-        [
-            limit.id.to_string(),
-            limit.name.clone(),
-            is_for(&limit.scope, &limit.each),
-            metric_shown(limit.metric),
-            shown(&limit.amount),
-            limit.window.to_string(),
-        ]
+    table(columns, limits.data.iter().map(row))
+}
+
+fn row(limit: &LimitObject) -> [String; 6] {
+    [
+        limit.id.to_string(),
+        limit.name.clone(),
+        is_for(&limit.scope, &limit.each),
+        metric_shown(limit.metric),
+        shown(&limit.amount),
+        limit.window.to_string(),
+    ]
+}
+
+fn applied_table(applied: &AppliedPreset) -> String {
+    use Column::{Number, Text};
+    let columns = [Text(""), Number("id"), Text("name"), Text("for"), Text("metric"), Number("amount"), Text("window")];
+    let rows = applied.data.iter().map(|applied| {
+        let outcome = match applied.outcome {
+            Outcome::Created => "created",
+            Outcome::Updated => "updated",
+            Outcome::Unchanged => "unchanged",
+        };
+        let [id, name, is_for, metric, amount, window] = row(&applied.limit);
+        [outcome.to_owned(), id, name, is_for, metric, amount, window]
     });
     table(columns, rows)
 }
