@@ -197,6 +197,7 @@ pub enum TopUpKind {
 
 /// Which accounts to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only the account of exactly this name.

@@ -216,6 +216,7 @@ pub struct Counters {
 
 /// Which counters to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct CounterParams {
     /// Only those after it: the `next` of the page before.

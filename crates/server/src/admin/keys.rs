@@ -267,6 +267,7 @@ pub struct RotateKey {
 
 /// Which keys to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only keys of this account: its name or id.
