@@ -16,7 +16,7 @@ pub use book::LimitBook;
 pub use enter::About;
 
 use arc_swap::ArcSwap;
-use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
+use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Weight, Window};
 use domain::{AccountId, Timestamp, Usage, Zone};
 use foldhash::HashMap;
 use memory::Memory;
@@ -95,6 +95,13 @@ pub struct Limiter {
     nodes: Option<Nodes>,
 }
 
+/// Who pays for a request, as those see it who share a limit.
+#[derive(Clone, Copy, Debug)]
+struct Payer {
+    account: AccountId,
+    weight: Weight,
+}
+
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
@@ -168,7 +175,7 @@ impl Limiter {
         match &self.nodes {
             None => self.enter(asking, zone, cost, at),
             // Apart from the future of those who have no Redis.
-            Some(nodes) => Box::pin(self.enter_over(nodes, asking.payer, self.met(asking, zone), *cost, at)).await,
+            Some(nodes) => Box::pin(self.enter_over(nodes, Payer::of(asking), self.met(asking, zone), *cost, at)).await,
         }
     }
 
@@ -180,12 +187,12 @@ impl Limiter {
         cost: &Cost,
         at: Timestamp,
     ) -> Result<Entered, Limited> {
-        self.enter_met(asking.payer, self.met(asking, zone), cost, at)
+        self.enter_met(Payer::of(asking), self.met(asking, zone), cost, at)
     }
 
     fn enter_met(
         self: &Arc<Self>,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: &Cost,
         at: Timestamp,
@@ -302,7 +309,7 @@ impl Limiter {
     /// Asks for a part of those limits that accounts share. The longest wait, if there has to be one.
     fn share(
         &self,
-        payer: AccountId,
+        payer: Payer,
         met: &[Met],
         cost: &Cost,
         states: &memory::Locked<'_>,
@@ -316,7 +323,7 @@ impl Limiter {
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(payer, 1, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer.account, payer.weight, cost, (left, rule.amount), pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {
@@ -326,12 +333,18 @@ impl Limiter {
         longest
     }
 
-    fn took_shares(&self, payer: AccountId, places: &[Place]) {
+    fn took_shares(&self, payer: Payer, places: &[Place]) {
         for place in places.iter().filter(|place| place.met.is_shared_out()) {
             if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
-                sharing.took(payer, place.reserved);
+                sharing.took(payer.account, place.reserved);
             }
         }
+    }
+}
+
+impl Payer {
+    fn of(asking: &Asking<'_>) -> Self {
+        Self { account: asking.payer, weight: asking.weight }
     }
 }
 

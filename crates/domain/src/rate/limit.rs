@@ -1,5 +1,6 @@
 //! What a limit is, and which requests it is for.
 
+use super::Weight;
 use crate::budget::matches_model;
 use crate::calendar::Calendar;
 use crate::ids::{AccountId, KeyId, LimitId, ProjectId, TierId};
@@ -173,6 +174,8 @@ pub enum Dimension {
 pub struct Asking<'a> {
     /// Who pays: the account, or the one that it is linked to.
     pub payer: AccountId,
+    /// What it gets of limits that accounts share, beside the others.
+    pub weight: Weight,
     /// Its tier.
     pub tier: TierId,
     /// The key's project.
@@ -449,6 +452,7 @@ mod tests {
 
     const ASKING: Asking<'_> = Asking {
         payer: AccountId(2),
+        weight: Weight::ONE,
         tier: TierId(1),
         project: Some(ProjectId(3)),
         key: KeyId(7),

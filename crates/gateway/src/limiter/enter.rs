@@ -38,6 +38,7 @@ impl<'a> RateAsking<'a> {
         let Asking { caller, request, route, .. } = self.asking;
         rate::Asking {
             payer: caller.payer,
+            weight: caller.payer_weight,
             tier: caller.payer_tier,
             project: caller.key.project,
             key: caller.key.id,
@@ -219,6 +220,7 @@ impl About<'_> {
     fn asking(&self, caller: &Caller) -> rate::Asking<'_> {
         rate::Asking {
             payer: caller.payer,
+            weight: caller.payer_weight,
             tier: caller.payer_tier,
             project: caller.key.project,
             key: caller.key.id,

@@ -11,11 +11,11 @@
 //! more than the amount until a server without data is back. Nodes that come while it is away do not know of the others.
 
 use super::redis::{Asked, BEAT_EVERY, Correction, Remote, RemoteTaken};
-use super::{Cost, Entered, Limited, Limiter, Met, Place, Told};
+use super::{Cost, Entered, Limited, Limiter, Met, Payer, Place, Told};
 use ::redis::RedisError;
 use arc_swap::ArcSwap;
 use domain::rate::{Rule, Standing, Verdict, Window};
-use domain::{AccountId, Timestamp, Zone};
+use domain::{Timestamp, Zone};
 use foldhash::HashMap;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -134,7 +134,7 @@ impl Limiter {
     pub(super) async fn enter_over(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: Cost,
         at: Timestamp,
@@ -166,7 +166,7 @@ impl Limiter {
     async fn ask(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: Cost,
         at: Timestamp,
@@ -227,7 +227,7 @@ impl Limiter {
     fn enter_alone(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         mut met: Vec<Met>,
         cost: &Cost,
         at: Timestamp,

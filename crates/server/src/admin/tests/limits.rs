@@ -257,6 +257,25 @@ async fn accounts_are_linked_by_operators_and_it_is_noted() {
 }
 
 #[tokio::test]
+async fn accounts_and_tiers_have_weights() {
+    let test = TestApp::start().await;
+    let acme = test.post("/api/v1/accounts", json!({ "name": "acme", "weight": 3 })).await.json;
+    assert_eq!((&acme["weight"], &acme["tier"]["weight"]), (&json!(3), &json!(1)), "{acme}");
+    let change = async |body: Value| test.patch("/api/v1/accounts/1", body).await;
+    assert_eq!(change(json!({ "weight": 1000 })).await.json["weight"], 1000);
+    assert_eq!(change(json!({ "weight": null })).await.json["weight"], Value::Null);
+    for bad in [json!(0), json!(1001), json!(-1), json!(1.5), json!("2"), json!(4_294_967_297_i64)] {
+        let refused = change(json!({ "weight": bad })).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{bad}: {}", refused.text);
+        let tier = json!({ "id": 0, "weight": bad }).to_string();
+        assert_eq!(test.call(Method::PUT, "/api/v1/tiers", Some(&tier)).await.status, StatusCode::BAD_REQUEST);
+    }
+    let tier = test.call(Method::PUT, "/api/v1/tiers", Some(r#"{"id":0,"weight":5}"#)).await.json;
+    assert_eq!((&tier["name"], &tier["weight"]), (&json!("Free"), &json!(5)));
+    assert_eq!(test.get("/api/v1/accounts/1").await.json["tier"]["weight"], 5);
+}
+
+#[tokio::test]
 async fn keys_wait_for_places_by_what_operators_say() {
     let test = TestApp::start().await;
     let (_, key) = test.account_and_key(json!({ "wait_seconds": 30, "priority": "low" })).await;
@@ -304,6 +323,9 @@ async fn the_command_line_does_the_same() {
     assert_eq!(shown["linked_to"], 1);
     let shown: Value = serde_json::from_str(&run("account unlink other --json").await).unwrap();
     assert_eq!(shown["linked_to"], Value::Null);
+    assert!(run("account edit other --weight 4").await.contains("weight          4"));
+    assert!(run("account edit other --no-weight").await.contains("weight          1 (its tier's)"));
+    assert!(run("tier set 0 --weight 6").await.contains("weight      6"));
     run("key create --account acme --name ci --wait 2m").await;
     let changed: Value = serde_json::from_str(&run("key change 1 --wait 5s --priority high --json").await).unwrap();
     assert_eq!((&changed["wait_seconds"], &changed["priority"]), (&json!(5), &json!("high")));
