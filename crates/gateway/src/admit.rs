@@ -673,8 +673,12 @@ mod tests {
                 retired: false,
                 created_at: Timestamp(0),
             };
-            let route =
-                RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
+            let route = RouteDeclared {
+                model: model.to_owned(),
+                upstream_model: None,
+                upstreams: vec!["simulator".into()],
+                wait_seconds: None,
+            };
             let book = PriceBook::from_versions(vec![version]).unwrap();
             Self {
                 caller: fixture::caller(),

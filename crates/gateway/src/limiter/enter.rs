@@ -64,8 +64,8 @@ impl<'a> RateAsking<'a> {
 }
 
 impl Gateway {
-    /// Takes a place within all limits of a request, and says how long an answer they allow. Where its key lets requests
-    /// wait, waits for the place.
+    /// Takes a place within all limits of a request, and says how long an answer they allow. Where its key or its
+    /// route lets requests wait, waits for the place.
     pub(crate) async fn enter(
         &self,
         asking: &Asking<'_>,
@@ -120,7 +120,8 @@ impl Gateway {
             Ok(entered) => return Ok(entered),
             Err(limited) => limited,
         };
-        let (Some(seconds), Some(least)) = (asking.caller.key.wait_seconds, limited.wait) else {
+        let seconds = asking.caller.key.wait_seconds.or(asking.route.wait_seconds);
+        let (Some(seconds), Some(least)) = (seconds, limited.wait) else {
             return Err(limited.into());
         };
         let patience = Duration::from_secs(seconds.into());

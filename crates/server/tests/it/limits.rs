@@ -262,6 +262,28 @@ async fn l_21_a_key_that_waits_is_served_in_order_and_leaves_with_its_client() {
 }
 
 #[tokio::test]
+async fn l_21_requests_to_a_route_wait_as_it_says_where_their_key_says_nothing() {
+    let route = "[[routes]]\nmodel = \"patient-model\"\nupstreams = [\"mock\"]\nupstream_model = \"mock-model\"\n\
+                 wait_seconds = 60\n[[prices]]\nmodel = \"patient-model\"\ninput_per_million = \"1.00\"\n\
+                 output_per_million = \"2.00\"";
+    let mut gateway = Gateway::start_with(route).await;
+    limit(&gateway, "one", json!({"metric": "in_flight", "window": "now", "each": ["account"]})).await;
+    let key = gateway.key(json!({})).await;
+    let hurried = gateway.key(json!({"wait_seconds": 1})).await;
+    let mut open = key.caller.begin_chat(&endless()).await;
+    open.until("\" word\"").await;
+    let patient = chat(json!({"model": "patient-model", "max_tokens": 1}));
+    let waits = begun(&key, &patient);
+    waiting(&gateway, 1).await;
+    assert_limited(&key.caller.chat(&chat(json!({"max_tokens": 1}))).await, "one");
+    assert_limited(&hurried.caller.chat(&patient).await, "one");
+    drop(open);
+    let answer = within(PATIENCE, "a place", waits).await.expect("no panic");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn l_03_what_can_never_fit_is_told_so_and_never_to_come_again() {
     let mut gateway = Gateway::start().await;
     limit(&gateway, "tokens", json!({"metric": "input_tokens", "amount": 100, "window": "minute"})).await;
