@@ -201,39 +201,8 @@ impl Limiter {
             return Ok(Entered { limiter: self.clone(), places: Vec::new(), told: Arc::default() });
         }
         let mut states = self.states.lock(met.iter().map(|met| met.key));
-        let mut binding: Option<(usize, Option<u64>)> = None;
-        for (index, met) in met.iter().enumerate() {
-            let (rule, cost) = (met.rule, met.cost(cost));
-            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
-                Verdict::Admitted => continue,
-                Verdict::Wait(ms) => Some(ms),
-                Verdict::Never => None,
-            };
-            // Never is the longest of all waits.
-            let is_longer =
-                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
-            if is_longer {
-                binding = Some((index, wait));
-            }
-        }
-        if binding.is_none_or(|(_, wait)| wait.is_some()) {
-            let shared = self.share(payer, &met, cost, &states, at);
-            if let Some((index, ms)) = shared
-                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
-            {
-                binding = Some((index, Some(ms)));
-            }
-        }
-        if let Some((index, wait)) = binding {
-            // A clock that went back must not keep requests out until it has caught up (L-09).
-            for met in &met {
-                states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
-            }
-            let told = tell(&met, &mut states, at);
-            let binds = &met[index];
-            let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
-            let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
-            return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
+        if let Some(binding) = self.binding(payer, &met, cost, &states, at) {
+            return Err(refused(&met, cost, &mut states, binding, at));
         }
         let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
         for met in met {
@@ -252,6 +221,41 @@ impl Limiter {
         drop(states);
         self.took_shares(payer, &places);
         Ok(Entered { limiter: self.clone(), places, told: told.into() })
+    }
+
+    /// Which of the limits binds by the states of this process, and for how many milliseconds; `None`, for ever.
+    fn binding(
+        &self,
+        payer: Payer,
+        met: &[Met],
+        cost: &Cost,
+        states: &memory::Locked<'_>,
+        at: Timestamp,
+    ) -> Option<(usize, Option<u64>)> {
+        let mut binding: Option<(usize, Option<u64>)> = None;
+        for (index, met) in met.iter().enumerate() {
+            let (rule, cost) = (met.rule, met.cost(cost));
+            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
+                Verdict::Admitted => continue,
+                Verdict::Wait(ms) => Some(ms),
+                Verdict::Never => None,
+            };
+            // Never is the longest of all waits.
+            let is_longer =
+                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
+            if is_longer {
+                binding = Some((index, wait));
+            }
+        }
+        if binding.is_none_or(|(_, wait)| wait.is_some()) {
+            let shared = self.share(payer, met, cost, states, at);
+            if let Some((index, ms)) = shared
+                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
+            {
+                binding = Some((index, Some(ms)));
+            }
+        }
+        binding
     }
 
     /// How the limits stand that a request meets, wherever their states are. Nothing is taken.
@@ -371,6 +375,25 @@ impl Met {
         let standing = states.look(self.key, |state| rule.standing(state, &self.zone, at));
         Told { limit: self.limit.clone(), standing }
     }
+}
+
+/// The refusal where that limit binds for so many milliseconds.
+fn refused(
+    met: &[Met],
+    cost: &Cost,
+    states: &mut memory::Locked<'_>,
+    (index, wait): (usize, Option<u64>),
+    at: Timestamp,
+) -> Limited {
+    // A clock that went back must not keep requests out until it has caught up (L-09).
+    for met in met {
+        states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
+    }
+    let told = tell(met, states, at);
+    let binds = &met[index];
+    let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
+    let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
+    Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told }
 }
 
 fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {
