@@ -11,6 +11,7 @@
 //! one transaction, and answers with what is then stored. Balances are moved by the ledger alone.
 
 pub mod accounts;
+mod amount;
 mod audit;
 pub mod budgets;
 pub mod codes;
@@ -44,9 +45,10 @@ pub mod users;
 mod values;
 
 pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TierShown, TopUp, TopUpKind};
+pub use amount::{Amount, Unit};
 pub use audit::DeedObject;
 pub use budgets::{
-    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject, ValuesObject,
+    BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject, ValuesObject,
 };
 pub use codes::{CodeObject, CreateCodes, NewCodes, Redeem, Redemption, Revoked, WrongCodes};
 pub use csv::TEXT_CSV;

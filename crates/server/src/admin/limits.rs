@@ -6,7 +6,7 @@
 pub mod of_key;
 pub mod presets;
 
-use super::budgets::Amount;
+use super::amount::Amount;
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id};
 use super::operator::Operator;
@@ -15,7 +15,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use domain::rate::{AMOUNT_MAX, Dimension, Limit, Metric, Scope, Window};
-use domain::{AccountId, KeyId, LimitId, Nanos, ProjectId, TierId, Timestamp};
+use domain::{AccountId, KeyId, LimitId, ProjectId, TierId, Timestamp};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -172,26 +172,12 @@ pub struct ChangeLimit {
 
 /// An amount in the limiter's unit for that metric: nano-USD, or a count.
 pub fn checked_amount(metric: Metric, amount: Amount) -> Result<u64, String> {
-    match (metric, amount) {
-        (Metric::Money, Amount::Money(money)) => match u64::try_from(money.0) {
-            Ok(amount) if amount <= AMOUNT_MAX => Ok(amount),
-            _ => Err(format!("A limit in money is from $0.00 to ${}.", Nanos(AMOUNT_MAX.cast_signed()))),
-        },
-        (Metric::Money, Amount::Count(_)) => {
-            Err("A limit in money has its amount as a decimal text such as \"5.00\".".to_owned())
-        }
-        (_, Amount::Count(amount)) if amount <= AMOUNT_MAX => Ok(amount),
-        (_, Amount::Count(_)) => Err(format!("A limit's amount is at most {AMOUNT_MAX}.")),
-        (_, Amount::Money(_)) => Err(format!("A limit in {} has a whole number as its amount.", metric.name())),
-    }
+    amount.checked("A limit", metric, AMOUNT_MAX.cast_signed()).map(i64::cast_unsigned)
 }
 
 /// An amount in the limiter's unit for that metric, as it is written.
 pub fn shown_amount(metric: Metric, amount: u64) -> Amount {
-    match metric {
-        Metric::Money => Amount::Money(Nanos(i64::try_from(amount).unwrap_or(i64::MAX))),
-        _ => Amount::Count(amount),
-    }
+    Amount::of(metric, i64::try_from(amount).unwrap_or(i64::MAX))
 }
 
 impl LimitScope {

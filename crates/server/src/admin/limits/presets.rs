@@ -1,6 +1,6 @@
 //! `/api/v1/limit-presets`: limits that are shipped as data, to be applied as they are or with other amounts.
 
-use super::super::budgets::Amount;
+use super::super::amount::Amount;
 use super::super::error::{ErrorObject, Problem};
 use super::super::extract::Body;
 use super::super::operator::Operator;
