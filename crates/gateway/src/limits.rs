@@ -28,8 +28,7 @@ pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
         model: &request.model,
         tags: &tags,
     };
-    let budgets = budgets.iter().filter_map(|budget| budget.limit_for(&asking, zone, at)).collect();
-    Limits { quota: key.quota, budgets, ..Limits::default() }
+    Limits { quota: key.quota, budgets: budgets.limits_for(&asking, zone, at), ..Limits::default() }
 }
 
 #[cfg(test)]
@@ -39,7 +38,7 @@ mod tests {
     use bytes::Bytes;
     use domain::budget::{Budget, Dimension, Scope};
     use domain::calendar::Calendar;
-    use domain::ledger::{Hold, Metric, Refusal};
+    use domain::ledger::{Hold, Metric, Parts, Refusal};
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
     use protocol::openai::Endpoint;
     use std::sync::Arc;
@@ -48,7 +47,7 @@ mod tests {
     const ACCOUNT: AccountId = AccountId(1);
 
     fn caller(zone: &str, budgets: &[Budget]) -> Caller {
-        let budgets = budgets.iter().cloned().map(Into::into).collect();
+        let budgets = Arc::new(budgets.iter().cloned().collect());
         Caller { budgets, zone: zone.parse().unwrap(), ..fixture::caller() }
     }
 
@@ -111,7 +110,7 @@ mod tests {
                 amount: Nanos(6),
                 bound: Usage::tokens(1, 1),
                 lease_until: now,
-                parts: Vec::new(),
+                parts: Parts::new(),
                 counted: Arc::default(),
             };
             ledger.hold(ACCOUNT, &terms, &limits(&caller, &request, now), now).await
