@@ -12,6 +12,8 @@ pub mod catalog;
 pub mod clock;
 pub mod counters;
 pub mod failure;
+#[cfg(test)]
+mod fixture;
 pub mod growth;
 pub mod learned;
 pub mod lifecycle;

@@ -275,12 +275,10 @@ impl Gateway {
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
         let Call { endpoint, body, .. } = &call;
-        let (endpoint, request) = (*endpoint, read(&call)?);
+        let early = |failure| Failure { limits: self.limits_of_call(caller, &call), ..failure };
+        let (endpoint, request) = (*endpoint, read(&call).map_err(early)?);
         let catalog = self.catalog.load_full();
-        let (route, priced) = choose(&catalog, &request, caller).map_err(|failure| {
-            let limits = self.limits_of(caller, Some(&request.model), request.end_user.as_deref(), Some(call.address));
-            Failure { limits, ..failure }
-        })?;
+        let (route, priced) = choose(&catalog, &request, caller).map_err(early)?;
         let no_limits = Limits::default();
         let asking = self.asking(caller, &request, body, route, priced, &no_limits);
         let (entered, output_limit) = self.enter(&asking, call.address).await?;

@@ -13,9 +13,10 @@ pub mod redis;
 mod saved;
 
 pub use book::LimitBook;
+pub use enter::About;
 
 use arc_swap::ArcSwap;
-use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
+use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Weight, Window};
 use domain::{AccountId, Timestamp, Usage, Zone};
 use foldhash::HashMap;
 use memory::Memory;
@@ -94,6 +95,13 @@ pub struct Limiter {
     nodes: Option<Nodes>,
 }
 
+/// Who pays for a request, as those see it who share a limit.
+#[derive(Clone, Copy, Debug)]
+struct Payer {
+    account: AccountId,
+    weight: Weight,
+}
+
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
@@ -167,7 +175,7 @@ impl Limiter {
         match &self.nodes {
             None => self.enter(asking, zone, cost, at),
             // Apart from the future of those who have no Redis.
-            Some(nodes) => Box::pin(self.enter_over(nodes, asking.payer, self.met(asking, zone), *cost, at)).await,
+            Some(nodes) => Box::pin(self.enter_over(nodes, Payer::of(asking), self.met(asking, zone), *cost, at)).await,
         }
     }
 
@@ -179,12 +187,12 @@ impl Limiter {
         cost: &Cost,
         at: Timestamp,
     ) -> Result<Entered, Limited> {
-        self.enter_met(asking.payer, self.met(asking, zone), cost, at)
+        self.enter_met(Payer::of(asking), self.met(asking, zone), cost, at)
     }
 
     fn enter_met(
         self: &Arc<Self>,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: &Cost,
         at: Timestamp,
@@ -193,39 +201,8 @@ impl Limiter {
             return Ok(Entered { limiter: self.clone(), places: Vec::new(), told: Arc::default() });
         }
         let mut states = self.states.lock(met.iter().map(|met| met.key));
-        let mut binding: Option<(usize, Option<u64>)> = None;
-        for (index, met) in met.iter().enumerate() {
-            let (rule, cost) = (met.rule, met.cost(cost));
-            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
-                Verdict::Admitted => continue,
-                Verdict::Wait(ms) => Some(ms),
-                Verdict::Never => None,
-            };
-            // Never is the longest of all waits.
-            let is_longer =
-                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
-            if is_longer {
-                binding = Some((index, wait));
-            }
-        }
-        if binding.is_none_or(|(_, wait)| wait.is_some()) {
-            let shared = self.share(payer, &met, cost, &states, at);
-            if let Some((index, ms)) = shared
-                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
-            {
-                binding = Some((index, Some(ms)));
-            }
-        }
-        if let Some((index, wait)) = binding {
-            // A clock that went back must not keep requests out until it has caught up (L-09).
-            for met in &met {
-                states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
-            }
-            let told = tell(&met, &mut states, at);
-            let binds = &met[index];
-            let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
-            let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
-            return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
+        if let Some(binding) = self.binding(payer, &met, cost, &states, at) {
+            return Err(refused(&met, cost, &mut states, binding, at));
         }
         let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
         for met in met {
@@ -244,6 +221,41 @@ impl Limiter {
         drop(states);
         self.took_shares(payer, &places);
         Ok(Entered { limiter: self.clone(), places, told: told.into() })
+    }
+
+    /// Which of the limits binds by the states of this process, and for how many milliseconds; `None`, for ever.
+    fn binding(
+        &self,
+        payer: Payer,
+        met: &[Met],
+        cost: &Cost,
+        states: &memory::Locked<'_>,
+        at: Timestamp,
+    ) -> Option<(usize, Option<u64>)> {
+        let mut binding: Option<(usize, Option<u64>)> = None;
+        for (index, met) in met.iter().enumerate() {
+            let (rule, cost) = (met.rule, met.cost(cost));
+            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
+                Verdict::Admitted => continue,
+                Verdict::Wait(ms) => Some(ms),
+                Verdict::Never => None,
+            };
+            // Never is the longest of all waits.
+            let is_longer =
+                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
+            if is_longer {
+                binding = Some((index, wait));
+            }
+        }
+        if binding.is_none_or(|(_, wait)| wait.is_some()) {
+            let shared = self.share(payer, met, cost, states, at);
+            if let Some((index, ms)) = shared
+                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
+            {
+                binding = Some((index, Some(ms)));
+            }
+        }
+        binding
     }
 
     /// How the limits stand that a request meets, wherever their states are. Nothing is taken.
@@ -301,7 +313,7 @@ impl Limiter {
     /// Asks for a part of those limits that accounts share. The longest wait, if there has to be one.
     fn share(
         &self,
-        payer: AccountId,
+        payer: Payer,
         met: &[Met],
         cost: &Cost,
         states: &memory::Locked<'_>,
@@ -315,7 +327,7 @@ impl Limiter {
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(payer, 1, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer.account, payer.weight, cost, (left, rule.amount), pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {
@@ -325,12 +337,18 @@ impl Limiter {
         longest
     }
 
-    fn took_shares(&self, payer: AccountId, places: &[Place]) {
+    fn took_shares(&self, payer: Payer, places: &[Place]) {
         for place in places.iter().filter(|place| place.met.is_shared_out()) {
             if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
-                sharing.took(payer, place.reserved);
+                sharing.took(payer.account, place.reserved);
             }
         }
+    }
+}
+
+impl Payer {
+    fn of(asking: &Asking<'_>) -> Self {
+        Self { account: asking.payer, weight: asking.weight }
     }
 }
 
@@ -359,8 +377,27 @@ impl Met {
     }
 }
 
+/// The refusal where that limit binds for so many milliseconds.
+fn refused(
+    met: &[Met],
+    cost: &Cost,
+    states: &mut memory::Locked<'_>,
+    (index, wait): (usize, Option<u64>),
+    at: Timestamp,
+) -> Limited {
+    // A clock that went back must not keep requests out until it has caught up (L-09).
+    for met in met {
+        states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
+    }
+    let told = tell(met, states, at);
+    let binds = &met[index];
+    let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
+    let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
+    Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told }
+}
+
 fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {
-    met.iter().filter(|met| met.limit.window != Window::Request).map(|met| met.told(states, at)).collect()
+    met.iter().map(|met| met.told(states, at)).collect()
 }
 
 impl Entered {

@@ -21,6 +21,7 @@ mod output;
 mod plan;
 mod price;
 mod project;
+mod scope;
 mod statement;
 mod subscription;
 mod tier;

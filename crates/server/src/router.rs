@@ -168,8 +168,12 @@ pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> axum::resp
 
 /// A failure as the framework's answer to a request with these headers.
 pub fn failed(profile: ErrorProfile, headers: &HeaderMap, failure: &Failure) -> axum::response::Response {
-    let id = headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    response(failure, profile, id).map(axum::body::Body::new)
+    response(failure, profile, request_id_of(headers)).map(axum::body::Body::new)
+}
+
+/// The id that a request of the framework has in its headers.
+pub fn request_id_of(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
 /// Unique over processes by a random beginning, within one by a count.

@@ -5,7 +5,7 @@
 //! are real and no two keys march in step. Time is virtual: minutes of load take seconds, and a run is the same each time.
 
 use crate::load::trace::{Dice, Row};
-use domain::rate::{Asking, Dimension, Limit, Metric, Scope};
+use domain::rate::{Asking, Dimension, Limit, Metric, Scope, Weight};
 use domain::{AccountId, KeyId, LimitId, TierId, Timestamp, Zone};
 use gateway::Clock;
 use gateway::limiter::redis::Remote;
@@ -63,6 +63,7 @@ fn limit(id: i64, name: &str, metric: Metric, amount: u64, window: &str, each: &
 fn asking(account: usize, key: usize) -> Asking<'static> {
     Asking {
         payer: AccountId(account as i64),
+        weight: Weight::ONE,
         tier: TierId(0),
         project: None,
         key: KeyId(key as i64),

@@ -1,5 +1,6 @@
 //! What a limit is, and which requests it is for.
 
+use super::Weight;
 use crate::budget::matches_model;
 use crate::calendar::Calendar;
 use crate::ids::{AccountId, KeyId, LimitId, ProjectId, TierId};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub const AMOUNT_MAX: u64 = 1 << 48;
 /// The longest window: a thousand days.
 pub const LENGTH_MS_MAX: i64 = 1_000 * DAY_MS;
+const LENGTH_BOUNDS: &str = "a window is from 1 millisecond to 1000 days";
 /// Models that one limit can name.
 pub const MODELS_MAX: usize = 100;
 
@@ -172,6 +174,8 @@ pub enum Dimension {
 pub struct Asking<'a> {
     /// Who pays: the account, or the one that it is linked to.
     pub payer: AccountId,
+    /// What it gets of limits that accounts share, beside the others.
+    pub weight: Weight,
     /// Its tier.
     pub tier: TierId,
     /// The key's project.
@@ -263,7 +267,7 @@ impl Limit {
             Window::Sliding { length_ms } | Window::Smooth { length_ms, .. } | Window::Session { length_ms }
                 if !(1..=LENGTH_MS_MAX).contains(&length_ms) =>
             {
-                return bad("a window is from 1 millisecond to 1000 days".to_owned());
+                return bad(LENGTH_BOUNDS.to_owned());
             }
             Window::Smooth { burst: Some(burst), .. } if !(1..=AMOUNT_MAX).contains(&burst) => {
                 return bad(format!("a burst is from 1 to {AMOUNT_MAX}"));
@@ -362,14 +366,18 @@ impl FromStr for Window {
     type Err = BadLimit;
 
     fn from_str(text: &str) -> Result<Self, BadLimit> {
+        let shown = || text.chars().take(60).collect::<String>();
         let bad = || {
-            let shown: String = text.chars().take(60).collect();
+            let shown = shown();
             BadLimit(format!(
                 "no window is written {shown:?}; for example \"minute\", \"90 seconds\", \"smooth minute\", \
                  \"smooth minute burst 10\", \"calendar day\", \"session 5 hours\", \"now\" or \"request\""
             ))
         };
-        let ms = |text: &str| length(text).filter(|ms| (1..=LENGTH_MS_MAX).contains(ms)).ok_or_else(bad);
+        let ms = |text: &str| match length(text) {
+            Some(ms) if !(1..=LENGTH_MS_MAX).contains(&ms) => Err(BadLimit(format!("{:?}: {LENGTH_BOUNDS}", shown()))),
+            ms => ms.ok_or_else(bad),
+        };
         let words = text.trim();
         match words.split_once(' ') {
             _ if words == "now" => Ok(Self::Now),
@@ -444,6 +452,7 @@ mod tests {
 
     const ASKING: Asking<'_> = Asking {
         payer: AccountId(2),
+        weight: Weight::ONE,
         tier: TierId(1),
         project: Some(ProjectId(3)),
         key: KeyId(7),

@@ -7,6 +7,7 @@
 //! or requests an account asks with does not matter. Since the limit is never used up ahead of time, somebody who comes new
 //! finds room at once.
 
+use super::Weight;
 use crate::ids::AccountId;
 use crate::time::Timestamp;
 use foldhash::HashMap;
@@ -53,7 +54,7 @@ impl Sharing {
     pub fn ask(
         &mut self,
         account: AccountId,
-        weight: u64,
+        weight: Weight,
         cost: u64,
         (left, amount): (u64, u64),
         pace: impl FnOnce() -> u128,
@@ -64,8 +65,12 @@ impl Sharing {
             if self.askers.len() >= ASKERS_MAX {
                 return Ok(());
             }
-            let newcomer = self.newcomer(weight.max(1));
+            let newcomer = self.newcomer(u128::from(weight.get()));
             self.askers.insert(account, newcomer);
+        }
+        if let Some(asker) = self.askers.get_mut(&account) {
+            // It may have been given another one meanwhile.
+            asker.weight = u128::from(weight.get());
         }
         let (tick, pace) = (self.tick, self.pace);
         let weights: u128 = self.askers.values().map(|asker| asker.weight).sum();
@@ -99,8 +104,7 @@ impl Sharing {
     }
 
     /// Somebody new has at once what the others are given in a second.
-    fn newcomer(&self, weight: u64) -> Asker {
-        let weight = u128::from(weight);
+    fn newcomer(&self, weight: u128) -> Asker {
         let level = self.askers.values().map(|asker| asker.given / asker.weight).max().unwrap_or(0);
         let credit = level * weight * TICKS as u128;
         Asker { weight, asked: [0; TICKS], credit, given: 0, promised: 0, promised_until: i64::MIN }
@@ -191,6 +195,7 @@ mod tests {
         sharing: Sharing,
         rule: Rule,
         state: State,
+        weights: Vec<Weight>,
         /// What each account got, by millisecond.
         got: Vec<Vec<i64>>,
     }
@@ -198,14 +203,15 @@ mod tests {
     impl World {
         fn new(amount: u64, accounts: usize) -> Self {
             let rule = Rule { amount, window: Window::Sliding { length_ms: 60_000 } };
-            Self { sharing: Sharing::default(), rule, state: State::default(), got: vec![Vec::new(); accounts] }
+            let (weights, got) = (vec![Weight::ONE; accounts], vec![Vec::new(); accounts]);
+            Self { sharing: Sharing::default(), rule, state: State::default(), weights, got }
         }
 
         fn ask(&mut self, account: usize, at_ms: i64) -> Result<(), u64> {
             let (id, at) = (AccountId(account as i64), Timestamp(at_ms));
             let left = self.rule.standing(&self.state, &Zone::UTC, at).remaining;
             let pace = || self.rule.steady(&self.state, &Zone::UTC, at);
-            self.sharing.ask(id, 1, 1, (left, self.rule.amount), pace, at)?;
+            self.sharing.ask(id, self.weights[account], 1, (left, self.rule.amount), pace, at)?;
             if left == 0 {
                 return Err(1);
             }
@@ -275,6 +281,30 @@ mod tests {
         }
         let lent = alone.got_in(0, 120_000, 180_000);
         assert!((580..=600).contains(&lent), "{lent}");
+    }
+
+    #[test]
+    fn l_16_an_account_of_three_times_the_weight_gets_three_times_as_much_and_at_once_when_that_changes() {
+        let mut world = World::new(60_000, 2);
+        world.weights[1] = Weight::new(3).unwrap();
+        for at in 0..200_000_i64 {
+            if at == 140_000 {
+                world.weights.reverse();
+            }
+            for _ in 0..4 {
+                let _ = world.ask(0, at);
+                let _ = world.ask(1, at);
+            }
+        }
+        for (from, more, less) in [(80_000, 1, 0), (100_000, 1, 0), (142_000, 0, 1), (180_000, 0, 1)] {
+            let got = |account: usize| world.got_in(account, from, from + 10_000);
+            assert!(
+                10 * (3 * got(less)).abs_diff(got(more)) <= got(more),
+                "{} and {} from {from}",
+                got(less),
+                got(more)
+            );
+        }
     }
 
     #[test]

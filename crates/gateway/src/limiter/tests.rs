@@ -30,6 +30,7 @@ fn limiter(limits: &[Arc<Limit>]) -> Arc<Limiter> {
 pub(super) fn asking(account: i64, key: i64) -> Asking<'static> {
     Asking {
         payer: AccountId(account),
+        weight: Weight::ONE,
         tier: TierId(0),
         project: None,
         key: KeyId(key),
