@@ -6,6 +6,9 @@
 //! room of that moment is spent. Who asks for less gets all of it, and what they leave is lent to the others. How many keys
 //! or requests an account asks with does not matter. Since the limit is never used up ahead of time, somebody who comes new
 //! finds room at once.
+//!
+//! What a moment gives goes up and down with the requests that leave the window. So whatever reaches beyond the moment (how
+//! much may be saved, what somebody new finds, when who is refused shall come back) goes by the level of the last second.
 
 use crate::ids::AccountId;
 use crate::time::Timestamp;
@@ -23,12 +26,19 @@ const TICKS_MAX: i64 = 1 << 30;
 pub const UNIT: u128 = 1 << 16;
 
 /// Who shares one limit, and what each may take.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sharing {
+    /// The last tick that was handed out; the beginning of all time before there was one.
     tick: i64,
     /// What is handed out in a tick, in units.
     pace: u128,
+    /// What one unit of weight was given, tick by tick, in units; the present one is first.
+    levels: [u128; TICKS],
+    /// How many of these there have been.
+    levels_known: usize,
     askers: HashMap<AccountId, Asker>,
+    /// The weights of all of them.
+    weights: u128,
 }
 
 /// An account that asks.
@@ -39,11 +49,15 @@ struct Asker {
     asked: [u64; TICKS],
     /// What it may take, in units.
     credit: u128,
-    /// What it was given in the last tick, in units.
-    given: u128,
     /// What it was told to come back for, and when that is over.
     promised: u64,
     promised_until: i64,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { tick: i64::MIN, pace: 0, levels: [0; TICKS], levels_known: 0, askers: HashMap::default(), weights: 0 }
+    }
 }
 
 impl Sharing {
@@ -65,17 +79,19 @@ impl Sharing {
                 return Ok(());
             }
             let newcomer = self.newcomer(weight.max(1));
+            self.weights += newcomer.weight;
             self.askers.insert(account, newcomer);
         }
-        let (tick, pace) = (self.tick, self.pace);
-        let weights: u128 = self.askers.values().map(|asker| asker.weight).sum();
+        let (tick, level) = (self.tick, self.level());
+        // Before anybody was given anything, everybody is taken for one who will get an even part.
+        let level = if level > 0 { level } else { self.pace / self.weights };
         let asker = self.askers.get_mut(&account).expect("it was put there");
         asker.asked[0] = asker.asked[0].saturating_add(cost);
         let wanted = u128::from(cost) * UNIT;
         if left > amount / 2 || asker.credit >= wanted {
             return Ok(());
         }
-        let given = if asker.given > 0 { asker.given } else { (pace * asker.weight / weights).max(1) };
+        let given = (level * asker.weight).max(1);
         let ticks = i64::try_from((wanted - asker.credit).div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
         asker.promised = asker.promised.max(cost);
         asker.promised_until = asker.promised_until.max(tick + ticks + TICKS as i64);
@@ -101,18 +117,23 @@ impl Sharing {
     /// Somebody new has at once what the others are given in a second.
     fn newcomer(&self, weight: u64) -> Asker {
         let weight = u128::from(weight);
-        let level = self.askers.values().map(|asker| asker.given / asker.weight).max().unwrap_or(0);
-        let credit = level * weight * TICKS as u128;
-        Asker { weight, asked: [0; TICKS], credit, given: 0, promised: 0, promised_until: i64::MIN }
+        let credit = self.level() * weight * TICKS as u128;
+        Asker { weight, asked: [0; TICKS], credit, promised: 0, promised_until: i64::MIN }
+    }
+
+    /// What one unit of weight is given in a tick, over the last second.
+    fn level(&self) -> u128 {
+        self.levels.iter().sum::<u128>() / self.levels_known.max(1) as u128
     }
 
     /// Hands out what the ticks since the last time bring.
     fn advance(&mut self, left: u64, pace: impl FnOnce() -> u128, at: Timestamp) {
         let tick = at.0.div_euclid(TICK_MS);
-        let passed = tick - self.tick;
+        let passed = tick.saturating_sub(self.tick);
         if passed <= 0 && passed > -(TICKS as i64) {
             return;
         }
+        let is_first = self.tick == i64::MIN;
         // A clock that was set back far, or a long silence: what was asked for then is not what is wanted now.
         let passed = usize::try_from(passed).map_or(TICKS, |passed| passed.min(TICKS));
         self.tick = tick;
@@ -122,12 +143,16 @@ impl Sharing {
         let wanted = self.askers.iter().map(|(id, asker)| (*id, asker.wants(passed), asker.weight)).collect();
         let given = filled(wanted, pool);
         let level = given.iter().map(|(account, given)| given / self.askers[account].weight).max().unwrap_or(0);
-        for (account, given) in given {
-            let asker = self.askers.get_mut(&account).expect("it was there a moment ago");
+        self.levels.rotate_right(passed % TICKS);
+        self.levels[..passed].fill(level / passed as u128);
+        self.levels_known = if is_first { 0 } else { (self.levels_known + passed).min(TICKS) };
+        let lately = self.level();
+        for asker in self.askers.values_mut() {
             // Who asked for less than the others get may ask for as much at any moment, for a request larger than usual.
-            asker.give(given.max(level * asker.weight), passed);
+            asker.give(level * asker.weight, lately * asker.weight, passed);
         }
         self.askers.retain(|_, asker| asker.promised_until >= tick || asker.asked.iter().any(|&asked| asked > 0));
+        self.weights = self.askers.values().map(|asker| asker.weight).sum();
     }
 }
 
@@ -139,11 +164,10 @@ impl Asker {
         (lately / TICKS as u128).max(promised)
     }
 
-    /// Takes what so many ticks bring. No more is kept than a second brings, or than it needs for its largest request.
-    fn give(&mut self, given: u128, ticks: usize) {
-        self.given = given / ticks as u128;
-        let largest = self.asked.iter().copied().max().unwrap_or(0).min(self.promised);
-        let kept_max = (self.given * TICKS as u128).max(u128::from(largest.max(self.promised)) * UNIT);
+    /// Takes what so many ticks bring. No more is kept than a second brings at the pace of `lately`, or than it was told to
+    /// come back for.
+    fn give(&mut self, given: u128, lately: u128, ticks: usize) {
+        let kept_max = (lately * TICKS as u128).max(u128::from(self.promised) * UNIT);
         self.credit = (self.credit + given).min(kept_max);
         self.asked.rotate_right(ticks % TICKS);
         self.asked[..ticks].fill(0);
@@ -291,6 +315,31 @@ mod tests {
                     assert!(told < 4, "told to come back again and again");
                 }
                 return;
+            }
+        }
+    }
+
+    #[test]
+    fn l_04_nobody_is_sent_away_for_longer_than_their_share_takes() {
+        // A window of a second gives by fits and starts: in many a tick there is nothing, in others next to nothing.
+        let rule = Rule { amount: 50_000, window: Window::Sliding { length_ms: 1_000 } };
+        let (mut sharing, mut state) = (Sharing::default(), State::default());
+        for at_ms in 0..20_000_i64 {
+            let at = Timestamp(at_ms);
+            for turn in 0..2 {
+                let account = AccountId((7 * at_ms + turn) % 10);
+                let cost = if at_ms % 13 == 0 { 900 } else { 40 };
+                let left = rule.standing(&state, &Zone::UTC, at).remaining;
+                let pace = || rule.steady(&state, &Zone::UTC, at);
+                match sharing.ask(account, 1, cost, (left, rule.amount), pace, at) {
+                    // Ten accounts have 5,000 in a second, each: 900 are there in a fifth of one.
+                    Err(wait_ms) => assert!(wait_ms <= 1_000, "{account} at {at_ms}: {wait_ms}"),
+                    Ok(()) if left >= cost => {
+                        sharing.took(account, cost);
+                        rule.take(&mut state, cost, &Zone::UTC, at);
+                    }
+                    Ok(()) => {}
+                }
             }
         }
     }
