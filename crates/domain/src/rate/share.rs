@@ -326,13 +326,14 @@ mod tests {
         let (mut sharing, mut state) = (Sharing::default(), State::default());
         for at_ms in 0..20_000_i64 {
             let at = Timestamp(at_ms);
+            // Ten accounts ask for little and save, ten for as much as they can get.
             for turn in 0..2 {
-                let account = AccountId((7 * at_ms + turn) % 10);
-                let cost = if at_ms % 13 == 0 { 900 } else { 40 };
+                let account = AccountId(if at_ms % 20 == 0 { at_ms / 20 % 10 } else { 10 + (7 * at_ms + turn) % 10 });
+                let cost = 1 + ((at_ms * at_ms + turn) % 251).unsigned_abs();
                 let left = rule.standing(&state, &Zone::UTC, at).remaining;
                 let pace = || rule.steady(&state, &Zone::UTC, at);
                 match sharing.ask(account, 1, cost, (left, rule.amount), pace, at) {
-                    // Ten accounts have 5,000 in a second, each: 900 are there in a fifth of one.
+                    // Each has some 2,500 in a second, at least: what it asks for is there in a tenth of one.
                     Err(wait_ms) => assert!(wait_ms <= 1_000, "{account} at {at_ms}: {wait_ms}"),
                     Ok(()) if left >= cost => {
                         sharing.took(account, cost);
