@@ -22,7 +22,6 @@ use memory::Memory;
 use nodes::{By, Nodes};
 use parking_lot::Mutex;
 use queue::Queue;
-use siphasher::sip128::{Hasher128, SipHasher13};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +96,7 @@ pub struct Limiter {
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
+    is_shared: bool,
     /// The limit's, or a part of it.
     rule: Rule,
     key: u128,
@@ -140,7 +140,7 @@ impl Limiter {
 
     /// Other limits from the next request on. What was used stays.
     pub fn set_limits(&self, limits: &[Arc<Limit>]) {
-        self.book.store(Arc::new(LimitBook::new(limits)));
+        self.book.store(Arc::new(LimitBook::new(limits, self.hash_key)));
     }
 
     /// The limits of this moment.
@@ -152,7 +152,7 @@ impl Limiter {
     pub fn output_cap(&self, asking: &Asking<'_>) -> Option<u64> {
         let book = self.book.load();
         let of_request = |limit: &&Arc<Limit>| (limit.metric, limit.window) == (Metric::OutputTokens, Window::Request);
-        book.met(asking).filter(of_request).map(|limit| limit.amount).min()
+        book.met(asking).map(|entry| &entry.limit).filter(of_request).map(|limit| limit.amount).min()
     }
 
     /// Takes what a request is estimated to cost from all limits that it meets, or from none. `zone` is the time zone of the
@@ -289,11 +289,11 @@ impl Limiter {
 
     fn met(&self, asking: &Asking<'_>, zone: &Zone) -> Vec<Met> {
         let book = self.book.load();
-        let met = book.met(asking).map(|limit| {
-            let mut hasher = SipHasher13::new_with_key(&self.hash_key);
-            limit.subject(asking, &mut hasher);
-            let zone = if limit.window.zone_matters() && !limit.is_shared() { zone.clone() } else { Zone::UTC };
-            Met { limit: limit.clone(), rule: limit.rule(), key: hasher.finish128().as_u128(), zone }
+        let mut digests = book.digests(asking);
+        let met = book.met(asking).map(|entry| {
+            let (limit, is_shared, key) = (entry.limit.clone(), entry.is_shared, entry.subject(&mut digests));
+            let zone = if limit.window.zone_matters() && !is_shared { zone.clone() } else { Zone::UTC };
+            Met { rule: limit.rule(), limit, is_shared, key, zone }
         });
         met.collect()
     }
@@ -341,7 +341,7 @@ impl Met {
 
     /// Accounts share it, and it is of a time.
     fn is_shared_out(&self) -> bool {
-        self.limit.is_shared() && !matches!(self.limit.window, Window::Now | Window::Request)
+        self.is_shared && !matches!(self.limit.window, Window::Now | Window::Request)
     }
 
     /// When a state that stands so is equal to none. A request in flight lasts as long as it lasts.
