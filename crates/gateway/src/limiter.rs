@@ -310,12 +310,16 @@ impl Limiter {
         let mut longest: Option<(usize, u64)> = None;
         for (index, met) in met.iter().enumerate().filter(|(_, met)| met.is_shared_out()) {
             let (rule, cost) = (met.rule, met.cost(cost));
-            let left = states.look(met.key, |state| rule.standing(state, &met.zone, at)).remaining;
-            let left = self.nodes.as_ref().map_or(left, |nodes| left.min(nodes.left(met.key, at)));
+            let mut standing = states.look(met.key, |state| rule.standing(state, &met.zone, at));
+            if let Some(nodes) = &self.nodes {
+                // What other nodes have used, and until when it counts, only the server knows.
+                standing.remaining = standing.remaining.min(nodes.left(met.key, at));
+                standing.whole_in_ms = u64::MAX;
+            }
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(payer, 1, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer, 1, cost, &standing, pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {

@@ -10,6 +10,7 @@
 //! What a moment gives goes up and down with the requests that leave the window. So whatever reaches beyond the moment (how
 //! much may be saved, what somebody new finds, when who is refused shall come back) goes by the level of the last second.
 
+use super::state::Standing;
 use crate::ids::AccountId;
 use crate::time::Timestamp;
 use foldhash::HashMap;
@@ -61,19 +62,19 @@ impl Default for Sharing {
 }
 
 impl Sharing {
-    /// Whether an account may take `cost` of a limit that has `left` of `amount`, or in how many milliseconds it may. Nothing
-    /// is taken: that is for [`Sharing::took`]. `pace` tells, in units, what the limit can give in each tick from now on; it
+    /// Whether an account may take `cost` of a limit that stands so, or in how many milliseconds it may: at the latest when
+    /// all of the limit is there again. Nothing is taken: that is for [`Sharing::took`]. `pace` tells, in units, what the limit can give in each tick from now on; it
     /// is asked at most once in a tick.
     pub fn ask(
         &mut self,
         account: AccountId,
         weight: u64,
         cost: u64,
-        (left, amount): (u64, u64),
+        standing: &Standing,
         pace: impl FnOnce() -> u128,
         at: Timestamp,
     ) -> Result<(), u64> {
-        self.advance(left, pace, at);
+        self.advance(standing.remaining, pace, at);
         if !self.askers.contains_key(&account) {
             if self.askers.len() >= ASKERS_MAX {
                 return Ok(());
@@ -88,14 +89,14 @@ impl Sharing {
         let asker = self.askers.get_mut(&account).expect("it was put there");
         asker.asked[0] = asker.asked[0].saturating_add(cost);
         let wanted = u128::from(cost) * UNIT;
-        if left > amount / 2 || asker.credit >= wanted {
+        if standing.remaining > standing.limit / 2 || asker.credit >= wanted {
             return Ok(());
         }
         let given = (level * asker.weight).max(1);
         let ticks = i64::try_from((wanted - asker.credit).div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
         asker.promised = asker.promised.max(cost);
         asker.promised_until = asker.promised_until.max(tick + ticks + TICKS as i64);
-        Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).max(1))
+        Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).min(standing.whole_in_ms).max(1))
     }
 
     /// An account has taken what it had asked for.
@@ -227,10 +228,10 @@ mod tests {
 
         fn ask(&mut self, account: usize, at_ms: i64) -> Result<(), u64> {
             let (id, at) = (AccountId(account as i64), Timestamp(at_ms));
-            let left = self.rule.standing(&self.state, &Zone::UTC, at).remaining;
+            let standing = self.rule.standing(&self.state, &Zone::UTC, at);
             let pace = || self.rule.steady(&self.state, &Zone::UTC, at);
-            self.sharing.ask(id, 1, 1, (left, self.rule.amount), pace, at)?;
-            if left == 0 {
+            self.sharing.ask(id, 1, 1, &standing, pace, at)?;
+            if standing.remaining == 0 {
                 return Err(1);
             }
             self.sharing.took(id, 1);
@@ -330,12 +331,12 @@ mod tests {
             for turn in 0..2 {
                 let account = AccountId(if at_ms % 20 == 0 { at_ms / 20 % 10 } else { 10 + (7 * at_ms + turn) % 10 });
                 let cost = 1 + ((at_ms * at_ms + turn) % 251).unsigned_abs();
-                let left = rule.standing(&state, &Zone::UTC, at).remaining;
+                let standing = rule.standing(&state, &Zone::UTC, at);
                 let pace = || rule.steady(&state, &Zone::UTC, at);
-                match sharing.ask(account, 1, cost, (left, rule.amount), pace, at) {
+                match sharing.ask(account, 1, cost, &standing, pace, at) {
                     // Each has some 2,500 in a second, at least: what it asks for is there in a tenth of one.
                     Err(wait_ms) => assert!(wait_ms <= 1_000, "{account} at {at_ms}: {wait_ms}"),
-                    Ok(()) if left >= cost => {
+                    Ok(()) if standing.remaining >= cost => {
                         sharing.took(account, cost);
                         rule.take(&mut state, cost, &Zone::UTC, at);
                     }

@@ -8,7 +8,7 @@ use domain::rate::{Asking, Dimension, Limit};
 use domain::{AccountId, KeyId};
 use foldhash::HashMap;
 use siphasher::sip128::{Hasher128, SipHasher13};
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Says that a digest is of a limit; others begin with their dimension.
