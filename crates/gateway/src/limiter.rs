@@ -217,6 +217,7 @@ impl Limiter {
             }
         }
         if let Some((index, wait)) = binding {
+            self.promise(payer, &met, cost, wait, at);
             // A clock that went back must not keep requests out until it has caught up (L-09).
             for met in &met {
                 states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
@@ -327,6 +328,17 @@ impl Limiter {
             }
         }
         longest
+    }
+
+    /// Whoever is told to wait is not refused a share when they come back.
+    fn promise(&self, payer: AccountId, met: &[Met], cost: &Cost, wait_ms: Option<u64>, at: Timestamp) {
+        let Some(wait_ms) = wait_ms else { return };
+        let from = at.plus_ms(i64::try_from(wait_ms).unwrap_or(i64::MAX));
+        for met in met.iter().filter(|met| met.is_shared_out()) {
+            if let Some(sharing) = self.sharing.lock().get_mut(&met.key) {
+                sharing.promise(payer, met.cost(cost), from);
+            }
+        }
     }
 
     fn took_shares(&self, payer: AccountId, places: &[Place]) {

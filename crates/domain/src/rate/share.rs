@@ -48,11 +48,14 @@ struct Asker {
     weight: u128,
     /// What it asked for, tick by tick; the present one is first.
     asked: [u64; TICKS],
-    /// What it may take, in units.
-    credit: u128,
-    /// What it was told to come back for, and when that is over.
+    /// What it may take, in units. Below nothing if it came back as told before so much was there.
+    credit: i128,
+    /// What it was told to come back for, from when on, and in which tick that is over.
     promised: u64,
+    promised_from: Timestamp,
     promised_until: i64,
+    /// What it takes next was promised.
+    redeems: bool,
 }
 
 impl Default for Sharing {
@@ -88,22 +91,39 @@ impl Sharing {
         let level = if level > 0 { level } else { self.pace / self.weights };
         let asker = self.askers.get_mut(&account).expect("it was put there");
         asker.asked[0] = asker.asked[0].saturating_add(cost);
-        let wanted = u128::from(cost) * UNIT;
+        let wanted = units(cost);
+        asker.redeems = false;
         if standing.remaining > standing.limit / 2 || asker.credit >= wanted {
             return Ok(());
         }
-        let given = (level * asker.weight).max(1);
-        let ticks = i64::try_from((wanted - asker.credit).div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
-        asker.promised = asker.promised.max(cost);
-        asker.promised_until = asker.promised_until.max(tick + ticks + TICKS as i64);
+        if cost <= asker.promised && asker.promised_from <= at && tick <= asker.promised_until {
+            asker.redeems = true;
+            return Ok(());
+        }
+        let (given, lacking) = ((level * asker.weight).max(1), wanted.abs_diff(asker.credit));
+        let ticks = i64::try_from(lacking.div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
         Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).min(standing.whole_in_ms).max(1))
+    }
+
+    /// An account was told to come back for `cost` at `from`: it will not be refused its share then, nor in the second after.
+    /// Of several such promises the largest holds, or where one is as large, the first.
+    pub fn promise(&mut self, account: AccountId, cost: u64, from: Timestamp) {
+        let tick = self.tick;
+        if let Some(asker) = self.askers.get_mut(&account)
+            && (cost > asker.promised || asker.promised_until < tick)
+        {
+            (asker.promised, asker.promised_from) = (cost, from);
+            asker.promised_until = from.0.div_euclid(TICK_MS).saturating_add(TICKS as i64);
+        }
     }
 
     /// An account has taken what it had asked for.
     pub fn took(&mut self, account: AccountId, cost: u64) {
         if let Some(asker) = self.askers.get_mut(&account) {
-            asker.credit = asker.credit.saturating_sub(u128::from(cost) * UNIT);
-            if cost >= asker.promised {
+            // Only who takes what was promised owes what is missing of it: what is free for all is given to nobody.
+            let least = if asker.redeems { i128::MIN } else { asker.credit.min(0) };
+            asker.credit = (asker.credit - units(cost)).max(least);
+            if asker.redeems || cost >= asker.promised {
                 (asker.promised, asker.promised_until) = (0, i64::MIN);
             }
         }
@@ -118,8 +138,9 @@ impl Sharing {
     /// Somebody new has at once what the others are given in a second.
     fn newcomer(&self, weight: u64) -> Asker {
         let weight = u128::from(weight);
-        let credit = self.level() * weight * TICKS as u128;
-        Asker { weight, asked: [0; TICKS], credit, promised: 0, promised_until: i64::MIN }
+        let credit = signed(self.level() * weight * TICKS as u128);
+        let (promised_from, promised_until) = (Timestamp(0), i64::MIN);
+        Asker { weight, asked: [0; TICKS], credit, promised: 0, promised_from, promised_until, redeems: false }
     }
 
     /// What one unit of weight is given in a tick, over the last second.
@@ -136,16 +157,17 @@ impl Sharing {
         }
         let is_first = self.tick == i64::MIN;
         // A clock that was set back far, or a long silence: what was asked for then is not what is wanted now.
-        let passed = usize::try_from(passed).map_or(TICKS, |passed| passed.min(TICKS));
+        let passed = if is_first || passed < 0 { TICKS as i64 } else { passed.min(TICKS_MAX) };
+        let passed = usize::try_from(passed).expect("it is positive and small");
         self.tick = tick;
         self.pace = pace();
-        let credits: u128 = self.askers.values().map(|asker| asker.credit).sum();
+        let credits: u128 = self.askers.values().map(|asker| asker.credit.max(0).unsigned_abs()).sum();
         let pool = (self.pace * passed as u128).min((u128::from(left) * UNIT).saturating_sub(credits));
         let wanted = self.askers.iter().map(|(id, asker)| (*id, asker.wants(passed), asker.weight)).collect();
         let given = filled(wanted, pool);
         let level = given.iter().map(|(account, given)| given / self.askers[account].weight).max().unwrap_or(0);
-        self.levels.rotate_right(passed % TICKS);
-        self.levels[..passed].fill(level / passed as u128);
+        self.levels.rotate_right(passed.min(TICKS) % TICKS);
+        self.levels[..passed.min(TICKS)].fill(level / passed as u128);
         self.levels_known = if is_first { 0 } else { (self.levels_known + passed).min(TICKS) };
         let lately = self.level();
         for asker in self.askers.values_mut() {
@@ -161,18 +183,26 @@ impl Asker {
     /// What it wants of so many ticks, in units: as much as it asked for lately, and what it was told to come back for.
     fn wants(&self, ticks: usize) -> u128 {
         let lately = self.asked.iter().map(|&asked| u128::from(asked)).sum::<u128>() * UNIT * ticks as u128;
-        let promised = (u128::from(self.promised) * UNIT).saturating_sub(self.credit);
-        (lately / TICKS as u128).max(promised)
+        let promised = (units(self.promised) - self.credit).max(0).unsigned_abs();
+        (lately / TICKS as u128).max(if self.promised > 0 { promised } else { 0 })
     }
 
     /// Takes what so many ticks bring. No more is kept than a second brings at the pace of `lately`, or than it was told to
     /// come back for.
     fn give(&mut self, given: u128, lately: u128, ticks: usize) {
-        let kept_max = (lately * TICKS as u128).max(u128::from(self.promised) * UNIT);
-        self.credit = (self.credit + given).min(kept_max);
-        self.asked.rotate_right(ticks % TICKS);
-        self.asked[..ticks].fill(0);
+        let kept_max = signed(lately * TICKS as u128).max(units(self.promised));
+        self.credit = self.credit.saturating_add(signed(given)).min(kept_max);
+        self.asked.rotate_right(ticks.min(TICKS) % TICKS);
+        self.asked[..ticks.min(TICKS)].fill(0);
     }
+}
+
+fn units(amount: u64) -> i128 {
+    signed(u128::from(amount) * UNIT)
+}
+
+fn signed(units: u128) -> i128 {
+    i128::try_from(units).unwrap_or(i128::MAX)
 }
 
 /// Progressive filling: `(who, wants, weight)`, most easily satisfied first, get what they want as long as it is no more
@@ -230,7 +260,8 @@ mod tests {
             let (id, at) = (AccountId(account as i64), Timestamp(at_ms));
             let standing = self.rule.standing(&self.state, &Zone::UTC, at);
             let pace = || self.rule.steady(&self.state, &Zone::UTC, at);
-            self.sharing.ask(id, 1, 1, &standing, pace, at)?;
+            let asked = self.sharing.ask(id, 1, 1, &standing, pace, at);
+            asked.inspect_err(|&wait_ms| self.sharing.promise(id, 1, at.plus_ms(wait_ms as i64)))?;
             if standing.remaining == 0 {
                 return Err(1);
             }

@@ -68,13 +68,13 @@ impl Memory {
         Locked { which, shards }
     }
 
-    /// Forgets what has ended.
+    /// Forgets what has ended; of what outlives the process not before that was written down, or the next one would find it
+    /// as it was before.
     pub(super) fn forget_ended(&self, at: Timestamp) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let Shard { states, changed } = &mut *shard;
-            states.retain(|_, kept| kept.ends > at);
-            changed.retain(|key| states.contains_key(key));
+            states.retain(|key, kept| kept.ends > at || changed.contains(key));
             if states.capacity() > 64 && states.len() < states.capacity() / 4 {
                 states.shrink_to_fit();
             }

@@ -148,6 +148,7 @@ impl Limiter {
             self.share(payer, &met, &cost, &states, at)
         };
         if let Some((index, ms)) = shared {
+            self.promise(payer, &met, &cost, Some(ms), at);
             let mut states = self.states.lock(met.iter().map(|met| met.key));
             let told = super::tell(&met, &mut states, at);
             let (limit, needed, standing) =
@@ -201,6 +202,8 @@ impl Limiter {
             let binding = met.iter().zip(&answer.each).max_by_key(|(_, answer)| wait(answer.verdict));
             let (binds, answer) = binding.expect("a refusal has a limit");
             let wait = (answer.verdict != Verdict::Never).then(|| Duration::from_millis(wait(answer.verdict)));
+            let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            self.promise(payer, &met, &cost, wait_ms, at);
             let (limit, needed) = (binds.limit.clone(), binds.cost(&cost));
             return Err(Limited { limit, needed, standing: answer.standing, wait, told });
         }

@@ -37,10 +37,10 @@ pub(super) fn run(dice: &mut Dice, reached: &mut Reached) -> Result<(), String> 
     })]);
     let cost = Cost { input_tokens: 1, output_tokens: 1, money: 1, choices: 1 };
     let mut line: Vec<Waiter<'_>> = Vec::new();
-    for (turn, at) in (0..).zip((0..LENGTH_MS).step_by(1 + dice.roll(400) as usize)) {
+    for (turn, at) in (0..).zip((0..LENGTH_MS).step_by(20 + dice.roll(400) as usize)) {
         let now = BEGINNING.plus_ms(at);
-        // Nobody new comes in the last third, so that in the end all have had their turn.
-        if at < LENGTH_MS / 2 && dice.roll(2) == 0 {
+        // Nobody new comes in the second half, so that in the end all have had their turn.
+        if at < LENGTH_MS / 2 && line.len() < 20 && dice.roll(2) == 0 {
             let caller = Caller::draw(dice);
             let subjects = limiter.subjects(&caller.asking());
             let priority = Priority::ALL[dice.roll(3) as usize];

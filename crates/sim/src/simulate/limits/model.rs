@@ -203,11 +203,17 @@ impl Books {
         }
     }
 
+    /// The process has ended; the next one begins with what was saved. No number comes twice.
+    pub(super) fn ended(&mut self, saved: Self) {
+        *self = Self { last: self.last.max(saved.last), ..saved };
+    }
+
     /// What another process finds.
     pub(super) fn outliving(&self, limits: &[std::sync::Arc<Limit>]) -> Self {
         let outlives = |id: &LimitId| limits.iter().any(|limit| limit.id == *id && outlives(limit.window));
         let subjects = self.subjects.iter().filter(|((id, _), _)| outlives(id));
-        Self { subjects: subjects.map(|(key, subject)| (key.clone(), subject.clone())).collect(), ..Self::default() }
+        let subjects = subjects.map(|(key, subject)| (key.clone(), subject.clone())).collect();
+        Self { subjects, open: BTreeMap::new(), last: self.last }
     }
 }
 
