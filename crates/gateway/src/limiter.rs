@@ -220,7 +220,8 @@ impl Limiter {
             self.promise(payer, &met, cost, wait, at);
             // A clock that went back must not keep requests out until it has caught up (L-09).
             for met in &met {
-                states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
+                let outlives = met.limit.window.outlives_restarts();
+                states.change_kept(met.key, outlives, |state| met.rule.adopt(state, &met.zone, at));
             }
             let told = tell(&met, &mut states, at);
             let binds = &met[index];
@@ -276,6 +277,10 @@ impl Limiter {
 
     /// Forgets states that are equal to none. To be called now and then.
     pub fn tidy(&self, at: Timestamp) {
+        if self.nodes.is_some() {
+            // Nobody writes down what is in Redis: nothing has to be kept for that.
+            self.states.take_changed(usize::MAX, |_, _, _| ());
+        }
         self.states.forget_ended(at);
         self.sharing.lock().retain(|_, sharing| !sharing.is_idle(at));
         if let Some(nodes) = &self.nodes {

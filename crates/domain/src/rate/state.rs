@@ -252,11 +252,13 @@ impl Rule {
     /// Brings a state in line with the rule and the clock: what lies in the future is drawn in to the present, and what
     /// another rule left is counted by this one. [`Rule::look`] and [`Rule::standing`] see a state as if that had been
     /// done; but a refusal takes nothing, so whoever keeps states does it before it looks, or a clock that went back
-    /// would keep requests out until it has caught up.
-    pub fn adopt(&self, state: &mut State, zone: &Zone, at: Timestamp) {
-        if !self.fits(&state.0, at) {
+    /// would keep requests out until it has caught up. Whether anything had to be done.
+    pub fn adopt(&self, state: &mut State, zone: &Zone, at: Timestamp) -> bool {
+        let fits = self.fits(&state.0, at);
+        if !fits {
             state.0 = self.adopted(&state.0, zone, at);
         }
+        !fits
     }
 
     /// What `read` finds in a state that is in line with the rule and the clock.

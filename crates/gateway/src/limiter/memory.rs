@@ -151,12 +151,15 @@ impl Locked<'_> {
         changed
     }
 
-    /// Changes a subject's state if there is one.
-    pub(super) fn change_kept(&mut self, key: u128, change: impl FnOnce(&mut State)) {
+    /// Changes a subject's state if there is one; `change` tells whether it did.
+    pub(super) fn change_kept(&mut self, key: u128, outlives: bool, change: impl FnOnce(&mut State) -> bool) {
         let place = self.place(key);
-        let shard = &mut self.shards[place];
-        if let Some(kept) = shard.states.get_mut(&key) {
-            change(&mut kept.state);
+        let Shard { states, changed: marks } = &mut *self.shards[place];
+        if let Some(kept) = states.get_mut(&key)
+            && change(&mut kept.state)
+            && outlives
+        {
+            marks.insert(key);
         }
     }
 

@@ -24,7 +24,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { seeds, from } = Arguments::parse();
-    let (started, next, reached) = (Instant::now(), AtomicU64::new(from), Mutex::new((Reached::default(), limits::Reached::default())));
+    let (started, next, reached) =
+        (Instant::now(), AtomicU64::new(from), Mutex::new((Reached::default(), limits::Reached::default())));
     let end = from.saturating_add(seeds);
     let broken = Mutex::new(None);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);

@@ -408,8 +408,17 @@ fn limit(dice: &mut Dice, id: i64) -> Limit {
         Metric::InFlight,
     ][dice.roll(7) as usize];
     let windows = [
-        "second", "10 seconds", "minute", "5 minutes", "smooth second", "smooth minute", "smooth 5 minutes burst 7",
-        "calendar hour", "calendar day", "session 2 seconds", "session 5 minutes",
+        "second",
+        "10 seconds",
+        "minute",
+        "5 minutes",
+        "smooth second",
+        "smooth minute",
+        "smooth 5 minutes burst 7",
+        "calendar hour",
+        "calendar day",
+        "session 2 seconds",
+        "session 5 minutes",
     ];
     let (window, amount) = match metric {
         Metric::InFlight => ("now", 1 + dice.roll(4)),

@@ -56,7 +56,8 @@ pub(super) fn run(dice: &mut Dice, reached: &mut Reached) -> Result<(), String> 
         let waits = |one: &Waiter<'_>, other: &Waiter<'_>| {
             other.seems < one.seems && other.subjects.iter().any(|subject| one.subjects.contains(subject))
         };
-        if let Some(wrong) = line.iter().find(|one| one.ticket.is_first() == line.iter().any(|other| waits(one, other))) {
+        if let Some(wrong) = line.iter().find(|one| one.ticket.is_first() == line.iter().any(|other| waits(one, other)))
+        {
             return Err(format!("at {at} {:?} is {} first", wrong.caller, wrong.ticket.is_first()));
         }
         let mut stayed = Vec::new();

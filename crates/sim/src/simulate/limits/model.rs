@@ -115,7 +115,13 @@ fn amount(cost: &Cost, metric: Metric) -> u64 {
 
 impl Books {
     /// What must become of a request at `now`.
-    pub(super) fn must(&self, limits: &[std::sync::Arc<Limit>], asking: &Asking<'_>, cost: &Cost, now: Timestamp) -> Must {
+    pub(super) fn must(
+        &self,
+        limits: &[std::sync::Arc<Limit>],
+        asking: &Asking<'_>,
+        cost: &Cost,
+        now: Timestamp,
+    ) -> Must {
         let mut must = Must::ComeIn;
         for limit in limits.iter().filter(|limit| matches(limit, asking)) {
             let cost = amount(cost, limit.metric);
@@ -138,7 +144,13 @@ impl Books {
     }
 
     /// It was admitted.
-    pub(super) fn take(&mut self, limits: &[std::sync::Arc<Limit>], asking: &Asking<'_>, cost: &Cost, now: Timestamp) -> u64 {
+    pub(super) fn take(
+        &mut self,
+        limits: &[std::sync::Arc<Limit>],
+        asking: &Asking<'_>,
+        cost: &Cost,
+        now: Timestamp,
+    ) -> u64 {
         self.last += 1;
         let mut places = Vec::new();
         for limit in limits.iter().filter(|limit| matches(limit, asking)) {
@@ -162,7 +174,14 @@ impl Books {
     }
 
     /// It has ended, and that was used; or nothing at all, not even the request itself.
-    pub(super) fn correct(&mut self, limits: &[std::sync::Arc<Limit>], number: u64, actual: &Cost, nothing: bool, now: Timestamp) {
+    pub(super) fn correct(
+        &mut self,
+        limits: &[std::sync::Arc<Limit>],
+        number: u64,
+        actual: &Cost,
+        nothing: bool,
+        now: Timestamp,
+    ) {
         for (id, name, metric, reserved) in self.open.remove(&number).unwrap_or_default() {
             let limit = limits.iter().find(|limit| limit.id == id).expect("limits are changed and never deleted");
             let actual = if nothing || metric == Metric::InFlight { 0 } else { amount(actual, metric) };
@@ -222,7 +241,8 @@ impl Subject {
     fn used(&self, window: Window, amount: u64, now: i64) -> (i128, i128) {
         let sums = |counts: &dyn Fn(&Entry) -> bool| {
             let counted = self.entries.iter().filter(|entry| counts(entry));
-            counted.fold((0, 0), |(least, most), entry| (least + i128::from(entry.least), most + i128::from(entry.most)))
+            counted
+                .fold((0, 0), |(least, most), entry| (least + i128::from(entry.least), most + i128::from(entry.most)))
         };
         let (least, most) = match window {
             Window::Sliding { length_ms } => sums(&|entry| entry.at + length_ms > now),
@@ -282,10 +302,13 @@ impl Subject {
         if let Window::Smooth { .. } = window {
             (self.missing_least, self.as_of) = (self.missing(amount, now), now);
         }
-        let (began, length_ms) = (self.began, match window {
-            Window::Sliding { length_ms } | Window::Session { length_ms } => length_ms,
-            _ => 0,
-        });
+        let (began, length_ms) = (
+            self.began,
+            match window {
+                Window::Sliding { length_ms } | Window::Session { length_ms } => length_ms,
+                _ => 0,
+            },
+        );
         for entry in &mut self.entries {
             let ended = match window {
                 Window::Sliding { .. } => entry.at + length_ms <= now,
