@@ -23,7 +23,6 @@ use memory::Memory;
 use nodes::{By, Nodes};
 use parking_lot::Mutex;
 use queue::Queue;
-use siphasher::sip128::{Hasher128, SipHasher13};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,6 +104,7 @@ struct Payer {
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
+    is_shared: bool,
     /// The limit's, or a part of it.
     rule: Rule,
     key: u128,
@@ -148,7 +148,7 @@ impl Limiter {
 
     /// Other limits from the next request on. What was used stays.
     pub fn set_limits(&self, limits: &[Arc<Limit>]) {
-        self.book.store(Arc::new(LimitBook::new(limits)));
+        self.book.store(Arc::new(LimitBook::new(limits, self.hash_key)));
     }
 
     /// The limits of this moment.
@@ -160,7 +160,7 @@ impl Limiter {
     pub fn output_cap(&self, asking: &Asking<'_>) -> Option<u64> {
         let book = self.book.load();
         let of_request = |limit: &&Arc<Limit>| (limit.metric, limit.window) == (Metric::OutputTokens, Window::Request);
-        book.met(asking).filter(of_request).map(|limit| limit.amount).min()
+        book.met(asking).map(|entry| &entry.limit).filter(of_request).map(|limit| limit.amount).min()
     }
 
     /// Takes what a request is estimated to cost from all limits that it meets, or from none. `zone` is the time zone of the
@@ -202,7 +202,7 @@ impl Limiter {
         }
         let mut states = self.states.lock(met.iter().map(|met| met.key));
         if let Some(binding) = self.binding(payer, &met, cost, &states, at) {
-            return Err(refused(&met, cost, &mut states, binding, at));
+            return Err(self.refused(payer, &met, cost, &mut states, binding, at));
         }
         let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
         for met in met {
@@ -287,6 +287,10 @@ impl Limiter {
 
     /// Forgets states that are equal to none. To be called now and then.
     pub fn tidy(&self, at: Timestamp) {
+        if self.nodes.is_some() {
+            // Nobody writes down what is in Redis: nothing has to be kept for that.
+            self.states.take_changed(usize::MAX, |_, _, _| ());
+        }
         self.states.forget_ended(at);
         self.sharing.lock().retain(|_, sharing| !sharing.is_idle(at));
         if let Some(nodes) = &self.nodes {
@@ -301,11 +305,11 @@ impl Limiter {
 
     fn met(&self, asking: &Asking<'_>, zone: &Zone) -> Vec<Met> {
         let book = self.book.load();
-        let met = book.met(asking).map(|limit| {
-            let mut hasher = SipHasher13::new_with_key(&self.hash_key);
-            limit.subject(asking, &mut hasher);
-            let zone = if limit.window.zone_matters() && !limit.is_shared() { zone.clone() } else { Zone::UTC };
-            Met { limit: limit.clone(), rule: limit.rule(), key: hasher.finish128().as_u128(), zone }
+        let mut digests = book.digests(asking);
+        let met = book.met(asking).map(|entry| {
+            let (limit, is_shared, key) = (entry.limit.clone(), entry.is_shared, entry.subject(&mut digests));
+            let zone = if limit.window.zone_matters() && !is_shared { zone.clone() } else { Zone::UTC };
+            Met { rule: limit.rule(), limit, is_shared, key, zone }
         });
         met.collect()
     }
@@ -322,12 +326,16 @@ impl Limiter {
         let mut longest: Option<(usize, u64)> = None;
         for (index, met) in met.iter().enumerate().filter(|(_, met)| met.is_shared_out()) {
             let (rule, cost) = (met.rule, met.cost(cost));
-            let left = states.look(met.key, |state| rule.standing(state, &met.zone, at)).remaining;
-            let left = self.nodes.as_ref().map_or(left, |nodes| left.min(nodes.left(met.key, at)));
+            let mut standing = states.look(met.key, |state| rule.standing(state, &met.zone, at));
+            if let Some(nodes) = &self.nodes {
+                // What other nodes have used, and until when it counts, only the server knows.
+                standing.remaining = standing.remaining.min(nodes.left(met.key, at));
+                standing.whole_in_ms = u64::MAX;
+            }
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(payer.account, payer.weight, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer.account, payer.weight, cost, &standing, pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {
@@ -335,6 +343,40 @@ impl Limiter {
             }
         }
         longest
+    }
+
+    /// What a refused caller is told. Whoever is told to wait is not refused a share when they come back.
+    fn refused(
+        &self,
+        payer: Payer,
+        met: &[Met],
+        cost: &Cost,
+        states: &mut memory::Locked<'_>,
+        (index, wait): (usize, Option<u64>),
+        at: Timestamp,
+    ) -> Limited {
+        self.promise(payer, met, cost, wait, at);
+        // A clock that went back must not keep requests out until it has caught up (L-09).
+        for met in met {
+            let outlives = met.limit.window.outlives_restarts();
+            states.change_kept(met.key, outlives, |state| met.rule.adopt(state, &met.zone, at));
+        }
+        let told = tell(met, states, at);
+        let binds = &met[index];
+        let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
+        let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
+        Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told }
+    }
+
+    /// Keeps a share for whoever comes back when told, of every shared limit that the request meets.
+    fn promise(&self, payer: Payer, met: &[Met], cost: &Cost, wait_ms: Option<u64>, at: Timestamp) {
+        let Some(wait_ms) = wait_ms else { return };
+        let from = at.plus_ms(i64::try_from(wait_ms).unwrap_or(i64::MAX));
+        for met in met.iter().filter(|met| met.is_shared_out()) {
+            if let Some(sharing) = self.sharing.lock().get_mut(&met.key) {
+                sharing.promise(payer.account, met.cost(cost), from);
+            }
+        }
     }
 
     fn took_shares(&self, payer: Payer, places: &[Place]) {
@@ -359,7 +401,7 @@ impl Met {
 
     /// Accounts share it, and it is of a time.
     fn is_shared_out(&self) -> bool {
-        self.limit.is_shared() && !matches!(self.limit.window, Window::Now | Window::Request)
+        self.is_shared && !matches!(self.limit.window, Window::Now | Window::Request)
     }
 
     /// When a state that stands so is equal to none. A request in flight lasts as long as it lasts.
@@ -375,25 +417,6 @@ impl Met {
         let standing = states.look(self.key, |state| rule.standing(state, &self.zone, at));
         Told { limit: self.limit.clone(), standing }
     }
-}
-
-/// The refusal where that limit binds for so many milliseconds.
-fn refused(
-    met: &[Met],
-    cost: &Cost,
-    states: &mut memory::Locked<'_>,
-    (index, wait): (usize, Option<u64>),
-    at: Timestamp,
-) -> Limited {
-    // A clock that went back must not keep requests out until it has caught up (L-09).
-    for met in met {
-        states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
-    }
-    let told = tell(met, states, at);
-    let binds = &met[index];
-    let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
-    let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
-    Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told }
 }
 
 fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {

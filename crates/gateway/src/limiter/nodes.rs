@@ -16,7 +16,7 @@
 //! node admits no more than the amount even then.
 
 use super::redis::{Asked, BEAT_EVERY, Correction, Remote, RemoteTaken};
-use super::{Cost, Entered, Limited, Limiter, Met, Payer, Place, Told, refused};
+use super::{Cost, Entered, Limited, Limiter, Met, Payer, Place, Told};
 use ::redis::RedisError;
 use arc_swap::ArcSwap;
 use domain::rate::{Rule, Standing, Verdict, Window};
@@ -159,7 +159,7 @@ impl Limiter {
             } else {
                 self.share(payer, &met, &cost, &states, at).map(|(index, ms)| (index, Some(ms)))
             };
-            binding.map(|binding| refused(&met, &cost, &mut states, binding, at))
+            binding.map(|binding| self.refused(payer, &met, &cost, &mut states, binding, at))
         };
         if let Some(refusal) = refusal {
             return Err(refusal);
@@ -215,6 +215,8 @@ impl Limiter {
             let binding = met.iter().zip(&answer.each).max_by_key(|(_, answer)| wait(answer.verdict));
             let (binds, answer) = binding.expect("a refusal has a limit");
             let wait = (answer.verdict != Verdict::Never).then(|| Duration::from_millis(wait(answer.verdict)));
+            let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            self.promise(payer, &met, &cost, wait_ms, at);
             let (limit, needed) = (binds.limit.clone(), binds.cost(&cost));
             return Err(Limited { limit, needed, standing: answer.standing, wait, told });
         }
