@@ -1,6 +1,10 @@
 //! An answer as a person pastes it: the whole of it as `curl -i` prints it, its body alone, or what an SDK printed.
 
+use super::{Failure, Told};
+use crate::moment::{AWAY_MS_MAX, Moment};
+use crate::provider::{self, Provider};
 use bytes::Bytes;
+use domain::Timestamp;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Most headers that are read.
@@ -63,6 +67,38 @@ impl Pasted {
         Ok(pasted)
     }
 
+    /// Whose answer it most likely is.
+    pub fn provider(&self) -> Provider {
+        provider::guess(self.status.unwrap_or(0), &self.headers, &self.body)
+    }
+
+    /// When it came: by its `date`, which may be hours ago, else `now`.
+    pub fn answered_at(&self, now: Timestamp) -> Timestamp {
+        let date = self.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
+        match date.and_then(Moment::retry_after) {
+            Some(Moment::At(at)) if at < now && now.0 - at.0 <= AWAY_MS_MAX => at,
+            _ => now,
+        }
+    }
+
+    /// The failure that it tells; none where it is an answer of success.
+    pub fn failure(&self, provider: Provider, now: Timestamp) -> Option<Failure> {
+        match self.status {
+            Some(status @ 300..) => Some(Failure::read(provider, status, &self.headers, &self.body, now)),
+            Some(_) => Failure::inside(provider, &self.headers, &self.body, now),
+            // A body alone can be either. What is no JSON is no answer of a model.
+            None => Failure::inside(provider, &self.headers, &self.body, now).or_else(|| {
+                let is_answer = serde_json::from_slice::<serde_json::Value>(&self.body).is_ok() || self.is_stream();
+                let is_error = Told::json(&self.body).is_some();
+                (is_error || !is_answer).then(|| Failure::read(provider, 0, &self.headers, &self.body, now))
+            }),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        ["data:", "event:", ":"].iter().any(|field| self.body.starts_with(field.as_bytes()))
+    }
+
     fn take_header(&mut self, line: &str) {
         let Some((name, value)) = line.split_once(':') else { return };
         let (Ok(name), Ok(value)) = (name.trim().parse::<HeaderName>(), HeaderValue::from_str(value.trim())) else {
@@ -105,6 +141,37 @@ fn unmarked(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_alone_says_enough() {
+        use crate::failure::Cause;
+        let check = |text: &str, expected: Option<Cause>| {
+            let pasted = Pasted::read(text).unwrap();
+            let failure = pasted.failure(pasted.provider(), Timestamp(0));
+            assert_eq!(failure.map(|failure| failure.cause), expected, "{text}");
+        };
+        check(r#"{"error":{"message":"m","code":"insufficient_quota"}}"#, Some(Cause::QuotaBalance));
+        check(r#"{"error":{"message":"m","code":429}}"#, Some(Cause::RateRequests));
+        check(r#"{"message":"Unauthorized","request_id":"1"}"#, Some(Cause::Server));
+        check("data: {\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"}}\n\n", Some(Cause::Overloaded));
+        check("{\"error\":{\"code\":\"insufficient_quota\",\"mess", Some(Cause::QuotaBalance));
+        check("upstream connect error", Some(Cause::Server));
+        check(r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}"#, None);
+        check("data: {\"choices\":[]}\n\ndata: [DONE]\n\n", None);
+    }
+
+    #[test]
+    fn an_answer_is_as_old_as_it_says_within_reason() {
+        let now = Timestamp(1_795_341_600_000);
+        let check = |date: &str, ago_ms: i64| {
+            let pasted = Pasted::read(&format!("HTTP/2 429\ndate: {date}\n\n")).unwrap();
+            assert_eq!(now.0 - pasted.answered_at(now).0, ago_ms, "{date}");
+        };
+        check("Sun, 22 Nov 2026 09:00:00 GMT", 3_600_000);
+        check("Sun, 22 Nov 2026 11:00:00 GMT", 0);
+        check("Thu, 01 Jan 1970 00:00:00 GMT", 0);
+        check("12", 0);
+    }
 
     #[test]
     fn answers_are_taken_apart() {
