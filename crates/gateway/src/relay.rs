@@ -5,14 +5,16 @@
 
 use crate::failure::Failure;
 use crate::growth::Grown;
-use crate::lifecycle::{Exchange, Gateway, OnClientLeft, failed_inside, upstream_failed};
+use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
+use crate::refusal::{refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
-use crate::upstream::{ReplyBody, SendError};
+use crate::upstream::{ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::{AccountId, Nanos, Seq, Usage};
-use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver, UpstreamError};
+use protocol::failure::Told;
+use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -139,9 +141,10 @@ impl Relay {
     pub(crate) async fn first_event(&mut self) -> Result<(), Failure> {
         while self.ready.is_empty() {
             let State::Streaming(streaming) = &mut self.state else { return Ok(()) };
+            let upstream = streaming.exchange.upstream.clone();
             match streaming.body.data().await {
                 Some(Ok(chunk)) => {
-                    if let Err(failure) = self.take_first(chunk) {
+                    if let Err(failure) = self.take_first(chunk, &upstream) {
                         self.void(Ending::UpstreamError);
                         return Err(failure);
                     }
@@ -152,12 +155,17 @@ impl Relay {
                 }
                 None => {
                     let rest = self.reader.finish();
-                    let error = rest.and_then(|rest| UpstreamError::read(&rest.raw));
-                    let failure = match &error {
-                        Some(error) => failed_inside(error),
-                        None => upstream_failed("it ended its answer before it began", "empty stream"),
+                    let error = rest.and_then(|rest| Told::json(&rest.raw));
+                    let (ending, failure) = match error {
+                        Some(error) => {
+                            (Ending::UpstreamError, refused_inside(&upstream, error, self.gateway.clock.now()))
+                        }
+                        None => {
+                            let failure = upstream_failed("it ended its answer before it began", "empty stream");
+                            (Ending::UpstreamCut, failure)
+                        }
                     };
-                    self.void(if error.is_some() { Ending::UpstreamError } else { Ending::UpstreamCut });
+                    self.void(ending);
                     return Err(failure);
                 }
             }
@@ -166,11 +174,11 @@ impl Relay {
     }
 
     /// Takes a piece while nothing has been relayed yet.
-    fn take_first(&mut self, chunk: Bytes) -> Result<(), Failure> {
+    fn take_first(&mut self, chunk: Bytes, upstream: &Upstream) -> Result<(), Failure> {
         // A body that begins like a document is no stream, whatever its head says.
         if self.reader.buffered() == 0 && matches!(chunk.trim_ascii_start().first(), Some(b'{' | b'[' | b'<')) {
-            return Err(match UpstreamError::read(&chunk) {
-                Some(error) => failed_inside(&error),
+            return Err(match Told::json(&chunk) {
+                Some(error) => refused_inside(upstream, error, self.gateway.clock.now()),
                 None => upstream_failed("it answered with a document where a stream was asked for", "no event stream"),
             });
         }
@@ -409,7 +417,7 @@ impl Relay {
             }
         } else if !observer.produced_anything() && ending != Ending::Complete {
             self.failed_at_nothing = Some(match observer.error() {
-                Some(error) => failed_inside(error),
+                Some(error) => refused_inside(&exchange.upstream, error.clone(), self.gateway.clock.now()),
                 None => upstream_failed("it ended its answer before it began", ending.name()),
             });
             held.void(ending);

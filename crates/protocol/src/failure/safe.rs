@@ -23,10 +23,8 @@ pub(super) fn message(failure: &Failure) -> String {
             "The request refers to an earlier answer, or to reasoning, that the upstream now serving it cannot read. \
              Leave out previous_response_id, encrypted reasoning and thinking signatures, and send it again."
         }
-        Cause::Timeout => "The upstream did not answer in time. Nothing was charged; try again.",
-        Cause::Server | Cause::Network => {
-            "The upstream failed: it answered with an error. Nothing was charged; try again."
-        }
+        Cause::Timeout => "The upstream did not answer in time. Try again.",
+        Cause::Server | Cause::Network => "The upstream failed: it answered with an error. Try again.",
         cause if cause.fault() == Fault::Caller => {
             let told = failure.told.message.trim();
             if told.is_empty() || matches!(failure.told.form, Form::Html) {
