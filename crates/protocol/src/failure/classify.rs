@@ -68,6 +68,8 @@ impl<'a> Seen<'a> {
         let (cause, evidence) = match general {
             // A type such as `invalid_request_error` goes with a status that says more.
             Some((Cause::RequestInvalid, _)) if !matches!(self.status, 0..=400 | 422 | 429) => by_status(),
+            // And its own fault with one that says in which way: 503, 504, 524, 529.
+            Some((Cause::Server, _)) if self.status >= 500 => by_status(),
             Some(general) => general,
             None => by_status(),
         };

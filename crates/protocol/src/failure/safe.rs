@@ -27,7 +27,7 @@ pub(super) fn message(failure: &Failure) -> String {
         Cause::Server | Cause::Network => "The upstream failed: it answered with an error. Try again.",
         cause if cause.fault() == Fault::Caller => {
             let told = failure.told.message.trim();
-            if told.is_empty() || matches!(failure.told.form, Form::Html) {
+            if told.is_empty() || matches!(failure.told.form, Form::Html | Form::Text) {
                 return format!("The upstream refused the request: {}.", failure.cause.meaning());
             }
             return shortened(&hidden(told));
