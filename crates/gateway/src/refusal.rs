@@ -34,6 +34,17 @@ pub(crate) fn refused_inside(upstream: &Upstream, error: Told, now: Timestamp) -
     as_ours(&failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now), None, now)
 }
 
+/// The last event of a stream that ends with an error of the upstream's, which came as `event`.
+pub(crate) fn last_event(upstream: &Upstream, error: Option<&Told>, event: Bytes, now: Timestamp) -> Bytes {
+    let error = error.cloned().unwrap_or_default();
+    let failure = failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now);
+    if failure.may_pass_in_stream(&event) {
+        return event;
+    }
+    tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
+    failure.caller_error(now).event(Dialect::OpenAi, None)
+}
+
 /// The upstream failed; callers learn what, operators why.
 pub(crate) fn upstream_failed(what: &str, why: &str) -> Failure {
     Failure::new(Case::UpstreamFailed, format!("The upstream failed: {what}. Nothing was charged; try again."))

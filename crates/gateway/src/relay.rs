@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use crate::growth::Grown;
 use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
-use crate::refusal::{refused_inside, upstream_failed};
+use crate::refusal::{last_event, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
 use crate::upstream::{ReplyBody, SendError, Upstream};
@@ -301,8 +301,7 @@ impl Relay {
                 Next::Drop => nothing_dropped = false,
                 Next::Complete => return self.complete(Some(event.raw)),
                 Next::Failed => {
-                    self.ready.push_back(event.raw);
-                    return self.settle(Ending::UpstreamError, Vec::new());
+                    return self.failed(event.raw);
                 }
                 Next::Unreadable => {
                     return self.fail(
@@ -337,8 +336,7 @@ impl Relay {
                 Next::Drop | Next::Unreadable => {}
                 Next::Complete => return self.complete(Some(terminated(event.raw))),
                 Next::Failed => {
-                    self.ready.push_back(terminated(event.raw));
-                    return self.settle(Ending::UpstreamError, Vec::new());
+                    return self.failed(terminated(event.raw));
                 }
                 Next::Exhausted(relayed) => return self.end_by_length(relayed),
                 Next::Unheld => return self.end_unheld(),
@@ -357,6 +355,15 @@ impl Relay {
     /// The answer is whole: settle, then let the end out.
     fn complete(&mut self, done: Option<Bytes>) {
         self.settle(Ending::Complete, vec![done.unwrap_or(DONE)]);
+    }
+
+    /// The upstream ended the stream with this error: as far as it is the caller's business, it is passed on.
+    fn failed(&mut self, event: Bytes) {
+        if let State::Streaming(streaming) = &self.state {
+            let (upstream, error) = (&streaming.exchange.upstream, streaming.observer.error());
+            self.ready.push_back(last_event(upstream, error, event, self.gateway.clock.now()));
+        }
+        self.settle(Ending::UpstreamError, Vec::new());
     }
 
     /// Ends the stream with one error event in place of a terminator.

@@ -7,6 +7,7 @@
 //! ([`codes`], [`words`]), in an order of authority that [`classify`] has. Nothing here panics or reads a clock, whatever
 //! the bytes are.
 
+mod advice;
 mod caller;
 mod cause;
 mod classify;
@@ -148,11 +149,18 @@ impl Failure {
     /// The body may be passed on to a caller of OpenAI's dialect as it is: it is about the request, in that shape, and
     /// names nothing of the operator's.
     pub fn may_pass(&self, body: &Bytes) -> bool {
-        self.fault() == Fault::Caller
-            && self.told.is_enveloped
-            && !self.told.message.is_empty()
-            && std::str::from_utf8(body).is_ok_and(safe::is_clean)
+        self.fault() == Fault::Caller && self.told.is_enveloped && !self.told.message.is_empty() && is_clean(body)
     }
+
+    /// An event of a stream may be passed on as it is, after a part of the answer: the end of what was begun is
+    /// explained, and nothing of the operator's is named.
+    pub fn may_pass_in_stream(&self, event: &[u8]) -> bool {
+        matches!(self.fault(), Fault::Caller | Fault::Provider) && is_clean(event)
+    }
+}
+
+fn is_clean(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(safe::is_clean)
 }
 
 #[cfg(test)]

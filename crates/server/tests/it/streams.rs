@@ -241,6 +241,11 @@ async fn u_17_an_error_event_is_passed_on_and_what_came_before_it_is_charged() {
         let answer = gateway.caller.chat(&streamed(json!({"error_after": 1 + words, "error": error}))).await;
         gateway.broken(&answer, words, "overloaded", Ending::UpstreamError).await;
     }
+    // S-37: what it says of the operator's account ends here.
+    let error = json!({"message": "Quota of org-abc123def456 exceeded", "type": "insufficient_quota", "code": "insufficient_quota"});
+    let answer = gateway.caller.chat(&streamed(json!({"error_after": 3, "error": error}))).await;
+    assert!(!answer.text().contains("org-abc"), "{}", answer.text());
+    gateway.broken(&answer, 2, "no_upstream_available", Ending::UpstreamError).await;
     gateway.quiet().await;
 }
 
