@@ -48,7 +48,6 @@ const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
-/// What `retry-after` says when a busy upstream gives no time, and the range in which its own is believed.
 
 /// The limits of every request.
 #[derive(Clone, Debug)]

@@ -131,7 +131,10 @@ impl Provider {
             "google" => Some(Self::Gemini),
             "vertex_ai" | "vertex-ai" => Some(Self::Vertex),
             "aws" | "bedrock_converse" => Some(Self::Bedrock),
-            "qwen" | "alibaba" => Some(Self::DashScope),
+            // AWS, but in Anthropic's shapes.
+            "bedrock_mantle" => Some(Self::Anthropic),
+            "chatgpt" => Some(Self::OpenAi),
+            "qwen" | "alibaba" | "qwencloud" => Some(Self::DashScope),
             "baidu" | "ernie" => Some(Self::Qianfan),
             "kimi" => Some(Self::Moonshot),
             "zai" | "z.ai" | "glm" => Some(Self::Zhipu),

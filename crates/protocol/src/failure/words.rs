@@ -1,6 +1,6 @@
 //! What messages mean, where no code tells. Words are the weakest evidence: they change, and they can quote what the
-//! caller wrote. So only the beginning of a message is looked at, and what would put an account aside is never read
-//! from quoted text, nor from the middle of a message about the request itself: otherwise a caller could bench an
+//! caller wrote. So only the beginning of a message is looked at, and what would put an account or a model aside is never
+//! read from quoted text, nor from the middle of a message about the request itself: otherwise a caller could bench an
 //! account by writing "credit balance is too low" into a request that is refused.
 
 use super::cause::Cause::{self, *};
@@ -9,7 +9,7 @@ use crate::provider::Provider;
 
 /// How much of a message is looked at, in bytes.
 const LOOKED_AT_BYTES: usize = 600;
-/// Where words about an account must begin at the latest, in a message about a request.
+/// Where words about an account or a model must begin at the latest, in a message about a request.
 const BEGINNING_BYTES: usize = 48;
 
 /// A message in lower case, as a whole and without what it quotes.
@@ -68,7 +68,7 @@ impl Words {
         if !is_possible(*cause, status) {
             return false;
         }
-        if cause.scope() != Scope::Account {
+        if cause.scope() == Scope::Request {
             return words.iter().all(|word| self.whole.contains(word));
         }
         let about_request = matches!(status, 0..=400 | 404..=428);
@@ -183,6 +183,7 @@ const GOOGLE: &[Row] = &[
     (&["api key expired"], AuthInvalid),
     (&["reported as leaked"], AuthAccountDisabled),
     (&["user location is not supported"], Permission),
+    (&["free tier", "enable billing"], QuotaPlan),
     (&["enable billing"], QuotaPlan),
     (&["thought_signature"], StateBound),
     (&["prepay", "credits"], QuotaBalance),
@@ -194,7 +195,7 @@ const GOOGLE: &[Row] = &[
 
 const BEDROCK: &[Row] = &[
     (&["too many input tokens"], ContextExceeded),
-    (&["on-demand throughput"], ModelNotFound),
+    (&["invocation of model", "on-demand throughput"], ModelNotFound),
     (&["security token", "expired"], AuthExpired),
     (&["security token", "invalid"], AuthInvalid),
     (&["signature expired"], AuthInvalid),
@@ -317,11 +318,12 @@ mod tests {
             "Invalid value: 'credit balance is too low'. Supported values are: 'a'.",
             "unknown field \"insufficient balance\"",
             "The parameter `account has been deactivated` is not known",
+            "Unknown name \"model not found, overloaded, api key expired\": Cannot find field.",
             "messages.0.content: something that goes on for a while, and then says your credit balance is too low",
         ] {
             for provider in Provider::ALL {
                 let cause = meant(echoed, provider, 400);
-                assert!(cause.is_none_or(|cause| cause.scope() != Scope::Account), "{provider:?} {echoed}: {cause:?}");
+                assert!(cause.is_none_or(|cause| cause.scope() == Scope::Request), "{provider:?} {echoed}: {cause:?}");
             }
         }
         let real = "Your credit balance is too low to access the Anthropic API.";
