@@ -41,6 +41,8 @@ pub struct Failure {
     pub status: u16,
     /// Why.
     pub cause: Cause,
+    /// What is concerned, and so what is to rest: that of the cause, unless the answer says that it is less.
+    pub scope: Scope,
     /// What says so.
     pub evidence: Evidence,
     /// When the upstream is of use again, where waiting helps.
@@ -101,8 +103,8 @@ impl Failure {
             Some("false") => Some(false),
             _ => None,
         };
-        let status = seen.status;
-        Self { provider, status, cause, evidence, recovery, told, should_retry }
+        let (status, scope) = (seen.status, seen.scope(cause));
+        Self { provider, status, cause, scope, evidence, recovery, told, should_retry }
     }
 
     /// A failure without an answer: [`Cause::Network`] or [`Cause::Timeout`]. `what` is seen by operators.

@@ -294,7 +294,7 @@ impl FailureFound {
             cause: failure.cause.name(),
             meaning: failure.cause.meaning(),
             fault: failure.fault().name(),
-            scope: failure.cause.scope().name(),
+            scope: failure.scope.name(),
             retry: failure.retry().name(),
             other_account_helps: failure.cause.other_account_helps().name(),
             other_model_helps: failure.cause.other_model_helps().name(),

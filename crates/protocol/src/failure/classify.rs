@@ -1,7 +1,7 @@
 //! From what a provider says to the cause. The order of authority: what only this provider has (quotas, windows), exact
 //! codes, words, general codes, the status.
 
-use super::cause::Cause;
+use super::cause::{Cause, Scope};
 use super::codes;
 use super::told::Told;
 use super::words::Words;
@@ -74,6 +74,18 @@ impl<'a> Seen<'a> {
             None => by_status(),
         };
         if cause == Cause::RateRequests { self.limit().unwrap_or((cause, evidence)) } else { (cause, evidence) }
+    }
+
+    /// What a failure of that cause concerns. Some windows of Anthropic's subscriptions are of some models only: the
+    /// others can be used.
+    pub(super) fn scope(&self, cause: Cause) -> Scope {
+        let claim = self.header("anthropic-ratelimit-unified-representative-claim");
+        match (cause, claim) {
+            (Cause::QuotaWindow, Some("seven_day_opus" | "seven_day_sonnet" | "seven_day_overage_included")) => {
+                Scope::Model
+            }
+            _ => cause.scope(),
+        }
     }
 
     /// Codes and types with their places, the finest first.

@@ -175,6 +175,18 @@ fn every_cause_has_a_name_and_something_to_be_done() {
 }
 
 #[test]
+fn a_window_of_some_models_leaves_the_others() {
+    let scope = |claim: &str| {
+        let head = "HTTP/2 429\nanthropic-ratelimit-unified-status: rejected\nanthropic-ratelimit-unified-representative-claim";
+        failure_of(Provider::Anthropic, &Pasted::read(&format!("{head}: {claim}\n\n")).unwrap()).scope
+    };
+    assert_eq!(
+        (scope("five_hour"), scope("seven_day"), scope("seven_day_opus")),
+        (Scope::Account, Scope::Account, Scope::Model)
+    );
+}
+
+#[test]
 fn no_answer_is_a_failure_too() {
     let failure = Failure::without_answer(Provider::OpenAi, Cause::Network, "reset by peer", NOW);
     assert_eq!((failure.fault(), failure.retry(), failure.status), (Fault::Network, Retry::SameLater, 0));
