@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
 pub mod quote;
+mod refusal;
 pub mod relay;
 pub mod settle;
 pub mod simulator;

@@ -5,8 +5,14 @@
 //! borrows where it can, and every entry point that takes bytes answers any bytes without a panic.
 //!
 //! Where both sides speak the same format, bytes pass unchanged and are only observed. Read [`openai`] first for
-//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt.
+//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt. What goes wrong
+//! at a provider is understood in [`failure`], what is left of its limits in [`headroom`].
 
+pub mod dialect;
+pub mod failure;
+pub mod headroom;
 mod json;
+mod moment;
 pub mod openai;
+pub mod provider;
 pub mod sse;

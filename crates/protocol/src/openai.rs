@@ -13,7 +13,7 @@ mod stream;
 mod usage;
 
 pub use answer::{Answer, Completion, Unreadable, produced_text};
-pub use error::{ErrorBody, UpstreamError};
+pub use error::ErrorBody;
 pub use models::ModelEntry;
 pub use produced::ChoiceStates;
 pub use prompt::{model_named, prompt_text};

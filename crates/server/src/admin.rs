@@ -80,6 +80,7 @@ pub use values::{NameOrId, is_block, rfc3339};
 
 use crate::account;
 use crate::app::App;
+use crate::diagnose;
 use crate::limit_status;
 use crate::quote;
 use crate::router::json;
@@ -121,6 +122,7 @@ pub fn openapi_json() -> String {
     let (_, members) = account::described_routes().split_for_parts();
     description.merge(members);
     description.merge(quote::Described::openapi());
+    description.merge(diagnose::Described::openapi());
     description.merge(limit_status::Described::openapi());
     let mut text = description.to_pretty_json().expect("a description is always JSON");
     text.push('\n');

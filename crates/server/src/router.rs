@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, client_address, limit_status, models, payments, quote, relay};
+use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, relay};
 use axum::Router;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
@@ -86,6 +86,12 @@ impl Service {
         if request.uri().path() == quote::PATH {
             if request.method() == Method::POST {
                 return quote::serve(&self.app, request, peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "POST");
+        }
+        if request.uri().path() == diagnose::PATH {
+            if request.method() == Method::POST {
+                return diagnose::serve(&self.app, request, peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "POST");
         }
