@@ -193,7 +193,7 @@ pub struct Described;
 async fn told(app: &App, request: Request<Incoming>, asker: &mut Asker) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
     if operator::identify(app, &head.headers).await.is_err() {
-        identified(app, &head, asker).await?;
+        identified(app, &head.headers, &head.uri, asker).await?;
     }
     let body = read_body(app, &head.headers, body).await?;
     // As much again for what JSON adds to a text.
