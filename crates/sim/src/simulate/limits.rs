@@ -143,6 +143,9 @@ struct World {
     promised: BTreeMap<i64, Timestamp>,
     /// Some runs have a clock that nobody sets back, so that everything in them is exact.
     sets_back: bool,
+    /// Until then states may count that had ended: a process that begins after the clock was set back reads them as they
+    /// were written, and takes what lies in the future for what has just begun.
+    may_count_more: Timestamp,
 }
 
 impl World {
@@ -154,7 +157,8 @@ impl World {
         let now = BEGINNING.plus_ms(dice.roll(86_400_000) as i64);
         let (saved, books, saved_books, open) = (Vec::new(), Books::default(), Books::default(), Vec::new());
         let promised = BTreeMap::new();
-        Self { dice, limiter, limits, books, saved, saved_books, open, now, promised, sets_back }
+        let may_count_more = Timestamp(i64::MIN);
+        Self { dice, limiter, limits, books, saved, saved_books, open, now, promised, sets_back, may_count_more }
     }
 
     fn live(mut self, reached: &mut Reached) -> Result<(), String> {
@@ -245,7 +249,8 @@ impl World {
                 Ok(None)
             }
             Err(limited) => {
-                if matches!(must, Must::ComeIn) && !model::is_by_share(&limited) {
+                let may_count_more = self.now < self.may_count_more;
+                if matches!(must, Must::ComeIn) && !model::is_by_share(&limited) && !may_count_more {
                     return Err(format!("{caller:?} with {cost:?} was refused by {limited:?}, though there is room"));
                 }
                 if matches!(must, Must::ComeIn) && 2 * limited.standing.remaining > limited.limit.amount {
@@ -360,6 +365,10 @@ impl World {
             reached.restarts += 1;
         } else {
             reached.crashes += 1;
+        }
+        if self.sets_back {
+            let longest_ms = self.limits.iter().map(|limit| model::longest_ms(limit)).max().unwrap_or(0);
+            self.may_count_more = self.now.plus_ms(longest_ms);
         }
         self.open.clear();
         self.books.ended(self.saved_books.clone());

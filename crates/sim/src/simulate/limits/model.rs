@@ -44,6 +44,9 @@ struct Subject {
     /// What was given back of what a clock that went back had moved: it may be missing from something else instead, for so
     /// long.
     astray: Vec<(i64, u64)>,
+    /// Requests that were moved so and have ended since with the period that they were moved to. When the clock comes to the
+    /// period again that they were admitted in, what they give back is taken from what counts there then.
+    displaced: BTreeSet<u64>,
     under_way: BTreeSet<u64>,
 }
 
@@ -330,6 +333,7 @@ impl Subject {
             _ => false,
         };
         if is_over {
+            self.displaced.extend(self.entries.iter().filter(|entry| entry.moved).map(|entry| entry.number));
             self.entries.clear();
             self.began = if let Window::Calendar(calendar) = window { start(calendar, now) } else { now };
         }
@@ -355,11 +359,13 @@ impl Subject {
             return;
         }
         self.under_way.remove(&number);
-        let Some(entry) = self.entries.iter_mut().find(|entry| entry.number == number) else { return };
-        if entry.moved {
+        let is_displaced = self.displaced.remove(&number);
+        let entry = self.entries.iter_mut().find(|entry| entry.number == number);
+        if is_displaced || entry.as_ref().is_some_and(|entry| entry.moved) {
             self.astray.push((now + longest_ms, surplus));
             return;
         }
+        let Some(entry) = entry else { return };
         entry.least = entry.least.saturating_sub(surplus);
         entry.most = entry.most.saturating_sub(surplus);
         if entry.most == 0 {
