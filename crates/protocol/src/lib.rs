@@ -5,8 +5,11 @@
 //! borrows where it can, and every entry point that takes bytes answers any bytes without a panic.
 //!
 //! Where both sides speak the same format, bytes pass unchanged and are only observed. Read [`openai`] first for
-//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt.
+//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt. Where they do
+//! not, [`dialect`] translates through the one form in [`canonical`].
 
+pub mod canonical;
+pub mod dialect;
 mod json;
 pub mod openai;
 pub mod sse;

@@ -1,0 +1,121 @@
+//! The dialects: each reads its bytes into the [canonical](crate::canonical) form and writes its bytes from it.
+//!
+//! Every module has the same shape: `read_request`, `write_request`, `read_answer`, `write_answer`, a `StreamReader`
+//! from events to canonical events, a `StreamWriter` back, and `write_error`. Reading a request is strict, because what
+//! is misread is billed wrong; reading an answer is lenient, because providers add fields and break rules at any time.
+//! Read [`chat`] first.
+
+pub mod chat;
+pub mod messages;
+pub mod quirks;
+mod read;
+mod write;
+
+pub use quirks::Quirks;
+pub use write::{ErrorText, Reply, Target, Written};
+
+use crate::canonical::{Answer, BadRequest, Dialect, Event, Request};
+
+/// The body is no answer in this dialect: not JSON, cut off, an error, or without what it must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream's answer is not one of this dialect")]
+pub struct NotAnAnswer;
+
+/// Reads a request. Gemini's dialect has model and stream in the path: the caller of this function sets them.
+pub fn read_request(dialect: Dialect, body: &[u8]) -> Result<Request<'_>, BadRequest> {
+    match dialect {
+        Dialect::Chat => chat::read_request(body),
+        Dialect::Messages => messages::read_request(body),
+        _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
+    }
+}
+
+/// Writes a request for a target.
+pub fn write_request(dialect: Dialect, request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
+    match dialect {
+        Dialect::Chat => chat::write_request(request, target),
+        Dialect::Messages => messages::write_request(request, target),
+        _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
+    }
+}
+
+/// Reads an answer of a provider with those quirks.
+pub fn read_answer<'a>(dialect: Dialect, body: &'a [u8], quirks: &Quirks) -> Result<Answer<'a>, NotAnAnswer> {
+    match dialect {
+        Dialect::Chat => chat::read_answer(body, quirks),
+        Dialect::Messages => messages::read_answer(body),
+        _ => Err(NotAnAnswer),
+    }
+}
+
+/// Writes an answer for a caller.
+pub fn write_answer(dialect: Dialect, answer: &Answer<'_>, reply: &Reply<'_>) -> Vec<u8> {
+    match dialect {
+        Dialect::Chat => chat::write_answer(answer, reply),
+        _ => messages::write_answer(answer, reply),
+    }
+}
+
+/// Reads a stream of any dialect, event by event.
+#[derive(Clone, Debug)]
+pub enum StreamReader {
+    /// Chat completions.
+    Chat(chat::StreamReader),
+    /// Messages.
+    Messages(messages::StreamReader),
+}
+
+impl StreamReader {
+    /// A reader of a stream in that dialect, of a provider with those quirks.
+    pub fn new(dialect: Dialect, quirks: &Quirks) -> Self {
+        match dialect {
+            Dialect::Chat => Self::Chat(chat::StreamReader::new(quirks)),
+            _ => Self::Messages(messages::StreamReader::new()),
+        }
+    }
+
+    /// Reads the data of one event. Any bytes are answered.
+    pub fn read(&mut self, data: &[u8], sink: &mut impl FnMut(Event<'_>)) {
+        match self {
+            Self::Chat(reader) => reader.read(data, sink),
+            Self::Messages(reader) => reader.read(data, sink),
+        }
+    }
+
+    /// At the end of the bytes. A stream that is complete gives [`Event::End`], if it has not; one that broke off gives
+    /// nothing.
+    pub fn finish(&mut self, sink: &mut impl FnMut(Event<'_>)) {
+        match self {
+            Self::Chat(reader) => reader.finish(sink),
+            Self::Messages(reader) => reader.finish(sink),
+        }
+    }
+}
+
+/// Writes a stream of any dialect.
+#[derive(Clone, Debug)]
+pub enum StreamWriter {
+    /// Chat completions.
+    Chat(chat::StreamWriter),
+    /// Messages.
+    Messages(messages::StreamWriter),
+}
+
+impl StreamWriter {
+    /// A writer of a stream in that dialect.
+    pub fn new(dialect: Dialect, reply: &Reply<'_>) -> Self {
+        match dialect {
+            Dialect::Chat => Self::Chat(chat::StreamWriter::new(reply)),
+            _ => Self::Messages(messages::StreamWriter::new(reply)),
+        }
+    }
+
+    /// Writes what an event is in this dialect, which may be nothing. A failure is not written: its words are told by
+    /// whoever knows what may be told of it.
+    pub fn write(&mut self, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Chat(writer) => writer.write(event, reply, out),
+            Self::Messages(writer) => writer.write(event, reply, out),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the dialects promise together: golden translations, round trips, chunkings, bad input.
+
+mod fixtures;
+mod golden;
