@@ -15,6 +15,7 @@ pub use crate::openai::{BadRequest, Reported};
 pub use answer::{Answer, Choice, Stop, StopReason};
 pub use dropped::Dropped;
 pub use event::{Delta, Event, PartStart};
+pub(crate) use part::is_base64;
 pub use part::{CacheMark, CallKind, Media, Part, PartKind, Reasoning, Signature, Source, ToolCall, ToolResult};
 pub use request::{
     Effort, Extra, Extras, Format, Logprobs, Message, Request, Role, Sampling, Schema, Thinking, Tool, ToolChoice,

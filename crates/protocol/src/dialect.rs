@@ -6,6 +6,7 @@
 //! Read [`chat`] first.
 
 pub mod chat;
+pub mod gemini;
 pub mod messages;
 pub mod quirks;
 mod read;
@@ -26,6 +27,7 @@ pub fn read_request(dialect: Dialect, body: &[u8]) -> Result<Request<'_>, BadReq
     match dialect {
         Dialect::Chat => chat::read_request(body),
         Dialect::Messages => messages::read_request(body),
+        Dialect::Gemini => gemini::read_request(body),
         _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
     }
 }
@@ -35,6 +37,7 @@ pub fn write_request(dialect: Dialect, request: &Request<'_>, target: &Target<'_
     match dialect {
         Dialect::Chat => chat::write_request(request, target),
         Dialect::Messages => messages::write_request(request, target),
+        Dialect::Gemini => gemini::write_request(request, target),
         _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
     }
 }
@@ -44,6 +47,7 @@ pub fn read_answer<'a>(dialect: Dialect, body: &'a [u8], quirks: &Quirks) -> Res
     match dialect {
         Dialect::Chat => chat::read_answer(body, quirks),
         Dialect::Messages => messages::read_answer(body),
+        Dialect::Gemini => gemini::read_answer(body),
         _ => Err(NotAnAnswer),
     }
 }
@@ -52,6 +56,7 @@ pub fn read_answer<'a>(dialect: Dialect, body: &'a [u8], quirks: &Quirks) -> Res
 pub fn write_answer(dialect: Dialect, answer: &Answer<'_>, reply: &Reply<'_>) -> Vec<u8> {
     match dialect {
         Dialect::Chat => chat::write_answer(answer, reply),
+        Dialect::Gemini => gemini::write_answer(answer, reply),
         _ => messages::write_answer(answer, reply),
     }
 }
@@ -63,6 +68,8 @@ pub enum StreamReader {
     Chat(chat::StreamReader),
     /// Messages.
     Messages(messages::StreamReader),
+    /// Content.
+    Gemini(gemini::StreamReader),
 }
 
 impl StreamReader {
@@ -70,6 +77,7 @@ impl StreamReader {
     pub fn new(dialect: Dialect, quirks: &Quirks) -> Self {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamReader::new(quirks)),
+            Dialect::Gemini => Self::Gemini(gemini::StreamReader::new()),
             _ => Self::Messages(messages::StreamReader::new()),
         }
     }
@@ -79,6 +87,7 @@ impl StreamReader {
         match self {
             Self::Chat(reader) => reader.read(data, sink),
             Self::Messages(reader) => reader.read(data, sink),
+            Self::Gemini(reader) => reader.read(data, sink),
         }
     }
 
@@ -88,6 +97,7 @@ impl StreamReader {
         match self {
             Self::Chat(reader) => reader.finish(sink),
             Self::Messages(reader) => reader.finish(sink),
+            Self::Gemini(reader) => reader.finish(sink),
         }
     }
 }
@@ -99,6 +109,8 @@ pub enum StreamWriter {
     Chat(chat::StreamWriter),
     /// Messages.
     Messages(messages::StreamWriter),
+    /// Content.
+    Gemini(gemini::StreamWriter),
 }
 
 impl StreamWriter {
@@ -106,6 +118,7 @@ impl StreamWriter {
     pub fn new(dialect: Dialect, reply: &Reply<'_>) -> Self {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamWriter::new(reply)),
+            Dialect::Gemini => Self::Gemini(gemini::StreamWriter::new(reply, gemini::Framing::Events)),
             _ => Self::Messages(messages::StreamWriter::new(reply)),
         }
     }
@@ -116,6 +129,7 @@ impl StreamWriter {
         match self {
             Self::Chat(writer) => writer.write(event, reply, out),
             Self::Messages(writer) => writer.write(event, reply, out),
+            Self::Gemini(writer) => writer.write(event, reply, out),
         }
     }
 }

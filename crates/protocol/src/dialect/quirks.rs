@@ -39,6 +39,8 @@ pub struct Quirks {
     pub schema_format: bool,
     /// History without this vendor's seals needs a stand-in for them (Gemini 3).
     pub seals_required: bool,
+    /// Calls and their results carry ids (Gemini's API does, Vertex' refuses them).
+    pub call_ids: bool,
     /// Fields of the request that it refuses.
     pub unsupported: &'static [&'static str],
 }
@@ -89,6 +91,7 @@ impl Quirks {
         adaptive_thinking: false,
         schema_format: true,
         seals_required: false,
+        call_ids: true,
         unsupported: &[],
     };
 
@@ -109,7 +112,7 @@ impl Quirks {
         Self { name: "azure", ..Self::OPENAI },
         Self { name: "anthropic", vendor: Vendor::Anthropic, ..Self::COMPATIBLE },
         Self { name: "gemini", vendor: Vendor::Google, ..Self::COMPATIBLE },
-        Self { name: "vertex", vendor: Vendor::Google, ..Self::COMPATIBLE },
+        Self { name: "vertex", vendor: Vendor::Google, call_ids: false, ..Self::COMPATIBLE },
         Self { name: "bedrock", ..Self::COMPATIBLE },
         Self {
             name: "deepseek",

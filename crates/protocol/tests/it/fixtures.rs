@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// The dialects that conversations are translated between.
-pub const SPOKEN: [Dialect; 2] = [Dialect::Chat, Dialect::Messages];
+pub const SPOKEN: [Dialect; 3] = [Dialect::Chat, Dialect::Messages, Dialect::Gemini];
 
 /// A caller in tests.
 pub const REPLY: Reply<'static> =

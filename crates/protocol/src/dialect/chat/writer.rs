@@ -15,6 +15,8 @@ pub struct StreamWriter {
     /// All events begin alike: up to the list of choices.
     head: Vec<u8>,
     calls: Vec<Call>,
+    /// The part that is thinking, with its choice. Seals of text have no place in this dialect.
+    thinking: Option<(u32, u32)>,
     usage: Reported,
 }
 
@@ -31,8 +33,13 @@ struct Call {
 impl StreamWriter {
     /// A writer of a stream for that caller.
     pub fn new(reply: &Reply<'_>) -> Self {
-        let mut writer =
-            Self { include_usage: reply.include_usage, head: Vec::new(), calls: Vec::new(), usage: Reported::Missing };
+        let mut writer = Self {
+            include_usage: reply.include_usage,
+            head: Vec::new(),
+            calls: Vec::new(),
+            thinking: None,
+            usage: Reported::Missing,
+        };
         writer.begin(reply, "", "", None);
         writer
     }
@@ -133,7 +140,8 @@ impl StreamWriter {
                 });
             }
             PartStart::Whole(whole) => self.whole(choice, whole, out),
-            PartStart::Text | PartStart::Reasoning { .. } | PartStart::Refusal => {}
+            PartStart::Reasoning { .. } => self.thinking = Some((choice, part)),
+            PartStart::Text | PartStart::Refusal => {}
         }
     }
 
@@ -152,6 +160,10 @@ impl StreamWriter {
             call.has_input |= matches!(delta, Delta::Arguments(_));
             *call
         });
+        let is_seal = matches!(delta, Delta::Signature { .. });
+        if is_seal && call.is_none() && self.thinking != Some((choice, part)) {
+            return;
+        }
         self.delta(choice, out, |object| match (delta, call) {
             (Delta::Text(text), _) => object.text("content", text),
             (Delta::Reasoning(text), _) => object.text("reasoning_content", text),
