@@ -10,6 +10,7 @@ pub mod gemini;
 pub mod messages;
 pub mod quirks;
 mod read;
+pub mod responses;
 mod write;
 
 pub use quirks::Quirks;
@@ -28,6 +29,7 @@ pub fn read_request(dialect: Dialect, body: &[u8]) -> Result<Request<'_>, BadReq
         Dialect::Chat => chat::read_request(body),
         Dialect::Messages => messages::read_request(body),
         Dialect::Gemini => gemini::read_request(body),
+        Dialect::Responses => responses::read_request(body),
         _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
     }
 }
@@ -38,6 +40,7 @@ pub fn write_request(dialect: Dialect, request: &Request<'_>, target: &Target<'_
         Dialect::Chat => chat::write_request(request, target),
         Dialect::Messages => messages::write_request(request, target),
         Dialect::Gemini => gemini::write_request(request, target),
+        Dialect::Responses => responses::write_request(request, target),
         _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
     }
 }
@@ -48,6 +51,7 @@ pub fn read_answer<'a>(dialect: Dialect, body: &'a [u8], quirks: &Quirks) -> Res
         Dialect::Chat => chat::read_answer(body, quirks),
         Dialect::Messages => messages::read_answer(body),
         Dialect::Gemini => gemini::read_answer(body),
+        Dialect::Responses => responses::read_answer(body),
         _ => Err(NotAnAnswer),
     }
 }
@@ -57,6 +61,7 @@ pub fn write_answer(dialect: Dialect, answer: &Answer<'_>, reply: &Reply<'_>) ->
     match dialect {
         Dialect::Chat => chat::write_answer(answer, reply),
         Dialect::Gemini => gemini::write_answer(answer, reply),
+        Dialect::Responses => responses::write_answer(answer, reply),
         _ => messages::write_answer(answer, reply),
     }
 }
@@ -70,6 +75,8 @@ pub enum StreamReader {
     Messages(messages::StreamReader),
     /// Content.
     Gemini(gemini::StreamReader),
+    /// Responses.
+    Responses(responses::StreamReader),
 }
 
 impl StreamReader {
@@ -78,6 +85,7 @@ impl StreamReader {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamReader::new(quirks)),
             Dialect::Gemini => Self::Gemini(gemini::StreamReader::new()),
+            Dialect::Responses => Self::Responses(responses::StreamReader::new()),
             _ => Self::Messages(messages::StreamReader::new()),
         }
     }
@@ -88,6 +96,7 @@ impl StreamReader {
             Self::Chat(reader) => reader.read(data, sink),
             Self::Messages(reader) => reader.read(data, sink),
             Self::Gemini(reader) => reader.read(data, sink),
+            Self::Responses(reader) => reader.read(data, sink),
         }
     }
 
@@ -98,6 +107,7 @@ impl StreamReader {
             Self::Chat(reader) => reader.finish(sink),
             Self::Messages(reader) => reader.finish(sink),
             Self::Gemini(reader) => reader.finish(sink),
+            Self::Responses(reader) => reader.finish(sink),
         }
     }
 }
@@ -111,6 +121,8 @@ pub enum StreamWriter {
     Messages(messages::StreamWriter),
     /// Content.
     Gemini(gemini::StreamWriter),
+    /// Responses.
+    Responses(Box<responses::StreamWriter>),
 }
 
 impl StreamWriter {
@@ -119,6 +131,7 @@ impl StreamWriter {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamWriter::new(reply)),
             Dialect::Gemini => Self::Gemini(gemini::StreamWriter::new(reply, gemini::Framing::Events)),
+            Dialect::Responses => Self::Responses(Box::new(responses::StreamWriter::new(reply))),
             _ => Self::Messages(messages::StreamWriter::new(reply)),
         }
     }
@@ -130,6 +143,7 @@ impl StreamWriter {
             Self::Chat(writer) => writer.write(event, reply, out),
             Self::Messages(writer) => writer.write(event, reply, out),
             Self::Gemini(writer) => writer.write(event, reply, out),
+            Self::Responses(writer) => writer.write(event, reply, out),
         }
     }
 }

@@ -8,7 +8,7 @@
 mod answer;
 mod reader;
 pub(super) mod request_in;
-mod request_out;
+pub(super) mod request_out;
 mod usage;
 mod writer;
 

@@ -125,6 +125,8 @@ pub struct Reply<'r> {
     pub created_s: u64,
     /// A stream ends with its usage, also in a dialect where the caller must ask for that.
     pub include_usage: bool,
+    /// What an answer of Responses repeats of its request: see [`echo`](super::responses::echo). Otherwise empty.
+    pub echo: &'r str,
 }
 
 impl<'r> Reply<'r> {

@@ -100,6 +100,14 @@ impl<'o> Object<'o> {
         Array::open(self.out)
     }
 
+    /// Members that are written already, with commas between.
+    pub(crate) fn members(&mut self, members: &str) {
+        if !std::mem::replace(&mut self.empty, false) {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(members.as_bytes());
+    }
+
     /// A list of texts.
     pub(crate) fn texts<T: AsRef<str>>(&mut self, name: &str, values: &[T]) {
         let mut array = self.array(name);
@@ -142,13 +150,16 @@ impl<'o> Array<'o> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.empty
-    }
-
     pub(crate) fn text(&mut self, value: &str) {
         self.next();
         text(self.out, value);
+    }
+
+    /// Elements that are written already, with commas between.
+    pub(crate) fn items(&mut self, items: &str) {
+        if !items.is_empty() {
+            self.raw(items);
+        }
     }
 
     pub(crate) fn raw(&mut self, json: &str) {

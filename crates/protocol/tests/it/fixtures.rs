@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 
 /// The dialects that conversations are translated between.
-pub const SPOKEN: [Dialect; 3] = [Dialect::Chat, Dialect::Messages, Dialect::Gemini];
+pub const SPOKEN: [Dialect; 4] = [Dialect::Chat, Dialect::Messages, Dialect::Gemini, Dialect::Responses];
 
 /// A caller in tests.
 pub const REPLY: Reply<'static> =
-    Reply { id: "gateway-1", model: Some("public"), created_s: 1_700_000_001, include_usage: true };
+    Reply { id: "gateway-1", model: Some("public"), created_s: 1_700_000_001, include_usage: true, echo: "" };
 
 /// The quirks of the provider whose own dialect that is.
 pub fn quirks(dialect: Dialect) -> Quirks {

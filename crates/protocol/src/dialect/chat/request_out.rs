@@ -13,6 +13,7 @@ use std::borrow::Cow;
 
 /// Writes a body for that target.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
+    super::super::responses::refuse_state(request)?;
     let mut body = Vec::with_capacity(1024);
     let mut dropped = Dropped::default();
     {
@@ -383,6 +384,17 @@ fn write_assistant(
     messages: &mut Array<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), BadRequest> {
+    // Of thinking alone nothing may be left, and a message of nothing is refused.
+    let is_left = |part: &Part<'_>| match &part.kind {
+        PartKind::Text(_) | PartKind::Refusal(_) | PartKind::ToolCall(_) => true,
+        PartKind::Reasoning(_) => target.quirks.past_thinking != PastThinking::Dropped,
+        PartKind::Other { dialect, .. } => *dialect == Dialect::Chat,
+        _ => false,
+    };
+    if !message.parts.is_empty() && !message.parts.iter().any(is_left) {
+        dropped.note("messages.reasoning");
+        return Ok(());
+    }
     let mut object = messages.object();
     object.text("role", "assistant");
     object.text_if("name", message.name.as_deref());

@@ -157,7 +157,8 @@ pub(super) fn write_part(part: &Part<'_>, parts: &mut Array<'_>) {
     let seal = part.signature.as_ref();
     match &part.kind {
         PartKind::Text(text) | PartKind::Refusal(text) => write_text(text, false, seal, &mut parts.object()),
-        PartKind::Reasoning(reasoning) if reasoning.encrypted.is_none() => {
+        PartKind::Reasoning(reasoning) if !reasoning.text.is_empty() => {
+            let seal = reasoning.encrypted.as_ref().or(seal);
             write_text(&reasoning.text, true, seal, &mut parts.object());
         }
         PartKind::ToolCall(call) => write_call(&call.id, &call.name, &call.arguments, seal, &mut parts.object()),

@@ -92,7 +92,7 @@ pub fn write_answer(answer: &Answer<'_>, reply: &Reply<'_>) -> Vec<u8> {
 fn write_block(part: &Part<'_>, calls: &mut usize, content: &mut Array<'_>) {
     match &part.kind {
         PartKind::Text(text) | PartKind::Refusal(text) => write_text(text, &mut content.object()),
-        PartKind::Reasoning(Reasoning { encrypted: Some(seal), .. }) => {
+        PartKind::Reasoning(Reasoning { encrypted: Some(seal), text, .. }) if text.is_empty() => {
             let mut object = content.object();
             object.text("type", "redacted_thinking");
             object.text("data", &seal_text(seal.vendor, &seal.data));
@@ -101,7 +101,8 @@ fn write_block(part: &Part<'_>, calls: &mut usize, content: &mut Array<'_>) {
             let mut object = content.object();
             object.text("type", "thinking");
             object.text("thinking", &reasoning.text);
-            let seal = part.signature.as_ref().map(|seal| seal_text(seal.vendor, &seal.data));
+            let seal = reasoning.encrypted.as_ref().or(part.signature.as_ref());
+            let seal = seal.map(|seal| seal_text(seal.vendor, &seal.data));
             object.text("signature", &seal.unwrap_or_default());
         }
         PartKind::ToolCall(call) => {

@@ -188,7 +188,8 @@ impl StreamWriter {
                 self.think(out);
                 self.piece(out, "thinking_delta", "thinking", text);
             }
-            (Kind::ThinkingToCome | Kind::Thinking, Delta::Signature { vendor, data }) => {
+            (Kind::ThinkingToCome | Kind::Thinking, Delta::Signature { vendor, data })
+            | (Kind::Thinking, Delta::Encrypted { vendor, data }) => {
                 self.think(out);
                 self.piece(out, "signature_delta", "signature", &seal_text(vendor, data));
             }
