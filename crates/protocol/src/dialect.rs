@@ -6,6 +6,9 @@
 //! Read [`chat`] first.
 
 pub mod chat;
+pub mod completions;
+pub mod converse;
+pub mod embeddings;
 pub mod gemini;
 pub mod messages;
 pub mod quirks;
@@ -30,7 +33,8 @@ pub fn read_request(dialect: Dialect, body: &[u8]) -> Result<Request<'_>, BadReq
         Dialect::Messages => messages::read_request(body),
         Dialect::Gemini => gemini::read_request(body),
         Dialect::Responses => responses::read_request(body),
-        _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
+        Dialect::Completions => completions::read_request(body),
+        Dialect::Converse => Err(one_sided(dialect, "callers")),
     }
 }
 
@@ -41,8 +45,14 @@ pub fn write_request(dialect: Dialect, request: &Request<'_>, target: &Target<'_
         Dialect::Messages => messages::write_request(request, target),
         Dialect::Gemini => gemini::write_request(request, target),
         Dialect::Responses => responses::write_request(request, target),
-        _ => Err(BadRequest { message: format!("{} is not spoken here yet", dialect.name()), param: None }),
+        Dialect::Converse => converse::write_request(request, target),
+        Dialect::Completions => Err(one_sided(dialect, "providers")),
     }
+}
+
+/// Converse is spoken to providers alone, and completions by callers alone.
+fn one_sided(dialect: Dialect, who: &str) -> BadRequest {
+    BadRequest { message: format!("{} is not a dialect of {who} here", dialect.name()), param: None }
 }
 
 /// Reads an answer of a provider with those quirks.
@@ -52,17 +62,19 @@ pub fn read_answer<'a>(dialect: Dialect, body: &'a [u8], quirks: &Quirks) -> Res
         Dialect::Messages => messages::read_answer(body),
         Dialect::Gemini => gemini::read_answer(body),
         Dialect::Responses => responses::read_answer(body),
-        _ => Err(NotAnAnswer),
+        Dialect::Converse => converse::read_answer(body),
+        Dialect::Completions => Err(NotAnAnswer),
     }
 }
 
-/// Writes an answer for a caller.
+/// Writes an answer for a caller. No caller speaks Converse; it would get a message.
 pub fn write_answer(dialect: Dialect, answer: &Answer<'_>, reply: &Reply<'_>) -> Vec<u8> {
     match dialect {
         Dialect::Chat => chat::write_answer(answer, reply),
         Dialect::Gemini => gemini::write_answer(answer, reply),
         Dialect::Responses => responses::write_answer(answer, reply),
-        _ => messages::write_answer(answer, reply),
+        Dialect::Completions => completions::write_answer(answer, reply),
+        Dialect::Messages | Dialect::Converse => messages::write_answer(answer, reply),
     }
 }
 
@@ -80,7 +92,8 @@ pub enum StreamReader {
 }
 
 impl StreamReader {
-    /// A reader of a stream in that dialect, of a provider with those quirks.
+    /// A reader of a stream in that dialect, of a provider with those quirks. Converse's streams are no text: see
+    /// [`converse::StreamReader`].
     pub fn new(dialect: Dialect, quirks: &Quirks) -> Self {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamReader::new(quirks)),
@@ -123,6 +136,8 @@ pub enum StreamWriter {
     Gemini(gemini::StreamWriter),
     /// Responses.
     Responses(Box<responses::StreamWriter>),
+    /// Completions.
+    Completions(completions::StreamWriter),
 }
 
 impl StreamWriter {
@@ -132,7 +147,8 @@ impl StreamWriter {
             Dialect::Chat => Self::Chat(chat::StreamWriter::new(reply)),
             Dialect::Gemini => Self::Gemini(gemini::StreamWriter::new(reply, gemini::Framing::Events)),
             Dialect::Responses => Self::Responses(Box::new(responses::StreamWriter::new(reply))),
-            _ => Self::Messages(messages::StreamWriter::new(reply)),
+            Dialect::Completions => Self::Completions(completions::StreamWriter::new(reply)),
+            Dialect::Messages | Dialect::Converse => Self::Messages(messages::StreamWriter::new(reply)),
         }
     }
 
@@ -144,6 +160,7 @@ impl StreamWriter {
             Self::Messages(writer) => writer.write(event, reply, out),
             Self::Gemini(writer) => writer.write(event, reply, out),
             Self::Responses(writer) => writer.write(event, reply, out),
+            Self::Completions(writer) => writer.write(event, reply, out),
         }
     }
 }

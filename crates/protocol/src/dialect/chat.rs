@@ -16,6 +16,7 @@ pub use answer::{read_answer, write_answer};
 pub use reader::StreamReader;
 pub use request_in::read_request;
 pub use request_out::write_request;
+pub(super) use usage::write_usage;
 pub use writer::StreamWriter;
 
 use super::ErrorText;
@@ -46,7 +47,7 @@ pub fn write_error_event(error: &ErrorText<'_>) -> Vec<u8> {
 }
 
 /// The reason as this dialect has it.
-fn finish_reason(reason: StopReason) -> &'static str {
+pub(super) fn finish_reason(reason: StopReason) -> &'static str {
     match reason {
         StopReason::End | StopReason::Sequence | StopReason::Pause | StopReason::Broken => "stop",
         StopReason::Length | StopReason::ContextFull => "length",

@@ -7,8 +7,16 @@ use protocol::sse::EventReader;
 use std::fs;
 use std::path::Path;
 
-/// The dialects that conversations are translated between.
+/// The dialects of callers and of providers.
 pub const SPOKEN: [Dialect; 4] = [Dialect::Chat, Dialect::Messages, Dialect::Gemini, Dialect::Responses];
+
+/// Those of providers.
+pub const PROVIDERS: [Dialect; 5] =
+    [Dialect::Chat, Dialect::Messages, Dialect::Gemini, Dialect::Responses, Dialect::Converse];
+
+/// Those of callers.
+pub const CALLERS: [Dialect; 5] =
+    [Dialect::Chat, Dialect::Messages, Dialect::Gemini, Dialect::Responses, Dialect::Completions];
 
 /// A caller in tests.
 pub const REPLY: Reply<'static> =

@@ -1,6 +1,6 @@
 //! Every case in every other dialect, as snapshots that are read by people: `INSTA_UPDATE=always` writes them anew.
 
-use crate::fixtures::{REPLY, SPOKEN, cases, events, quirks, translated};
+use crate::fixtures::{CALLERS, PROVIDERS, REPLY, SPOKEN, cases, events, quirks, translated};
 use protocol::canonical::Reported;
 use protocol::dialect::{Target, read_answer, read_request, write_answer, write_request};
 use serde_json::Value;
@@ -19,10 +19,10 @@ fn pretty(body: &[u8]) -> String {
 
 #[test]
 fn requests_in_every_dialect() {
-    for from in SPOKEN {
+    for from in CALLERS {
         for (case, body) in cases(from, "request") {
             let request = read_request(from, &body).unwrap_or_else(|refusal| panic!("{case}: {refusal}"));
-            for to in SPOKEN {
+            for to in PROVIDERS {
                 let quirks = quirks(to);
                 let written = match write_request(to, &request, &Target::new("upstream", &quirks)) {
                     Ok(written) => format!("dropped: {}\n{}", written.dropped, pretty(&written.body)),
@@ -36,10 +36,10 @@ fn requests_in_every_dialect() {
 
 #[test]
 fn answers_in_every_dialect() {
-    for from in SPOKEN {
+    for from in PROVIDERS {
         for (case, body) in cases(from, "answer") {
             let answer = read_answer(from, &body, &quirks(from)).expect(&case);
-            for to in SPOKEN {
+            for to in CALLERS {
                 let written = write_answer(to, &answer, &REPLY);
                 check(&format!("answer {} {case} to {}", from.name(), to.name()), &pretty(&written));
             }
@@ -52,7 +52,7 @@ fn streams_in_every_dialect() {
     for from in SPOKEN {
         for (case, stream) in cases(from, "stream") {
             check(&format!("stream {} {case} events", from.name()), &events(from, &[&stream]).join("\n"));
-            for to in SPOKEN {
+            for to in CALLERS {
                 check(&format!("stream {} {case} to {}", from.name(), to.name()), &translated(from, to, &[&stream]));
             }
         }

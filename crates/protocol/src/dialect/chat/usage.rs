@@ -5,7 +5,7 @@ use crate::json::write::Object;
 use domain::usage::Meter;
 
 /// Writes the field `usage`; the parts are within the wholes. Usage that nobody knows is left out.
-pub(super) fn write_usage(object: &mut Object<'_>, reported: &Reported) {
+pub(in super::super) fn write_usage(object: &mut Object<'_>, reported: &Reported) {
     let Some(usage) = reported.usage() else { return };
     let mut object = object.object("usage");
     object.number("prompt_tokens", usage.input_tokens());
