@@ -70,6 +70,9 @@ fn stop_reason(word: &str) -> StopReason {
     STOP_REASONS.into_iter().find(|(_, known)| *known == word).map_or(StopReason::End, |(reason, _)| reason)
 }
 
+/// Who calls a tool: the model itself, and not a program that it runs.
+const CALLER: &str = r#"{"type":"direct"}"#;
+
 /// What a foreign seal begins with in the field for Anthropic's own.
 const FOREIGN: &str = "tollgate-";
 

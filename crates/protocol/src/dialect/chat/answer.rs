@@ -180,11 +180,11 @@ fn write_message(object: &mut Object<'_>, choice: &Choice<'_>) {
         [] => message.raw("content", "null"),
         _ => message.joined("content", &texts),
     }
-    let refusals = choice.parts.iter().filter_map(|part| match &part.kind {
+    let refusal = choice.parts.iter().rev().find_map(|part| match &part.kind {
         PartKind::Refusal(text) => Some(text.as_ref()),
         _ => None,
     });
-    message.text_or_null("refusal", refusals.last());
+    message.text_or_null("refusal", refusal);
     let mut thoughts = Vec::new();
     for part in &choice.parts {
         if let PartKind::Reasoning(reasoning) = &part.kind {

@@ -3,7 +3,7 @@
 use super::super::NotAnAnswer;
 use super::super::write::{Reply, call_id};
 use super::usage::{Counts, write_usage};
-use super::{input_object, read_seal, seal_text, stop_reason, stop_word, tier_used};
+use super::{CALLER, input_object, read_seal, seal_text, stop_reason, stop_word, tier_used};
 use crate::canonical::{Answer, CallKind, Choice, Dialect, Part, PartKind, Reasoning, Stop, StopReason, ToolCall};
 use crate::json::tree::Node;
 use crate::json::write::{Array, Object};
@@ -111,6 +111,7 @@ fn write_block(part: &Part<'_>, calls: &mut usize, content: &mut Array<'_>) {
             object.text("id", &call_id(&call.id, *calls));
             object.text("name", &call.name);
             object.raw("input", &input_object(&call.arguments));
+            object.raw("caller", CALLER);
             *calls += 1;
         }
         PartKind::Other { dialect: Dialect::Messages, json, .. } => content.raw(json),

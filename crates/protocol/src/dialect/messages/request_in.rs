@@ -151,6 +151,9 @@ fn block<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {
             "name" => found.name = Some(read::text(node, &at)?),
             "input" => found.input = Some(node),
             "content" => found.content = Some(node),
+            // What everybody says is said by saying nothing.
+            "caller" if node.text_of("type").as_deref() == Some("direct") => {}
+            "citations" if node.elements().is_empty() && !node.is_object() => {}
             "is_error" => found.is_error = read::flag(&node, &at)?,
             _ => read::extra(&mut found.part.extra, Dialect::Messages, Member { name: name.clone(), node }, &at)?,
         }

@@ -2,7 +2,7 @@
 
 use super::super::write::{Reply, call_id};
 use super::usage::{write_counts, write_usage};
-use super::{seal_text, stop_word};
+use super::{CALLER, seal_text, stop_word};
 use crate::canonical::{CallKind, Delta, Dialect, Event, PartKind, PartStart, Reported, StopReason};
 use crate::json::write::{self, Object};
 use domain::Usage;
@@ -148,6 +148,7 @@ impl StreamWriter {
                     block.text("id", &id);
                     block.text("name", name);
                     block.raw("input", "{}");
+                    block.raw("caller", CALLER);
                 });
                 match kind {
                     CallKind::Function => Kind::Function,
