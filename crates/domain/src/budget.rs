@@ -114,6 +114,16 @@ impl Budget {
         self.limit_in(asking, || self.period.period(zone, at))
     }
 
+    /// All requests of a key fall under it, in one counter, or none does: it does not look at what they are for.
+    pub fn is_same_for_a_key(&self) -> bool {
+        let Scope { project: _, key: _, end_user, model, tag } = &self.scope;
+        let of_requests = [Dimension::EndUser, Dimension::Model];
+        end_user.is_none()
+            && model.is_none()
+            && tag.is_none()
+            && !of_requests.iter().any(|dimension| self.each.contains(dimension))
+    }
+
     /// The same in a period that is known; it is asked for only where the budget limits the request.
     pub fn limit_in(&self, asking: &Asking<'_>, period: impl FnOnce() -> Period) -> Option<BudgetLimit> {
         if !self.scope.matches(asking) {

@@ -70,6 +70,11 @@ impl Period {
         self.start <= at && at < self.end
     }
 
+    /// What lies in both. Periods that share nothing give one that contains nothing.
+    pub fn common(self, other: Self) -> Self {
+        Self { start: self.start.max(other.start), end: self.end.min(other.end) }
+    }
+
     /// It is over at `now`. Ending exactly now is over.
     pub fn ended(self, now: Timestamp) -> bool {
         self.end <= now

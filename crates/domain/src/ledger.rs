@@ -24,10 +24,12 @@ mod subscription;
 pub use book::{
     Book, Broken, BudgetCounter, Decided, GRANTS_MAX, Grant, HOLD_MAX, OpenHold, Unresolved, resolve_abandoned,
 };
-pub use counter::{Binding, BudgetLimit, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal};
+pub use counter::{
+    Binding, BudgetLimit, BudgetLimits, Counter, Headroom, KeyTotals, Limits, Metric, PlanAlone, Refusal,
+};
 pub use effect::{CYCLE, Change, Effect, WINDOW};
 pub use entry::{
-    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Quota,
-    Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,
+    Charge, Counted, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Parts,
+    Periods, Quota, Release, Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep, Tally,
 };
 pub use subscription::{Subscription, SubscriptionRefusal};

@@ -22,11 +22,12 @@ use crate::learned::Learned;
 use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
 use domain::budget::Values;
-use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, PlanAlone, Refusal};
+use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Parts, PlanAlone, Refusal};
 use domain::price::Bound;
 use domain::usage::COUNT_MAX;
 use domain::{BudgetId, Meter, Multiplier, Nanos, Period, Timestamp, Usage};
 use protocol::openai::{ChoiceStates, Endpoint, Request};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -227,7 +228,7 @@ impl Asking<'_> {
             amount: terms.amount,
             bound: terms.usage(),
             lease_until,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: Arc::default(),
         }
     }
@@ -446,12 +447,16 @@ impl Terms {
     /// How the hold grows, if it does.
     pub fn growth(&self, limits: &Limits) -> Option<Growth> {
         let output_max = self.extends_to?;
-        Some(Growth { bound: self.bound.clone(), output_max, limits: self.limits(limits) })
+        Some(Growth { bound: self.bound.clone(), output_max, limits: self.limits(limits).into_owned() })
     }
 
     /// The limits of a request on these terms.
-    fn limits(&self, limits: &Limits) -> Limits {
-        Limits { plan_alone: self.plan_alone, only_open: self.only_open, ..limits.clone() }
+    fn limits<'l>(&self, limits: &'l Limits) -> Cow<'l, Limits> {
+        let Self { plan_alone, only_open, .. } = *self;
+        match (plan_alone, only_open) == (limits.plan_alone, limits.only_open) {
+            true => Cow::Borrowed(limits),
+            false => Cow::Owned(Limits { plan_alone, only_open, ..limits.clone() }),
+        }
     }
 
     /// The consumption that is held for, in the ledger's form.
@@ -898,7 +903,7 @@ mod tests {
         top_up(&ledger, 20_000).await;
         let first = desk.admit(&ledger, "gpt-4o", "").await.unwrap();
         assert_eq!((output(&first.terms), first.terms.only_open), (800, true));
-        let hold = Hold { parts: Vec::new(), ..first.hold.terms.clone() };
+        let hold = Hold { parts: Parts::new(), ..Hold::clone(&first.hold.terms) };
         let limits = first.terms.limits(&desk.limits);
         let again = ledger.hold(AccountId(1), &hold, &limits, Timestamp(0)).await;
         assert!(matches!(again, Err(HoldError::Refused(Refusal::Forbidden(_)))));

@@ -168,7 +168,7 @@ mod tests {
             amount,
             bound: Usage::tokens(10, output),
             lease_until: NOW,
-            parts: Vec::new(),
+            parts: Default::default(),
             counted: Default::default(),
         };
         let hold = ledger.hold(ACCOUNT, &terms, &limits, NOW).await.unwrap();
@@ -200,7 +200,7 @@ mod tests {
             let period = Calendar::Day.period(&Zone::UTC, NOW);
             let counted = Counted { budget: BudgetId(1), subject: "".into(), period };
             let budget = BudgetLimit { counted, name: "b".into(), metric, limit };
-            Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() }
+            Limits { quota: Quota::default(), budgets: [budget].into_iter().collect(), ..Limits::default() }
         };
         for (money, limits) in [
             (20 + 150 * 30 + 29, Limits::default()),

@@ -308,7 +308,7 @@ impl Gateway {
         let forward = translate(&request, body, route, terms.cap_to_set);
         let bound = held.bound();
         let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
-        let exchange = Exchange {
+        let exchange = Box::new(Exchange {
             endpoint,
             upstream: route.upstream.clone(),
             priced: priced.clone(),
@@ -328,7 +328,7 @@ impl Gateway {
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(body)),
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
-        };
+        });
         let answer = if request.stream {
             drop(catalog);
             let beginning = self.clone().begin_stream(exchange, held, forward);
@@ -360,7 +360,12 @@ impl Gateway {
     }
 
     /// Send, wait for the whole answer, settle.
-    async fn answer_whole(self: Arc<Self>, exchange: Exchange, held: Held, forward: Bytes) -> Result<Answer, Failure> {
+    async fn answer_whole(
+        self: Arc<Self>,
+        exchange: Box<Exchange>,
+        held: Box<Held>,
+        forward: Bytes,
+    ) -> Result<Answer, Failure> {
         let (reply, held) = self.send(&exchange, held, forward).await?;
         let (status, headers) = (reply.status, reply.headers);
         let limit = if status == StatusCode::OK { self.settings.answer_bytes_max } else { ERROR_BYTES_MAX };
@@ -410,7 +415,12 @@ impl Gateway {
     }
 
     /// Send, wait for the first event, hand over to the relay.
-    async fn begin_stream(self: Arc<Self>, exchange: Exchange, held: Held, forward: Bytes) -> Result<Answer, Failure> {
+    async fn begin_stream(
+        self: Arc<Self>,
+        exchange: Box<Exchange>,
+        held: Box<Held>,
+        forward: Bytes,
+    ) -> Result<Answer, Failure> {
         let (reply, held) = self.send(&exchange, held, forward).await?;
         if reply.status != StatusCode::OK {
             let (status, headers) = (reply.status, reply.headers);
@@ -445,7 +455,7 @@ impl Gateway {
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
-    async fn send(&self, exchange: &Exchange, held: Held, forward: Bytes) -> Result<(Reply, Held), Failure> {
+    async fn send(&self, exchange: &Exchange, held: Box<Held>, forward: Bytes) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
         let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(exchange.endpoint, forward, &held));
         match sent.await {

@@ -28,8 +28,7 @@ pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
         model: &request.model,
         tags: &tags,
     };
-    let budgets = budgets.iter().filter_map(|budget| budget.limit_for(&asking, zone, at)).collect();
-    Limits { quota: key.quota, budgets, ..Limits::default() }
+    Limits { quota: key.quota, budgets: budgets.limits_for(&asking, zone, at), ..Limits::default() }
 }
 
 #[cfg(test)]
@@ -38,7 +37,7 @@ mod tests {
     use bytes::Bytes;
     use domain::budget::{Budget, Dimension, Scope};
     use domain::calendar::Calendar;
-    use domain::ledger::{Hold, Metric, Quota, Refusal};
+    use domain::ledger::{Hold, Metric, Parts, Quota, Refusal};
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
     use protocol::openai::Endpoint;
     use std::sync::Arc;
@@ -85,7 +84,7 @@ mod tests {
             key,
             account,
             secret_valid_until: None,
-            budgets: budgets.iter().cloned().map(Into::into).collect(),
+            budgets: Arc::new(budgets.iter().cloned().collect()),
             zone: zone.parse().unwrap(),
             payer: ACCOUNT,
             payer_tier: domain::TierId(0),
@@ -152,7 +151,7 @@ mod tests {
                 amount: Nanos(6),
                 bound: Usage::tokens(1, 1),
                 lease_until: now,
-                parts: Vec::new(),
+                parts: Parts::new(),
                 counted: Arc::default(),
             };
             ledger.hold(ACCOUNT, &terms, &limits(&caller, &request, now), now).await

@@ -63,15 +63,15 @@ enum State {
 }
 
 struct Streaming {
-    exchange: Exchange,
-    held: Held,
+    exchange: Box<Exchange>,
+    held: Box<Held>,
     body: ReplyBody,
     observer: StreamObserver,
     produced: RunningCount,
 }
 
 impl Relay {
-    pub(crate) fn new(gateway: Arc<Gateway>, exchange: Exchange, held: Held, body: ReplyBody) -> Self {
+    pub(crate) fn new(gateway: Arc<Gateway>, exchange: Box<Exchange>, held: Box<Held>, body: ReplyBody) -> Self {
         let now = Instant::now();
         let reader = EventReader::new(gateway.settings.event_bytes_max);
         let observer = StreamObserver::new(exchange.endpoint);

@@ -47,7 +47,7 @@ impl Settled {
 }
 
 impl Held {
-    /// Takes charge of a hold.
+    /// Takes charge of a hold. In a box, because it goes from hand to hand: what waits for something is not to carry it twice.
     pub fn new(
         ledger: Arc<Ledger>,
         clock: Arc<Clock>,
@@ -56,10 +56,10 @@ impl Held {
         priced: Priced,
         tier_asked: Option<&str>,
         hold: OpenedHold,
-    ) -> Self {
+    ) -> Box<Self> {
         counters.opened();
         let tier_asked = tier_asked.map(Box::from);
-        Self {
+        Box::new(Self {
             ledger,
             clock,
             counters,
@@ -70,19 +70,19 @@ impl Held {
             growth: None,
             entered: None,
             mark: None,
-        }
+        })
     }
 
     /// Lets the hold grow while its stream flows.
     #[must_use]
-    pub fn growing(mut self, growth: Option<Growth>) -> Self {
+    pub fn growing(mut self: Box<Self>, growth: Option<Growth>) -> Box<Self> {
         self.growth = growth;
         self
     }
 
     /// Keeps the request's place within its limits until its end.
     #[must_use]
-    pub fn within_limits(mut self, entered: Option<Entered>, choices: u64) -> Self {
+    pub fn within_limits(mut self: Box<Self>, entered: Option<Entered>, choices: u64) -> Box<Self> {
         self.entered = entered.map(|entered| (entered, choices));
         self
     }
@@ -150,7 +150,13 @@ impl Held {
     ///
     /// The mark is written first: between this call and the durable settlement lie a few milliseconds in which the
     /// process may die, and then the mark says what to charge.
-    pub fn settle(mut self, usage: Usage, service_tier: Option<Arc<str>>, estimated: bool, ending: Ending) -> Settled {
+    pub fn settle(
+        mut self: Box<Self>,
+        usage: Usage,
+        service_tier: Option<Arc<str>>,
+        estimated: bool,
+        ending: Ending,
+    ) -> Settled {
         let named = service_tier.clone();
         let covered = self.covered(usage, service_tier.as_deref());
         let was_cut = covered != usage;
@@ -179,7 +185,7 @@ impl Held {
     }
 
     /// Gives everything back.
-    pub fn void(mut self, ending: Ending) {
+    pub fn void(mut self: Box<Self>, ending: Ending) {
         self.mark = None;
         let now = self.clock.now();
         self.resolve(ending, now);
@@ -293,7 +299,7 @@ mod tests {
                 amount: Nanos(100),
                 bound: Usage::tokens(50, 50),
                 lease_until: NOW,
-                parts: Vec::new(),
+                parts: Default::default(),
                 counted: Arc::default(),
             };
             ledger.hold(ACCOUNT, &terms, &Limits::default(), NOW).await.unwrap()

@@ -15,7 +15,7 @@ use crate::ledger::{HoldError, Ledger, OpenedHold, Resolved};
 use crate::prices::{self, PriceSource};
 use crate::sql::PostgresUrl;
 use crate::verify::{Verified, verify};
-use domain::ledger::{Ending, Entry, Hold, Legs, Limits, Resolution};
+use domain::ledger::{Ending, Entry, Hold, Legs, Limits, Parts, Resolution};
 use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Seq, Timestamp, Usage};
 use fixtures::ScratchDatabase;
 use std::future::Future;
@@ -209,7 +209,7 @@ impl World {
             bound: Usage::tokens(input, output),
             lease_until: now.plus_ms(1_000),
             multiplier: Multiplier::ONE,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: Arc::default(),
         }
     }

@@ -8,7 +8,7 @@ use crate::secrets::Digest;
 use crate::sql::{Connection, Row};
 use domain::budget::{Asking, Budget};
 use domain::calendar::CalendarError;
-use domain::ledger::{BudgetLimit, Quota};
+use domain::ledger::{BudgetLimit, BudgetLimits, Quota};
 use domain::rate::Priority;
 use domain::{AccountId, KeyId, Nanos, Period, ProjectId, Role, TierId, Timestamp, UserId, Zone};
 use parking_lot::Mutex;
@@ -193,7 +193,7 @@ pub struct Caller {
     /// The presented secret was rotated away and stops working then.
     pub secret_valid_until: Option<Timestamp>,
     /// The account's budgets that the key's requests can fall under, and the one of its tier.
-    pub budgets: Arc<[Limiting]>,
+    pub budgets: Arc<Budgets>,
     /// The account's time zone, in which periods of budgets begin and end.
     pub zone: Zone,
     /// Whom its requests count for in limits: the account, or the one that it is linked to.
@@ -204,16 +204,59 @@ pub struct Caller {
     pub payer_zone: Zone,
 }
 
-/// A budget, and the period that was asked for last: many requests fall into one, and a calendar is slow to ask.
+/// A key's budgets as its requests meet them. What was found last is kept: many requests fall under the same limits in the
+/// same periods, and a calendar is slow to ask.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    budgets: Vec<Limiting>,
+    /// All requests of the key fall under the same limits.
+    are_same: bool,
+    /// Those, and for how long.
+    last: Mutex<Option<(Period, BudgetLimits)>>,
+}
+
+impl Budgets {
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty()
+    }
+
+    /// What a request of `at` falls under. `zone` is the account's and `asking` the key's, always the same.
+    pub fn limits_for(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> BudgetLimits {
+        let limits = || self.budgets.iter().filter_map(|budget| budget.limit_for(asking, zone, at)).collect();
+        if !self.are_same {
+            return limits();
+        }
+        let mut last = self.last.lock();
+        if let Some((_, limits)) = last.as_ref().filter(|(within, _)| within.contains(at)) {
+            return limits.clone();
+        }
+        let limits: BudgetLimits = limits();
+        if let Some(within) = limits.iter().map(|limit| limit.counted.period).reduce(Period::common) {
+            *last = Some((within, limits.clone()));
+        }
+        limits
+    }
+}
+
+impl FromIterator<Budget> for Budgets {
+    fn from_iter<I: IntoIterator<Item = Budget>>(budgets: I) -> Self {
+        let budgets: Vec<_> = budgets.into_iter().map(|budget| Limiting { budget, last: Mutex::default() }).collect();
+        let are_same = budgets.iter().all(|limiting| limiting.budget.is_same_for_a_key());
+        Self { budgets, are_same, last: Mutex::default() }
+    }
+}
+
+/// A budget, and the period that was asked for last.
 #[derive(Debug)]
-pub struct Limiting {
+struct Limiting {
     budget: Budget,
     last: Mutex<Option<Period>>,
 }
 
 impl Limiting {
-    /// The limit that a request of `at` falls under, if it does. `zone` is the account's, always the same.
-    pub fn limit_for(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Option<BudgetLimit> {
+    /// The limit that a request of `at` falls under, if it does.
+    fn limit_for(&self, asking: &Asking<'_>, zone: &Zone, at: Timestamp) -> Option<BudgetLimit> {
         self.budget.limit_in(asking, || {
             let mut last = self.last.lock();
             match *last {
@@ -221,12 +264,6 @@ impl Limiting {
                 _ => *last.insert(self.budget.period.period(zone, at)),
             }
         })
-    }
-}
-
-impl From<Budget> for Limiting {
-    fn from(budget: Budget) -> Self {
-        Self { budget, last: Mutex::default() }
     }
 }
 
@@ -542,7 +579,7 @@ pub fn caller_by_id(connection: &Connection, id: KeyId) -> Result<Option<Caller>
     };
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project));
-    let budgets = budgets.chain(account.tier.budget()).map(Limiting::from).collect();
+    let budgets = Arc::new(budgets.chain(account.tier.budget()).collect());
     Ok(Some(Caller { key, account, secret_valid_until: None, budgets, zone, payer, payer_tier, payer_zone }))
 }
 
@@ -593,10 +630,46 @@ mod tests {
     use super::*;
     use crate::accounts::AccountChange;
     use crate::testing::databases;
+    use domain::budget::{Dimension, Scope};
+    use domain::ledger::{Limits, Metric};
     use domain::{BudgetId, Calendar, TierId};
 
     async fn account(database: &Database) -> AccountId {
         database.write(|tx| accounts::create(tx, "payer", Timestamp(0))).await.unwrap().id
+    }
+
+    #[test]
+    fn t_01_remembered_limits_are_those_of_the_present_period_for_the_one_who_asks() {
+        const HOUR: i64 = 3_600_000;
+        let budget = |id, period, each: &[Dimension]| Budget {
+            id: BudgetId(id),
+            name: "b".into(),
+            scope: Scope::default(),
+            each: each.to_vec(),
+            metric: Metric::Money,
+            limit: 1,
+            period,
+        };
+        let counters = |budgets: &Budgets, user, at| {
+            let asking = Asking { project: None, key: KeyId(1), end_user: Some(user), model: "m", tags: &[] };
+            let limits = budgets.limits_for(&asking, &Zone::UTC, Timestamp(at));
+            let found: Vec<_> = limits.iter().map(|limit| limit.counted.clone()).collect();
+            assert_eq!(*Limits { budgets: limits, ..Limits::default() }.counted(), found);
+            found.iter().map(|counted| (counted.subject.to_string(), counted.period.start.0 / HOUR)).collect::<Vec<_>>()
+        };
+        let by_key = [budget(1, Calendar::Day, &[Dimension::Key]), budget(2, Calendar::Hour, &[])];
+        let budgets: Budgets = by_key.clone().into_iter().collect();
+        let at = |hour: i64| vec![("key 1".to_owned(), hour / 24 * 24), (String::new(), hour)];
+        // Forward over an hour and a day, and back.
+        for hour in [5, 5, 6, 23, 24, 23, 5] {
+            for within in [0, HOUR - 1] {
+                assert_eq!(counters(&budgets, "ann", hour * HOUR + within), at(hour));
+            }
+        }
+        let by_user = by_key.into_iter().chain([budget(3, Calendar::Once, &[Dimension::EndUser])]);
+        let budgets: Budgets = by_user.collect();
+        assert_eq!(counters(&budgets, "ann", 0)[2].0, "end_user 3:ann");
+        assert_eq!(counters(&budgets, "bob", 0)[2].0, "end_user 3:bob");
     }
 
     #[tokio::test]
@@ -662,7 +735,7 @@ mod tests {
                     assert_eq!((*id, *period), (BudgetId::TIER, Calendar::Month));
                     (name.to_string(), *limit)
                 };
-                caller.budgets.iter().map(of_tier).collect::<Vec<_>>()
+                caller.budgets.budgets.iter().map(of_tier).collect::<Vec<_>>()
             };
             // Nothing a month is nothing but what was given, and null is without limit.
             assert_eq!(monthly(0).await, []);

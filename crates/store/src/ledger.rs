@@ -13,7 +13,7 @@ use crate::journal::{Full, Queue, RECENT_MAX};
 use crate::progress::{Mark, Slots};
 use books::{Missing, Stored};
 use domain::ledger::{
-    Book, Charge, Decided, Ending, Entry, Fund, Headroom, Hold, KeyTotals, Kind, Legs, Limits, OpenHold, Origin, Part,
+    Book, Charge, Decided, Ending, Entry, Fund, Headroom, Hold, KeyTotals, Kind, Legs, Limits, OpenHold, Origin, Parts,
     Refusal, Resolution, Unresolved, resolve_abandoned,
 };
 use domain::price::Price;
@@ -86,7 +86,7 @@ pub struct OpenedHold {
     /// The entry that opened it.
     pub seq: Seq,
     /// The terms.
-    pub terms: Hold,
+    pub terms: Arc<Hold>,
     slot: u32,
     marks: u64,
 }
@@ -229,8 +229,8 @@ impl Ledger {
         limits: &Limits,
         drops: u64,
         now: Timestamp,
-    ) -> Result<(Seq, Hold), HoldError> {
-        let mut terms = Hold { counted: limits.counted(), ..asked.clone() };
+    ) -> Result<(Seq, Arc<Hold>), HoldError> {
+        let mut terms = Arc::new(Hold { counted: limits.counted(), ..asked.clone() });
         let mut shard = self.shard(account).lock();
         let kept = Kept::deciding(&mut shard, account)?;
         // A counter that the book does not know is not one of which nothing was used.
@@ -240,7 +240,7 @@ impl Ledger {
         }
         let seq = self.decide_in(kept, account, now, |book, at| {
             let (legs, parts) = book.hold(asked, limits, at)?;
-            terms.parts = parts;
+            Arc::make_mut(&mut terms).parts = parts;
             Ok((legs, Kind::Hold(terms.clone())))
         })?;
         kept.unresolved += 1;
@@ -256,7 +256,7 @@ impl Ledger {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<(), HoldError> {
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts = Parts::new();
         self.decide(hold.account, now, |book, at| {
             let decided = book.extend(hold.seq, amount, tokens, limits, at)?;
             if let Kind::Extend(extension) = &decided.1 {
@@ -264,7 +264,7 @@ impl Ledger {
             }
             Ok(decided)
         })?;
-        hold.terms.enlarge(amount, tokens, &parts);
+        Arc::make_mut(&mut hold.terms).enlarge(amount, tokens, &parts);
         Ok(())
     }
 
@@ -338,10 +338,12 @@ impl Ledger {
         let kept = shard.get_mut(&hold.account).expect("a book whose holds are not resolved is never dropped");
         kept.unresolved -= 1;
         let posted = self.post(kept, hold.account, now, false, |book, at| {
-            let resolved = book.resolve(hold.seq, resolution.clone(), false, at);
-            let resolved = match (resolved, late_charge(hold, resolution)) {
-                (Err(Unresolved::NotOpen(_)), Some(charge)) => book.late_charge(charge, at),
-                (resolved, _) => resolved,
+            let resolved = match book.open_hold(hold.seq) {
+                Some(_) => book.resolve(hold.seq, resolution, false, at),
+                None => match late_charge(hold, resolution) {
+                    Some(charge) => book.late_charge(charge, at),
+                    None => Err(Unresolved::NotOpen(hold.seq)),
+                },
             };
             resolved.map_err(|Unresolved::NotOpen(_)| NotPosted::Refused(Refusal::NotOpen))
         });
@@ -848,9 +850,9 @@ impl Kept {
 /// What arrived too late for its hold, as a charge of its own.
 fn late_charge(hold: &OpenedHold, resolution: Resolution) -> Option<Charge> {
     let Resolution::Settle { usage, service_tier, cost, ending, estimated } = resolution else { return None };
-    let Hold { key, price, multiplier, .. } = hold.terms;
+    let Hold { key, price, multiplier, .. } = *hold.terms;
     let (model, counted) = (hold.terms.model.clone(), hold.terms.counted.clone());
-    let (hold, parts, again) = (hold.seq, Vec::new(), false);
+    let (hold, parts, again) = (hold.seq, Parts::new(), false);
     Some(Charge {
         hold,
         key,
@@ -900,7 +902,7 @@ mod tests {
             amount: Nanos(amount),
             bound: Usage::tokens(1, 1),
             lease_until: later,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: Arc::default(),
         };
         let hold = ledger.hold(ACCOUNT, &terms(80), &limits, now).await.unwrap();

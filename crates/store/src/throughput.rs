@@ -8,7 +8,7 @@ use crate::database::{Database, Options, StoreError};
 use crate::ledger::Ledger;
 use crate::prices::{self, PriceSource};
 use crate::sql::PostgresUrl;
-use domain::ledger::{Ending, Hold, Limits, Resolution};
+use domain::ledger::{Ending, Hold, Limits, Parts, Resolution};
 use domain::{KeyId, Multiplier, Nanos, PriceId, Timestamp, Usage};
 use std::path::Path;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ fn terms(key: KeyId, price: PriceId) -> Hold {
         bound: Usage::tokens(300, 100),
         lease_until: Timestamp(i64::MAX),
         multiplier: Multiplier::ONE,
-        parts: Vec::new(),
+        parts: Parts::new(),
         counted: Arc::default(),
     }
 }

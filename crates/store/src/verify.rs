@@ -139,7 +139,7 @@ impl Audit<'_> {
         };
         let terms = hold.and_then(|hold| book.open_hold(hold)).map(|open| open.terms.clone());
         book.apply(entry).map_err(|broken| Difference::Found(broken.to_string()))?;
-        self.sums.add(entry, terms.as_ref());
+        self.sums.add(entry, terms.as_deref());
         let (Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge)) = &entry.kind else {
             return Ok(());
         };

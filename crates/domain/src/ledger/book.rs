@@ -71,7 +71,7 @@ const HOLD_TOKENS_MAX: u64 = 10 * COUNT_MAX;
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenHold {
     /// The terms, with what it was extended by.
-    pub terms: Hold,
+    pub terms: Arc<Hold>,
     /// When it was opened.
     pub at: Timestamp,
 }

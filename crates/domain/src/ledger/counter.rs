@@ -5,6 +5,7 @@ use crate::ids::Seq;
 use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// What a limit counts.
@@ -140,7 +141,7 @@ pub struct Limits {
     /// The key's quota.
     pub quota: Quota,
     /// The budgets that it falls under.
-    pub budgets: Arc<[BudgetLimit]>,
+    pub budgets: BudgetLimits,
     /// Nothing but the subscription may pay: what is held has its price.
     pub plan_alone: bool,
     /// Nothing else of the account may be open: more is held than would be beside others.
@@ -155,10 +156,31 @@ impl Limits {
 
     /// The counters that a hold under these limits is counted in.
     pub fn counted(&self) -> Arc<[Counted]> {
-        if self.budgets.is_empty() {
-            return Arc::default();
-        }
-        self.budgets.iter().map(|budget| budget.counted.clone()).collect()
+        self.budgets.counted.clone()
+    }
+}
+
+/// Budgets that a request falls under, with the list of their counters that its hold will have: many requests fall under
+/// the same ones, and share both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BudgetLimits {
+    limits: Arc<[BudgetLimit]>,
+    counted: Arc<[Counted]>,
+}
+
+impl FromIterator<BudgetLimit> for BudgetLimits {
+    fn from_iter<I: IntoIterator<Item = BudgetLimit>>(limits: I) -> Self {
+        let limits: Arc<[BudgetLimit]> = limits.into_iter().collect();
+        let counted = limits.iter().map(|budget| budget.counted.clone()).collect();
+        Self { limits, counted }
+    }
+}
+
+impl Deref for BudgetLimits {
+    type Target = [BudgetLimit];
+
+    fn deref(&self) -> &[BudgetLimit] {
+        &self.limits
     }
 }
 

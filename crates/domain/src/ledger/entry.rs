@@ -7,6 +7,7 @@ use crate::money::{Multiplier, Nanos};
 use crate::time::Timestamp;
 use crate::usage::Usage;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// One balanced, immutable fact about one account.
@@ -93,8 +94,8 @@ impl Legs {
 pub enum Kind {
     /// Money came in or was taken out.
     Fund(Fund),
-    /// A request was admitted.
-    Hold(Hold),
+    /// A request was admitted. Shared with whoever keeps it while it is open.
+    Hold(Arc<Hold>),
     /// A held request was priced by what it consumed.
     Settle(Charge),
     /// A held request consumed nothing.
@@ -211,10 +212,16 @@ pub struct Hold {
     /// When the sweeper may act.
     pub lease_until: Timestamp,
     /// Where the amount comes from; empty means all of it from the wallet.
-    pub parts: Vec<Part>,
+    pub parts: Parts,
     /// The counters of budgets that it is counted in.
     pub counted: Arc<[Counted]>,
 }
+
+/// The parts of a hold or charge. Nearly always there is one or none: no allocation of its own.
+pub type Parts = SmallVec<[Part; 1]>;
+
+/// The periods of a subscription's counters: of the cycle, and of a window or two.
+pub type Periods = SmallVec<[Period; 2]>;
 
 /// A part of a hold or charge, by where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,7 +250,7 @@ pub enum Source {
     /// The subscription, in the period of each of its counters: the cycle first, then windows. Two windows in one period are
     /// one counter, named once.
     #[serde(rename = "p")]
-    Plan(Vec<Period>),
+    Plan(Periods),
     /// The wallet.
     #[serde(rename = "w")]
     Wallet,
@@ -285,7 +292,7 @@ pub struct Charge {
     /// The usage is the gateway's own count, because the upstream sent none.
     pub estimated: bool,
     /// Who paid it; empty means the wallet (and debt, where that was not enough).
-    pub parts: Vec<Part>,
+    pub parts: Parts,
     /// For a late charge, the counters of its hold; empty otherwise, because the hold names them.
     pub counted: Arc<[Counted]>,
     /// Of a late charge: something was charged when its hold expired, so this is more of a request that was counted then.
@@ -327,7 +334,7 @@ pub struct Extension {
     /// How many more answer tokens that pays for.
     pub tokens: u64,
     /// Where it comes from; empty means all of it from the wallet.
-    pub parts: Vec<Part>,
+    pub parts: Parts,
 }
 
 /// Promotional credit that was given.

@@ -3,7 +3,7 @@
 //! The order is fixed: grants by soonest expiry, then the subscription, then the wallet. A charge uses up the parts of
 //! its hold in that order, and what is left of each goes back to where it came from (M-18, M-41).
 
-use super::entry::{Part, Source};
+use super::entry::{Part, Parts, Source};
 use crate::ids::Seq;
 use crate::money::Nanos;
 
@@ -12,7 +12,7 @@ use crate::money::Nanos;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Split {
     /// From grants, then from the subscription.
-    others: Vec<Part>,
+    others: Parts,
     wallet: i64,
 }
 
@@ -136,7 +136,7 @@ impl Split {
     }
 
     /// As an entry has them: nothing is written where all comes from the wallet, which is the usual case.
-    pub(super) fn into_parts(self) -> Vec<Part> {
+    pub(super) fn into_parts(self) -> Parts {
         let mut parts = self.others;
         if !parts.is_empty() && self.wallet != 0 {
             parts.push(Part { source: Source::Wallet, amount: Nanos(self.wallet), tokens: 0 });
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn of_plan(start: i64) -> Source {
-        Source::Plan(vec![Period { start: Timestamp(start), end: Timestamp(start + 100) }])
+        Source::Plan(smallvec::smallvec![Period { start: Timestamp(start), end: Timestamp(start + 100) }])
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let part = |source, amount, tokens| Part { source, amount: Nanos(amount), tokens };
         let mut split = Split::of(&[], Nanos(5));
         assert_eq!((split.wallet(), split.granted(), split.plan()), (5, 0, 0));
-        assert_eq!(split.clone().into_parts(), []);
+        assert_eq!(split.clone().into_parts(), Parts::new());
         split.add(&of_plan(0), 2, 7);
         split.add(&Source::Grant(Seq(3)), 1, 0);
         split.add(&of_plan(0), 2, 1);
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!((split.wallet(), split.granted(), split.plan()), (5, 1, 4));
         let parts = split.into_parts();
         let expected = [part(Source::Grant(Seq(3)), 1, 0), part(of_plan(0), 4, 8), part(Source::Wallet, 5, 0)];
-        assert_eq!(parts, expected);
+        assert_eq!(parts[..], expected);
         let mut both = Split::of(&parts, Nanos(10));
         both.add_all(&Split::of(&[part(Source::Grant(Seq(2)), 6, 0), part(Source::Wallet, 1, 0)], Nanos(7)));
         let grants = [part(Source::Grant(Seq(3)), 1, 0), part(Source::Grant(Seq(2)), 6, 0)];
@@ -253,12 +253,12 @@ mod tests {
         let part = |start, amount, tokens| Part { source: of_plan(start), amount: Nanos(amount), tokens };
         let held = Split::of(&[part(0, 10, 100), part(100, 100, 10)], Nanos(110));
         let (paid, beyond) = held.pay(110, 55, 110);
-        assert_eq!(paid.into_parts(), [part(0, 10, 5), part(100, 100, 10)]);
+        assert_eq!(paid.into_parts()[..], [part(0, 10, 5), part(100, 100, 10)]);
         assert_eq!(beyond, Given { money: 0, tokens: 0 });
         // Each share is rounded up, but not beyond the tokens that there were.
         let held = Split::of(&[part(0, 1, 1), part(100, 1, 1), part(200, 1, 1)], Nanos(3));
         let (paid, _) = held.pay(3, 2, 3);
-        assert_eq!(paid.into_parts(), [part(0, 1, 1), part(100, 1, 1), part(200, 1, 0)]);
+        assert_eq!(paid.into_parts()[..], [part(0, 1, 1), part(100, 1, 1), part(200, 1, 0)]);
     }
 
     /// What is there when something is held: grants, money and tokens of the subscription.

@@ -159,12 +159,16 @@ impl Subscription {
     /// Cycles that passed without the gateway are not charged: nobody could use them (T-13). `funds` is what is in the
     /// wallet; `free_until` as for [`Subscription::start`].
     pub fn due(&self, funds: Nanos, free_until: Option<Timestamp>, at: Timestamp) -> Option<SubscriptionChange> {
+        let is_over = at >= self.cycle.end;
+        // Asked before every decision, and nearly always there is nothing.
+        if !is_over && !self.unpaid {
+            return None;
+        }
         let by: Arc<str> = Arc::from("calendar");
-        match at < self.cycle.end {
-            true if self.unpaid => self.pay_late(funds, by, at),
-            true => None,
-            false if self.ends || self.unpaid => Some(ended(by, Nanos::ZERO)),
-            false => Some(self.renew(funds, free_until, by, at)),
+        match is_over {
+            false => self.pay_late(funds, by, at),
+            true if self.ends || self.unpaid => Some(ended(by, Nanos::ZERO)),
+            true => Some(self.renew(funds, free_until, by, at)),
         }
     }
 

@@ -368,7 +368,7 @@ pub async fn counter(app: &App, kept: &KeptBudget, counted: &Counted) -> Result<
     let KeptBudget { account, budget, .. } = kept;
     let (name, metric, limit) = (budget.name.clone(), budget.metric, budget.limit);
     let limits = Limits {
-        budgets: Arc::new([BudgetLimit { counted: counted.clone(), name, metric, limit }]),
+        budgets: std::iter::once(BudgetLimit { counted: counted.clone(), name, metric, limit }).collect(),
         ..Limits::default()
     };
     let counter = app.ledger.read_with(*account, None, &limits, |book| book.budget(counted)).await?;

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::router::Peer;
 use axum::Router;
 use axum::body::Body;
-use domain::ledger::{Ending, Hold, Limits, Resolution};
+use domain::ledger::{Ending, Hold, Limits, Parts, Resolution};
 use domain::{AccountId, KeyId, Nanos, PriceId, Usage};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -118,7 +118,7 @@ impl TestApp {
             amount,
             bound: usage,
             multiplier: domain::Multiplier::ONE,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: Arc::default(),
             lease_until: now.plus_ms(60_000),
         };

@@ -4,7 +4,7 @@
 use super::Process;
 use super::setting::{END_USERS, MODEL, Setting};
 use crate::load::trace::Dice;
-use domain::ledger::{Ending, Hold, Limits, Resolution, Subscription};
+use domain::ledger::{Ending, Hold, Limits, Parts, Resolution, Subscription};
 use domain::{Meter, Nanos, PriceId, Usage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub async fn ask(process: Process, caller: Arc<Caller>, mut dice: Dice) {
         amount: setting.cost(&bound, multiplier),
         bound,
         lease_until: clock.steady().plus_ms(LEASE_MS),
-        parts: Vec::new(),
+        parts: Parts::new(),
         counted: Arc::default(),
     };
     let limits = || Limits { plan_alone, ..Setting::limits(&caller, end_user, clock.now()) };

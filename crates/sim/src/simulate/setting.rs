@@ -77,7 +77,7 @@ impl Setting {
         }
         for caller in &mut callers {
             let mine = budgets.iter().filter(|(account, _)| *account == caller.account.id);
-            caller.budgets = mine.map(|(_, budget)| budget.clone().into()).collect();
+            caller.budgets = Arc::new(mine.map(|(_, budget)| budget.clone()).collect());
             caller.zone = zone.clone();
         }
         let callers = callers.into_iter().map(Arc::new).collect();
@@ -98,8 +98,8 @@ impl Setting {
     /// What limits a caller's request for an end user.
     pub fn limits(caller: &Caller, end_user: &str, now: Timestamp) -> Limits {
         let asking = Asking { project: None, key: caller.key.id, end_user: Some(end_user), model: MODEL, tags: &[] };
-        let budgets = caller.budgets.iter().filter_map(|budget| budget.limit_for(&asking, &caller.zone, now));
-        Limits { quota: caller.key.quota, budgets: budgets.collect(), ..Limits::default() }
+        let budgets = caller.budgets.limits_for(&asking, &caller.zone, now);
+        Limits { quota: caller.key.quota, budgets, ..Limits::default() }
     }
 
     /// What usage costs.

@@ -311,7 +311,7 @@ fn hold(request: &str) -> Hold {
         amount: Nanos(100),
         bound: Usage::tokens(10, 10),
         multiplier: domain::Multiplier::ONE,
-        parts: Vec::new(),
+        parts: Default::default(),
         counted: Arc::default(),
         lease_until: Timestamp(i64::MAX),
     }

@@ -23,7 +23,7 @@ pub(super) struct Folds {
     grants: HashMap<Seq, GrantDelta>,
     subscriptions: HashMap<AccountId, (Option<Box<Subscription>>, Option<Timestamp>)>,
     /// Every open hold as it was opened and extended: what it reserved is given back when it is resolved.
-    open: HashMap<Seq, Hold>,
+    open: HashMap<Seq, Arc<Hold>>,
     /// The same holds in order, for the oldest.
     order: BTreeSet<Seq>,
     /// The last entry in these sums.
@@ -130,7 +130,7 @@ impl Folds {
     }
 
     /// The holds that are open, oldest first, with what they were extended by.
-    pub(super) fn open_holds(&self) -> impl Iterator<Item = (Seq, &Hold)> {
+    pub(super) fn open_holds(&self) -> impl Iterator<Item = (Seq, &Arc<Hold>)> {
         self.order.iter().filter_map(|seq| Some((*seq, self.open.get(seq)?)))
     }
 
@@ -167,7 +167,7 @@ impl Folds {
             Kind::Extend(extension) => self.open.get(&extension.hold).cloned(),
             _ => None,
         };
-        entry.effects(ended.as_ref().or(extended.as_ref()), &mut |effect| self.add_effect(entry, effect));
+        entry.effects(ended.as_deref().or(extended.as_deref()), &mut |effect| self.add_effect(entry, effect));
         match &entry.kind {
             Kind::Hold(_) => self.restore_open(entry),
             Kind::Extend(_) => self.enlarge(entry),
@@ -233,7 +233,7 @@ impl Folds {
         if let Kind::Extend(extension) = &entry.kind
             && let Some(hold) = self.open.get_mut(&extension.hold)
         {
-            hold.enlarge(extension.amount, extension.tokens, &extension.parts);
+            Arc::make_mut(hold).enlarge(extension.amount, extension.tokens, &extension.parts);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::database::StoreError;
 use crate::sql;
-use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Release, Source};
+use domain::ledger::{Charge, Counted, Ending, Entry, Extension, Hold, Kind, Legs, Part, Parts, Release, Source};
 use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, Period, PriceId, Seq, Timestamp, Usage};
 use rusqlite::Statement;
 use serde::de::DeserializeOwned;
@@ -63,19 +63,20 @@ const RESET: i64 = 11;
 pub(crate) struct Row;
 
 impl Row {
-    /// Inserts an entry. `text` is scratch space that is reused from row to row.
+    /// Inserts an entry.
     pub(super) fn insert(
         statement: &mut Statement<'_>,
         entry: &Entry,
-        text: &mut String,
+        texts: &mut Texts,
     ) -> Result<(), rusqlite::Error> {
         statement.clear_bindings();
-        Self::write(statement, entry, text)?;
+        Self::write(statement, entry, texts)?;
         statement.raw_execute().map(|_| ())
     }
 
     /// Gives the values of an entry's row. Columns without a value are not given.
-    pub(super) fn write<B: Bind>(to: &mut B, entry: &Entry, text: &mut String) -> Result<(), B::Error> {
+    pub(super) fn write<B: Bind>(to: &mut B, entry: &Entry, texts: &mut Texts) -> Result<(), B::Error> {
+        let Texts { text, counted } = texts;
         let Entry { seq, at, account, previous, legs, kind } = entry;
         to.integer(1, seq.0)?;
         to.integer(2, at.0)?;
@@ -97,7 +98,7 @@ impl Row {
                 to.text(24, &hold.upstream)?;
                 to.text(25, &hold.request)?;
                 write_parts(to, text, &hold.parts)?;
-                write_counted(to, text, &hold.counted)?;
+                write_counted(to, counted, &hold.counted)?;
             }
             Kind::Settle(charge) | Kind::Expire(charge) | Kind::LateCharge(charge) => {
                 to.integer(15, charge.key.0)?;
@@ -113,7 +114,7 @@ impl Row {
                     to.text(26, tier)?;
                 }
                 write_parts(to, text, &charge.parts)?;
-                write_counted(to, text, &charge.counted)?;
+                write_counted(to, counted, &charge.counted)?;
                 if charge.again {
                     write_detail(to, text, &OfCharge { again: true }, None)?;
                 }
@@ -152,7 +153,7 @@ impl Row {
         let key = || row.get(14).map(KeyId);
         let hold = || row.get(15).map(Seq);
         let usage = || read_json::<Usage>(&row, 21)?.ok_or_else(|| damaged("usage is missing"));
-        let parts = || Ok::<_, StoreError>(read_json::<Vec<Part>>(&row, 26)?.unwrap_or_default());
+        let parts = || Ok::<_, StoreError>(read_json::<Parts>(&row, 26)?.unwrap_or_default());
         let counted = || read_counted(&row);
         let multiplier = || match row.get::<_, Option<u32>>(17)? {
             None => Ok(Multiplier::ONE),
@@ -164,7 +165,7 @@ impl Row {
             ending.ok_or_else(|| damaged("unknown ending"))
         };
         let kind = match row.get::<_, i64>(2)? {
-            HOLD => Kind::Hold(Hold {
+            HOLD => Kind::Hold(Arc::new(Hold {
                 key: key()?,
                 request: text(24)?,
                 model: text(22)?,
@@ -176,7 +177,7 @@ impl Row {
                 lease_until: Timestamp(row.get(18)?),
                 parts: parts()?,
                 counted: counted()?,
-            }),
+            })),
             code @ (SETTLE | EXPIRE | LATE_CHARGE) => {
                 let charge = Charge {
                     hold: hold()?,
@@ -298,13 +299,21 @@ fn write_parts<B: Bind>(to: &mut B, text: &mut String, parts: &[Part]) -> Result
 }
 
 /// A list of `[budget, start, end]` or `[budget, start, end, subject]`.
-fn write_counted<B: Bind>(to: &mut B, text: &mut String, counted: &[Counted]) -> Result<(), B::Error> {
+fn write_counted<B: Bind>(
+    to: &mut B,
+    (of, text): &mut (Arc<[Counted]>, String),
+    counted: &Arc<[Counted]>,
+) -> Result<(), B::Error> {
     if counted.is_empty() {
         return Ok(());
     }
+    if Arc::ptr_eq(of, counted) {
+        return to.text(28, text);
+    }
+    *of = counted.clone();
     text.clear();
     let mut digits = itoa::Buffer::new();
-    for Counted { budget, subject, period: Period { start, end } } in counted {
+    for Counted { budget, subject, period: Period { start, end } } in counted.iter() {
         text.push(if text.is_empty() { '[' } else { ',' });
         for (before, number) in [('[', budget.0), (',', start.0), (',', end.0)] {
             text.push(before);
@@ -318,6 +327,14 @@ fn write_counted<B: Bind>(to: &mut B, text: &mut String, counted: &[Counted]) ->
     }
     text.push(']');
     to.text(28, text)
+}
+
+/// Space for the texts of rows, used again from row to row.
+#[derive(Default)]
+pub(super) struct Texts {
+    text: String,
+    /// Requests that fall under the same budgets name the same counters: the last ones, and their text.
+    counted: (Arc<[Counted]>, String),
 }
 
 fn read_counted(row: &sql::Row<'_>) -> Result<Arc<[Counted]>, StoreError> {
@@ -408,8 +425,8 @@ mod tests {
         let part = |source, amount, tokens| Part { source, amount: Nanos(amount), tokens };
         let parts = [
             part(Source::Grant(Seq(7)), 12, 0),
-            part(Source::Plan(vec![period(1_767_225_600_000), period(-5)]), i64::MAX, 9),
-            part(Source::Plan(Vec::new()), 0, u64::MAX),
+            part(Source::Plan([period(1_767_225_600_000), period(-5)].into()), i64::MAX, 9),
+            part(Source::Plan(Default::default()), 0, u64::MAX),
             part(Source::Wallet, -1, 0),
         ];
         for count in 1..=parts.len() {

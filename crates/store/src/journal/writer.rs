@@ -3,7 +3,7 @@
 use super::columns::{Columns, parameters};
 use super::folds::{Folds, NotWritten};
 use super::queue::{Change, Group, Queue};
-use super::rows::{COLUMNS, EXTEND, INSERT, Row, SELECT, TEXTS};
+use super::rows::{COLUMNS, EXTEND, INSERT, Row, SELECT, TEXTS, Texts};
 use crate::database::{StoreError, postgres};
 use crate::sql::{Connection, OptionalExtension, Session, Statement, Transaction};
 use domain::ledger::{Entry, Kind};
@@ -175,7 +175,7 @@ struct Worker {
     /// The last entries that were committed to a PostgreSQL database, which may lose them when it fails over (D-14).
     recent: VecDeque<Entry>,
     columns: Columns,
-    text: String,
+    texts: Texts,
 }
 
 impl Worker {
@@ -194,7 +194,7 @@ impl Worker {
             is_unknown: false,
             recent: VecDeque::new(),
             columns: Columns::new(COLUMNS, &TEXTS),
-            text: String::new(),
+            texts: Texts::default(),
         }
     }
 
@@ -275,10 +275,11 @@ impl Worker {
                 }
             }
         }
+        // Callers wait for this, and for the sums nobody.
+        self.queue.confirm(last);
         // Folds that had to be read again have them already.
         let known = self.folds.last();
         entries.iter().filter(|entry| entry.seq > known).for_each(|entry| self.folds.add(entry));
-        self.queue.confirm(last);
         if self.connection.as_postgres().is_some() {
             self.recent.extend(entries);
             self.recent.drain(..self.recent.len().saturating_sub(RECENT_MAX));
@@ -300,7 +301,7 @@ impl Worker {
         let looking = self.connection.transaction()?;
         let mut end = end_of_journal(&looking)?;
         if end < confirmed {
-            post_again(&looking, &self.recent, end, confirmed, &mut self.columns, &mut self.text)?;
+            post_again(&looking, &self.recent, end, confirmed, &mut self.columns, &mut self.texts)?;
             self.folds_are_unknown = true;
             end = confirmed;
         }
@@ -347,7 +348,7 @@ impl Worker {
         {
             let mut statement = transaction.prepare_cached(&INSERT_ROW)?;
             for entry in entries {
-                Row::insert(&mut statement, entry, &mut self.text)?;
+                Row::insert(&mut statement, entry, &mut self.texts)?;
             }
         }
         transaction.commit()?;
@@ -357,7 +358,7 @@ impl Worker {
     /// All entries in one statement, which inserts them only where the journal ends before the first.
     fn commit_at_once(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         let transaction = self.connection.transaction()?;
-        insert(&transaction, entries, &mut self.columns, &mut self.text)?;
+        insert(&transaction, entries, &mut self.columns, &mut self.texts)?;
         transaction.commit()?;
         Ok(())
     }
@@ -383,14 +384,14 @@ fn insert<'e>(
     transaction: &Transaction<'_>,
     entries: impl IntoIterator<Item = &'e Entry>,
     columns: &mut Columns,
-    text: &mut String,
+    texts: &mut Texts,
 ) -> Result<(), StoreError> {
     columns.clear();
     let mut first = None;
     for entry in entries {
         first.get_or_insert(entry.seq);
         columns.begin_row();
-        let Ok(()) = Row::write(columns, entry, text);
+        let Ok(()) = Row::write(columns, entry, texts);
     }
     let Some(first) = first else { return Ok(()) };
     let (parameters, before) = (parameters(COLUMNS), first.0 - 1);
@@ -415,7 +416,7 @@ fn post_again(
     end: Seq,
     confirmed: Seq,
     columns: &mut Columns,
-    text: &mut String,
+    texts: &mut Texts,
 ) -> Result<(), StoreError> {
     let lost = confirmed.0 - end.0;
     let known = recent.iter().filter(|entry| entry.seq > end && entry.seq <= confirmed);
@@ -431,5 +432,5 @@ fn post_again(
         "the database has lost rows of the journal that it had confirmed, as after a failover to a standby that lagged; \
          they are posted again. What operators and callers changed beside money in those moments may be lost"
     );
-    insert(transaction, known, columns, text)
+    insert(transaction, known, columns, texts)
 }

@@ -9,6 +9,7 @@ use crate::ledger::entry::{Charge, Entry, Extension, GrantEnded, Hold, Kind, Leg
 use crate::money::Nanos;
 use crate::time::Timestamp;
 use std::collections::hash_map::Entry as Place;
+use std::sync::Arc;
 
 /// An entry that breaks an invariant: corruption or a defect, never a caller's doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,7 +150,7 @@ impl Book {
         self.owes_nothing().map_err(|_| "the account owes money")?;
         let split = self.fund(amount, tokens, at, parts).map_err(|_| "no sources cover it")?;
         let legs = split.hold_legs();
-        if split.into_parts() == parts { Ok(legs) } else { Err("others cover it than the rules say") }
+        if split.into_parts()[..] == *parts { Ok(legs) } else { Err("others cover it than the rules say") }
     }
 
     /// The legs of charging a hold, if it is priced as the hold was and those pay whom the rules name.
@@ -214,7 +215,7 @@ impl Book {
             }
             Kind::Extend(extension) => {
                 let open = self.holds.get_mut(&extension.hold).expect("`expected_legs` found the hold open");
-                open.terms.enlarge(extension.amount, extension.tokens, &extension.parts);
+                Arc::make_mut(&mut open.terms).enlarge(extension.amount, extension.tokens, &extension.parts);
             }
             Kind::Expire(charge) => {
                 if self.expired.len() == EXPIRED_KEPT {
@@ -226,7 +227,7 @@ impl Book {
             Kind::LateCharge(charge) => self.expired.retain(|expired| expired.hold != charge.hold),
             _ => {}
         }
-        let hold = ended.as_ref().or(enlarged.as_ref());
+        let hold = ended.as_deref().or(enlarged.as_deref());
         entry.effects(hold, &mut |effect| self.take_effect(entry.seq, effect));
         self.grants.retain(|grant| grant.left > Nanos::ZERO || grant.held > Nanos::ZERO);
     }

@@ -5,7 +5,7 @@ use crate::ids::{KeyId, Seq};
 use crate::ledger::counter::{BudgetLimit, Limits, Refusal};
 use crate::ledger::effect::CYCLE;
 use crate::ledger::entry::{
-    Charge, Counted, Ending, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Part, Release, Reset,
+    Charge, Counted, Ending, Extension, Fund, GrantEnded, GrantGiven, Hold, Kind, Legs, Origin, Parts, Release, Reset,
     ResetOf, Resolution, SubscriptionChange, Tally,
 };
 use crate::ledger::funding::Split;
@@ -36,7 +36,7 @@ impl Book {
     }
 
     /// Whether `asked` can be held, and where it comes from. All or nothing, over all limits and sources at once.
-    pub fn hold(&self, asked: &Hold, limits: &Limits, at: Timestamp) -> Result<(Legs, Vec<Part>), Refusal> {
+    pub fn hold(&self, asked: &Hold, limits: &Limits, at: Timestamp) -> Result<(Legs, Parts), Refusal> {
         self.owes_nothing()?;
         if limits.only_open && !self.is_quiet() {
             return Err(Refusal::Forbidden("another request is open"));

@@ -5,12 +5,13 @@ use crate::calendar::{Period, Window};
 use crate::ids::KeyId;
 use crate::ledger::counter::{Binding, Counter, Headroom, Limits, Metric, PlanAlone, Refusal};
 use crate::ledger::effect::{CYCLE, WINDOW};
-use crate::ledger::entry::{Hold, Part, Source};
+use crate::ledger::entry::{Hold, Part, Periods, Source};
 use crate::ledger::funding::{Room, Split, given, tokens_for};
 use crate::ledger::subscription::Subscription;
 use crate::money::Nanos;
 use crate::plan::{Allowance, WindowLength};
 use crate::time::Timestamp;
+use smallvec::SmallVec;
 
 /// What is there.
 impl Book {
@@ -139,11 +140,10 @@ impl Book {
 
     /// What the subscription can still give at `at`, and the periods that it would be counted in. `posted` are the parts of
     /// an entry that is in the journal already: see [`Book::window_periods`].
-    pub(super) fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Vec<Period>)> {
+    pub(super) fn plan_room(&self, at: Timestamp, posted: &[Part]) -> Option<(Room, Periods)> {
         let subscription = self.subscription.as_deref().filter(|subscription| subscription.is_usable(at))?;
         let mut room = Room { money: i64::MAX, tokens: None };
-        let mut periods = Vec::with_capacity(1 + subscription.terms.windows.len());
-        periods.push(subscription.cycle);
+        let mut periods = Periods::from_slice(&[subscription.cycle]);
         room.narrow(subscription.allowance, &self.cycle_counter());
         let windows = self.window_periods(subscription, at, posted);
         for (window, period) in subscription.terms.windows.iter().zip(windows) {
@@ -166,14 +166,14 @@ impl Book {
     /// among the windows of a plan. Two in the same period are two limits of one counter. A week is as the calendar has it,
     /// but for an entry of the journal as its parts have it, which are `posted`: newer time-zone data must not make an old
     /// entry wrong (T-15).
-    fn window_periods(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Vec<Period> {
+    fn window_periods(&self, subscription: &Subscription, at: Timestamp, posted: &[Part]) -> Periods {
         let named = named_by(posted, subscription.cycle);
         let windows = &subscription.terms.windows;
         let session = |length: WindowLength| match length {
             WindowLength::Session(session) => Some(self.session(session, at)),
             WindowLength::Week => None,
         };
-        let sessions: Vec<Option<Period>> = windows.iter().map(|window| session(window.length)).collect();
+        let sessions: SmallVec<[Option<Period>; 2]> = windows.iter().map(|window| session(window.length)).collect();
         let week = || {
             let by_entry = named.iter().find(|period| period.contains(at) && !sessions.contains(&Some(**period)));
             by_entry.copied().unwrap_or_else(|| WindowLength::Week.period(None, &subscription.zone, at))

@@ -17,8 +17,8 @@ use crate::ids::{AccountId, PlanId, PriceId};
 use crate::ledger::counter::{Binding, BudgetLimit, Headroom, Limits, Metric, Refusal};
 use crate::ledger::effect::{Change, Effect};
 use crate::ledger::entry::{
-    Charge, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Origin, Part, Quota, Release, Reset, ResetOf,
-    Resolution, Source, SubscriptionChange, SubscriptionStep,
+    Charge, Ending, Entry, Extension, Fund, GrantEnded, GrantGiven, Origin, Part, Parts, Periods, Quota, Release,
+    Reset, ResetOf, Resolution, Source, SubscriptionChange, SubscriptionStep,
 };
 use crate::ledger::funding::{Room, Split};
 use crate::ledger::subscription::SubscriptionRefusal;
@@ -136,7 +136,7 @@ impl Journal {
         let asked = Hold { key, counted: limits.counted(), ..terms(amount, tokens) };
         self.decide(|book, at| {
             let (legs, parts) = book.hold(&asked, limits, at)?;
-            Ok((legs, Kind::Hold(Hold { parts, ..asked.clone() })))
+            Ok((legs, Kind::Hold(Arc::new(Hold { parts, ..asked.clone() }))))
         })
     }
 
@@ -178,7 +178,7 @@ impl Journal {
             cost: Nanos(cost),
             ending: Ending::Complete,
             estimated: false,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: terms.counted.clone(),
             again: false,
         };
@@ -315,7 +315,7 @@ impl Journal {
 
 impl Folded {
     fn add(&mut self, entry: &Entry, before: &Book) {
-        let open = |hold: &Seq| before.open_hold(*hold).map(|open| &open.terms);
+        let open = |hold: &Seq| before.open_hold(*hold).map(|open| &*open.terms);
         let ended = entry.kind.resolves();
         if let Some(terms) = ended.as_ref().and_then(open) {
             let held = tally(terms.amount.0, terms.bound.total_tokens(), 1);
@@ -440,7 +440,7 @@ fn terms(amount: i64, tokens: u64) -> Hold {
         amount: Nanos(amount),
         bound: Usage::tokens(0, tokens),
         lease_until: Timestamp(1000),
-        parts: Vec::new(),
+        parts: Parts::new(),
         counted: Arc::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Answer, TestApp, field};
 use axum::body::Body;
-use domain::ledger::{BudgetLimit, Ending, Hold, Limits, Quota, Resolution};
+use domain::ledger::{Ending, Hold, Limits, Parts, Quota, Resolution};
 use domain::{AccountId, KeyId, Multiplier, Nanos, PriceId, Usage};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -53,7 +53,7 @@ impl TestApp {
             amount,
             bound: usage,
             multiplier: Multiplier::ONE,
-            parts: Vec::new(),
+            parts: Parts::new(),
             counted: Arc::default(),
             lease_until: now.plus_ms(60_000),
         };
@@ -461,7 +461,7 @@ impl TestApp {
             domain::budget::Asking { project: None, key: KeyId(key), end_user: Some(end_user), model: "m", tags: &[] };
         let now = self.app.now();
         let limits = kept.iter().filter_map(|kept| kept.budget.limit_for(&asking, &domain::Zone::UTC, now));
-        Limits { quota: Quota::default(), budgets: limits.collect::<Vec<BudgetLimit>>().into(), ..Limits::default() }
+        Limits { quota: Quota::default(), budgets: limits.collect(), ..Limits::default() }
     }
 }
 

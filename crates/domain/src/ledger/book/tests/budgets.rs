@@ -9,7 +9,7 @@ fn budget(id: i64, metric: Metric, limit: i64, period: Period) -> BudgetLimit {
 }
 
 fn limits(budgets: &[BudgetLimit]) -> Limits {
-    Limits { quota: Quota::default(), budgets: budgets.into(), ..Limits::default() }
+    Limits { quota: Quota::default(), budgets: budgets.iter().cloned().collect(), ..Limits::default() }
 }
 
 fn day(at: Timestamp) -> Period {

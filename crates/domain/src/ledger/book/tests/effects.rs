@@ -12,7 +12,7 @@ fn sums(journal: &Journal) -> BTreeMap<String, [i64; 6]> {
             kind => kind.resolves(),
         };
         let hold = about.and_then(|hold| book.open_hold(hold)).map(|open| open.terms.clone());
-        entry.effects(hold.as_ref(), &mut |effect| {
+        entry.effects(hold.as_deref(), &mut |effect| {
             let (name, used, held) = match effect {
                 Effect::Key { key, used, held, .. } => (format!("key {key}"), used, held),
                 Effect::Budget { counted, used, held } => (format!("budget {}", counted.budget), used, held),
@@ -47,7 +47,7 @@ fn the_effects_of_a_finished_hold_are_what_was_charged_and_nothing_stays_reserve
         journal.start(&Arc::new(PlanTerms { windows, fallback: true, ..plan(0, 30) })).unwrap();
         let counted = Counted { budget: BudgetId(5), subject: "".into(), period: Period::ALL_TIME };
         let budget = BudgetLimit { counted, name: "b".into(), metric: Metric::Money, limit: 200 };
-        let limits = Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() };
+        let limits = Limits { quota: Quota::default(), budgets: [budget].into_iter().collect(), ..Limits::default() };
         let hold = journal.hold_for(KEY, 50, 100, &limits).unwrap();
         journal.extend(hold, 25, 50, &limits).unwrap();
         finish(&mut journal, hold);

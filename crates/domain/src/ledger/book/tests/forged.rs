@@ -22,12 +22,12 @@ fn legs_shifted(legs: &mut Legs, from: impl Fn(&mut Legs) -> &mut Nanos, to: imp
 
 fn decided_hold(journal: &Journal, amount: i64, tokens: u64) -> Decided {
     let (legs, parts) = journal.book.hold(&terms(amount, tokens), &unlimited(), journal.now).unwrap();
-    (legs, Kind::Hold(Hold { parts, ..terms(amount, tokens) }))
+    (legs, Kind::Hold(Arc::new(Hold { parts, ..terms(amount, tokens) })))
 }
 
 fn hold_of(kind: &mut Kind) -> &mut Hold {
     match kind {
-        Kind::Hold(terms) => terms,
+        Kind::Hold(terms) => Arc::make_mut(terms),
         other => panic!("{other:?}"),
     }
 }
@@ -76,7 +76,7 @@ fn i_03_no_pot_leaves_its_range() {
         assert_eq!(book, before, "a broken entry changes nothing");
     };
     let none = Legs::default();
-    let open = |book: &mut Book| book.restore_hold(Seq(1), OpenHold { terms: terms(20, 1), at: NEW_YEAR });
+    let open = |book: &mut Book| book.restore_hold(Seq(1), OpenHold { terms: terms(20, 1).into(), at: NEW_YEAR });
     let void = Kind::Void(Release { hold: Seq(1), key: KEY, ending: Ending::UpstreamError });
     let back = Legs { available: Nanos(20), held: Nanos(-20), ..none };
     check(none, &open, back, void.clone(), "held", -20);
@@ -103,7 +103,7 @@ fn forged_holds() {
     check(&journal, &hold, |_, kind| drop(hold_of(kind).parts.pop()));
     check(&journal, &hold, |_, kind| hold_of(kind).amount = Nanos(14));
     check(&journal, &hold, |legs, kind| {
-        (hold_of(kind).amount, hold_of(kind).parts) = (Nanos(-5), Vec::new());
+        (hold_of(kind).amount, hold_of(kind).parts) = (Nanos(-5), Parts::new());
         *legs = Legs { available: Nanos(5), held: Nanos(-5), ..Legs::default() };
     });
     let wallet = decided_hold(&journal, 20, 10);
@@ -127,7 +127,7 @@ fn forged_holds_of_an_allowance() {
     let windows = vec![window("week", Allowance::Money(Nanos(5)))];
     journal.start(&Arc::new(PlanTerms { windows, fallback: true, ..plan(10, 20) })).unwrap();
     let hold = decided_hold(&journal, 10, 1);
-    let periods = |kind: &mut Kind, forge: &dyn Fn(&mut Vec<Period>)| match &mut hold_of(kind).parts[0].source {
+    let periods = |kind: &mut Kind, forge: &dyn Fn(&mut Periods)| match &mut hold_of(kind).parts[0].source {
         Source::Plan(periods) => forge(periods),
         other => panic!("{other:?}"),
     };
@@ -170,7 +170,7 @@ fn forged_charges() {
     check(&journal, &settled, |_, kind| charge_of(kind).multiplier = "2".parse().unwrap());
     check(&journal, &settled, |_, kind| charge_of(kind).again = true);
     check(&journal, &settled, |legs, kind| {
-        (charge_of(kind).cost, charge_of(kind).parts) = (Nanos(-5), Vec::new());
+        (charge_of(kind).cost, charge_of(kind).parts) = (Nanos(-5), Parts::new());
         *legs =
             Legs { available: Nanos(15), granted: Nanos(10), held: Nanos(-20), spent: Nanos(-5), ..Legs::default() };
     });
@@ -196,7 +196,7 @@ fn forged_late_charges() {
     let forges: [&dyn Fn(&mut Charge); 4] = [
         &|charge| charge.key = KeyId(8),
         &|charge| charge.cost = Nanos(-5),
-        &|charge| charge.parts = vec![wallet.clone()],
+        &|charge| charge.parts = smallvec::smallvec![wallet.clone()],
         &|charge| charge.again = true,
     ];
     for forge in forges {

@@ -168,7 +168,7 @@ fn of_limits_that_leave_as_much_the_first_binds() {
     let check = |quota: (i64, u64), of_budgets: (i64, i64), money_by: Binding, tokens_by: Binding| {
         let quota = Quota { money: Some(Nanos(quota.0)), tokens: Some(10 + quota.1) };
         let budgets = [budget(1, Metric::Money, of_budgets.0), budget(2, Metric::Tokens, of_budgets.1)];
-        let limits = Limits { quota, budgets: budgets.into(), ..Limits::default() };
+        let limits = Limits { quota, budgets: budgets.into_iter().collect(), ..Limits::default() };
         let room = journal.book.headroom(KEY, &limits, journal.now);
         assert_eq!((room.money_by, room.tokens_by), (money_by, tokens_by), "{limits:?}");
     };

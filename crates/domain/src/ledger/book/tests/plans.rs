@@ -27,7 +27,7 @@ fn m_41_grants_then_the_allowance_then_the_wallet_in_one_entry() {
     let grant = journal.grant(10, None).unwrap();
     journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(50, 20) })).unwrap();
     let hold = journal.hold(35, &unlimited()).unwrap();
-    let of_plan = Source::Plan(vec![cycle(&journal)]);
+    let of_plan = Source::Plan(smallvec::smallvec![cycle(&journal)]);
     assert_eq!(journal.parts(hold), [(Source::Grant(grant), 10, 0), (of_plan.clone(), 20, 0), (Source::Wallet, 5, 0)]);
     assert_eq!(journal.pots(), [45, 0, 15, 0, 50, 0, -100, 0, -10]);
     assert_eq!(journal.hold(46, &unlimited()), Err(Refusal::Wallet { available: Nanos(45), needed: Nanos(46) }));
@@ -157,7 +157,7 @@ fn an_allowance_in_tokens_pays_the_share_of_the_money_that_its_tokens_are() {
     journal.start(&Arc::new(PlanTerms { allowance: tokens(60), fallback: true, ..plan(0, 0) })).unwrap();
     // 60 of 90 tokens are covered, so 66 of 100 nano-USD; 66 nano-USD are 59.4 tokens.
     let hold = journal.hold_for(KEY, 100, 90, &unlimited()).unwrap();
-    let of_plan = Source::Plan(vec![cycle(&journal)]);
+    let of_plan = Source::Plan(smallvec::smallvec![cycle(&journal)]);
     assert_eq!(journal.parts(hold), [(of_plan.clone(), 66, 60), (Source::Wallet, 34, 0)]);
     assert_eq!(journal.book.cycle_counter().held, tally(66, 60, 0));
     let settled = journal.settle(hold, 50, 45).unwrap();
@@ -183,7 +183,10 @@ fn a_charge_beyond_its_hold_takes_the_allowance_before_the_wallet_and_debt() {
     let hold = journal.hold(10, &unlimited()).unwrap();
     let settled = journal.settle(hold, 30, 1).unwrap();
     // The wallet pays although the fallback is off: the usage has happened.
-    assert_eq!(journal.parts(settled), [(Source::Plan(vec![cycle(&journal)]), 20, 0), (Source::Wallet, 5, 0)]);
+    assert_eq!(
+        journal.parts(settled),
+        [(Source::Plan(smallvec::smallvec![cycle(&journal)]), 20, 0), (Source::Wallet, 5, 0)]
+    );
     assert_eq!(journal.pots(), [0, 0, 0, 30, 100, -5, -105, -20, 0]);
 }
 
@@ -198,7 +201,7 @@ fn a_charge_within_an_extended_hold_touches_nothing_else_whatever_its_tokens_cos
     journal.void(first).unwrap();
     // Ten more for one token, which the allowance covers now.
     let extended = journal.extend(hold, 10, 1, &unlimited()).unwrap();
-    assert_eq!(journal.parts(extended), [(Source::Plan(vec![cycle(&journal)]), 10, 1)]);
+    assert_eq!(journal.parts(extended), [(Source::Plan(smallvec::smallvec![cycle(&journal)]), 10, 1)]);
     journal.settle(hold, 20, 101).unwrap();
     assert_eq!(journal.pots(), [90, 0, 0, 20, 0, 0, -100, -10, 0]);
     assert_eq!(journal.book.cycle_counter().taken(), tally(10, 1, 0));
@@ -281,7 +284,7 @@ fn t_11_a_hold_over_the_cycles_end_counts_in_the_cycle_that_admitted_it() {
     journal.now = first.end.plus_ms(300_000);
     journal.hold(20, &unlimited()).unwrap();
     let settled = journal.settle(hold, 12, 1).unwrap();
-    assert_eq!(journal.parts(settled), [(Source::Plan(vec![first]), 12, 0)]);
+    assert_eq!(journal.parts(settled), [(Source::Plan(smallvec::smallvec![first]), 12, 0)]);
     assert_eq!(journal.book.cycle_counter().taken().money, Nanos(20), "the new cycle is not reduced");
     let old = journal.book.plan_counters().find(|(_, period, _)| period.start == first.start).unwrap();
     assert_eq!(old.2.used.money, Nanos(12));
@@ -657,6 +660,6 @@ fn m_10_what_a_plan_before_does_not_cover_is_counted_in_the_windows_of_the_prese
     journal.change(&Arc::new(PlanTerms { windows: vec![window("week", money(40))], ..plan(60, 90) })).unwrap();
     let settled = journal.settle(hold, 35, 1).unwrap();
     let week = crate::Calendar::WEEK.period(&Zone::default(), journal.now);
-    let of_present = Source::Plan(vec![cycle(&journal), week]);
+    let of_present = Source::Plan(smallvec::smallvec![cycle(&journal), week]);
     assert_eq!(journal.parts(settled), [(of_before, 20, 0), (of_present, 15, 0)]);
 }

@@ -11,7 +11,7 @@ fn a_book_is_restored_from_what_it_tells() {
     journal.start(&Arc::new(PlanTerms { windows, fallback: true, ..plan(0, 20) })).unwrap();
     let counted = Counted { budget: BudgetId(5), subject: "ann".into(), period: Period::ALL_TIME };
     let budget = BudgetLimit { counted, name: "b".into(), metric: Metric::Money, limit: 200 };
-    let limits = Limits { quota: Quota::default(), budgets: [budget].into(), ..Limits::default() };
+    let limits = Limits { quota: Quota::default(), budgets: [budget].into_iter().collect(), ..Limits::default() };
     let settled = journal.hold_for(KEY, 15, 10, &limits).unwrap();
     journal.settle(settled, 12, 10).unwrap();
     journal.hold_for(KEY, 40, 10, &limits).unwrap();
