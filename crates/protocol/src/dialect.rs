@@ -78,6 +78,15 @@ pub fn write_answer(dialect: Dialect, answer: &Answer<'_>, reply: &Reply<'_>) ->
     }
 }
 
+/// Writes an error as the body of an answer.
+pub fn write_error(dialect: Dialect, error: &ErrorText<'_>) -> Vec<u8> {
+    match dialect {
+        Dialect::Chat | Dialect::Completions | Dialect::Responses => chat::write_error(error),
+        Dialect::Messages | Dialect::Converse => messages::write_error(error),
+        Dialect::Gemini => gemini::write_error(error),
+    }
+}
+
 /// Reads a stream of any dialect, event by event.
 #[derive(Clone, Debug)]
 pub enum StreamReader {
@@ -161,6 +170,16 @@ impl StreamWriter {
             Self::Gemini(writer) => writer.write(event, reply, out),
             Self::Responses(writer) => writer.write(event, reply, out),
             Self::Completions(writer) => writer.write(event, reply, out),
+        }
+    }
+
+    /// Ends the stream with an error, in whatever form this dialect has for one that comes late.
+    pub fn write_error(&mut self, error: &ErrorText<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Chat(_) | Self::Completions(_) => out.extend_from_slice(&chat::write_error_event(error)),
+            Self::Messages(_) => out.extend_from_slice(&messages::write_error_event(error)),
+            Self::Gemini(writer) => writer.write_error(error, out),
+            Self::Responses(writer) => writer.write_error(error, out),
         }
     }
 }

@@ -6,8 +6,10 @@
 //! A caller that sends these back as they came keeps seals through a foreign dialect.
 
 mod answer;
+pub(super) mod options_in;
+mod options_out;
 mod reader;
-pub(super) mod request_in;
+mod request_in;
 pub(super) mod request_out;
 mod usage;
 mod writer;

@@ -1,7 +1,7 @@
 //! OpenAI's legacy completions, which callers speak and providers of chat answer: a prompt is a user's message, and the
 //! text of the answer its continuation.
 
-use super::chat::request_in::stop;
+use super::chat::options_in::stop;
 use super::chat::{finish_reason, write_usage};
 use super::read::{self, At};
 use super::write::Reply;

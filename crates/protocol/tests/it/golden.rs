@@ -2,7 +2,9 @@
 
 use crate::fixtures::{CALLERS, PROVIDERS, REPLY, SPOKEN, cases, events, quirks, translated};
 use protocol::canonical::Reported;
-use protocol::dialect::{Target, read_answer, read_request, write_answer, write_request};
+use protocol::dialect::{
+    ErrorText, StreamWriter, Target, read_answer, read_request, write_answer, write_error, write_request,
+};
 use serde_json::Value;
 
 fn check(name: &str, content: &str) {
@@ -127,5 +129,22 @@ fn what_is_written_reads_as_what_was_read() {
                 |reported: Reported| reported.usage().map(|usage| (usage.input_tokens(), usage.output_tokens()));
             assert_eq!(tokens(again.usage), tokens(answer.usage), "{case}");
         }
+    }
+}
+
+#[test]
+fn errors_in_every_dialect() {
+    let error = ErrorText {
+        status: 429,
+        kind: "rate_limit_error",
+        code: Some("rate_limit_exceeded"),
+        message: "Slow \"down\"\n\ndata: x",
+        param: Some("model"),
+    };
+    for to in CALLERS {
+        let mut written = write_error(to, &error);
+        written.extend_from_slice(b"\n\n");
+        StreamWriter::new(to, &REPLY).write_error(&error, &mut written);
+        check(&format!("error to {}", to.name()), std::str::from_utf8(&written).unwrap());
     }
 }

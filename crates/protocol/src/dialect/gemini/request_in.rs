@@ -389,7 +389,7 @@ fn generation_config<'a>(node: Node<'a>, request: &mut Request<'a>, at: &At<'_>)
             "topK" => sampling.top_k = top_k(&node, &at)?,
             "maxOutputTokens" => request.output_tokens_max = Some(read::count(&node, &at)?),
             "candidateCount" => sampling.choices = Some(read::count(&node, &at)?.max(1)),
-            "stopSequences" => sampling.stop = super::super::chat::request_in::stop(node, &at)?,
+            "stopSequences" => sampling.stop = super::super::chat::options_in::stop(node, &at)?,
             "seed" => sampling.seed = Some(read::integer(&node, &at)?),
             "presencePenalty" => sampling.presence_penalty = Some(read::number(&node, &at, -2, 2)?),
             "frequencyPenalty" => sampling.frequency_penalty = Some(read::number(&node, &at, -2, 2)?),

@@ -37,7 +37,7 @@ pub fn read_count_request(body: &[u8]) -> Result<Request<'_>, BadRequest> {
             }
             "system" => system = Some(blocks(node, &at)?),
             "max_tokens" => request.output_tokens_max = Some(read::count(&node, &at)?),
-            "stop_sequences" => request.sampling.stop = super::super::chat::request_in::stop(node, &at)?,
+            "stop_sequences" => request.sampling.stop = super::super::chat::options_in::stop(node, &at)?,
             "stream" => request.stream = read::flag(&node, &at)?,
             "temperature" => request.sampling.temperature = Some(read::number(&node, &at, 0, 1)?),
             "top_p" => request.sampling.top_p = Some(read::number(&node, &at, 0, 1)?),

@@ -94,7 +94,11 @@ fn part<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {
             PartKind::Text(text.ok_or_else(|| wrong("text", "is missing"))?)
         }
         "refusal" => PartKind::Refusal(text.ok_or_else(|| wrong("refusal", "is missing"))?),
-        "input_image" => PartKind::Image(Media { detail, ..media(url, data, id, "image_url")? }),
+        "input_image" => {
+            // What everybody gets who says nothing.
+            let detail = detail.filter(|detail: &Cow<'_, str>| detail != "auto");
+            PartKind::Image(Media { detail, ..media(url, data, id, "image_url")? })
+        }
         "input_file" => PartKind::File(Media { name: title, ..media(url, data, id, "file_data")? }),
         "input_audio" => {
             let audio = audio.ok_or_else(|| wrong("input_audio", "is missing"))?;

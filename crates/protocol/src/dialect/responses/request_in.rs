@@ -1,6 +1,6 @@
 //! Reads a request for a response.
 
-use super::super::chat::request_in::{effort, function, schema};
+use super::super::chat::options_in::{effort, function, schema};
 use super::super::read::{self, At};
 use super::items::{call, content, reasoning};
 use crate::canonical::{
