@@ -1,7 +1,7 @@
 //! What all writers are told, and what they give back.
 
 use super::Quirks;
-use crate::canonical::{Dialect, Dropped, Extra, Extras, Message, PartKind, Tool, Vendor};
+use crate::canonical::{Dialect, Dropped, Extra, Extras, Message, Part, PartKind, Request, Source, Tool, Vendor};
 use crate::json::write::Object;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -82,6 +82,34 @@ fn family(dialect: Dialect) -> Vendor {
         Dialect::Gemini => Vendor::Google,
         Dialect::Converse => Vendor::Other,
     }
+}
+
+/// Room for a request: what it says, and its frame. A buffer that grows by doubling would hold a large image twice.
+pub(super) fn room(request: &Request<'_>) -> Vec<u8> {
+    fn size(part: &Part<'_>) -> usize {
+        const FRAME: usize = 96;
+        let said = match &part.kind {
+            PartKind::Text(text) | PartKind::Refusal(text) => text.len() + text.len() / 8,
+            PartKind::Image(media) | PartKind::Audio(media) | PartKind::File(media) => match &media.source {
+                Source::Base64(data) => data.len(),
+                Source::Url(text) | Source::Text(text) | Source::Stored { id: text, .. } => text.len() + text.len() / 8,
+            },
+            PartKind::ToolCall(call) => call.arguments.len() + call.arguments.len() / 4,
+            PartKind::ToolResult(result) => result.parts.iter().map(size).sum(),
+            PartKind::Reasoning(reasoning) => reasoning.text.len() + reasoning.text.len() / 8,
+            PartKind::Other { json, .. } => json.len(),
+        };
+        said + FRAME
+    }
+    let said: usize = request.messages.iter().flat_map(|message| &message.parts).map(size).sum();
+    let tools = request.tools.iter().map(|tool| match tool {
+        Tool::Function { description, parameters, .. } => {
+            let length = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());
+            128 + length(description) + length(parameters)
+        }
+        Tool::BuiltIn { json, .. } => json.len(),
+    });
+    Vec::with_capacity(1024 + said + tools.sum::<usize>())
 }
 
 /// The tool of each call, for dialects that name it in the result.

@@ -4,3 +4,4 @@ mod bad_input;
 mod fixtures;
 mod golden;
 mod targets;
+mod usage;

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 /// Writes a body for that target.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
     super::super::responses::refuse_state(request)?;
-    let mut body = Vec::with_capacity(1024);
+    let mut body = write::room(request);
     let mut dropped = Dropped::default();
     {
         let mut object = Object::open(&mut body);
