@@ -136,7 +136,7 @@ pub fn write_openai(request: &Request<'_>, target: &Target<'_>) -> Written {
             object.number("dimensions", dimensions);
         }
         object.text("encoding_format", "float");
-        extras(&mut object, &request.extra, Dialect::Chat, &[], target.quirks.unsupported, &mut dropped);
+        extras(&mut object, &request.extra, Dialect::Chat, &[], |name| target.quirks.refuses(name), &mut dropped);
     }
     Written { body, dropped }
 }
@@ -154,7 +154,7 @@ pub fn write_gemini(request: &Request<'_>, target: &Target<'_>) -> Written {
             if let Some(dimensions) = request.dimensions {
                 object.number("outputDimensionality", dimensions);
             }
-            extras(&mut object, &request.extra, Dialect::Gemini, &[], &[], &mut dropped);
+            extras(&mut object, &request.extra, Dialect::Gemini, &[], |_| false, &mut dropped);
         }
     }
     Written { body, dropped }

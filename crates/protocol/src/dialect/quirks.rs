@@ -1,7 +1,8 @@
 //! What providers know, refuse and call differently: data, so that another compatible provider is a few lines.
 //!
-//! A field is listed as unsupported where sending it makes the provider answer 400; fields that a provider ignores are
-//! sent to it. Sources are the providers' documents as collected in the fact sheet `provider-protocols`, 2.6.
+//! A field is listed as unsupported where sending it makes the provider answer 400, or where the provider is known to
+//! ignore it and the caller should be told. What models of one provider differ in (no temperature, adaptive thinking,
+//! seals) are flags that a route sets. Sources are the providers' documents as collected in the fact sheet `provider-protocols`, 2.6.
 
 use crate::canonical::Vendor;
 use crate::openai::CapField;
@@ -25,8 +26,6 @@ pub struct Quirks {
     pub stream_options: bool,
     /// What the seed is called.
     pub seed_field: &'static str,
-    /// What it calls "call at least one tool".
-    pub tool_required: &'static str,
     /// Ids of calls must be nine letters or digits.
     pub short_call_ids: bool,
     /// Its chat usage counts reasoning beside the completion, not within it.
@@ -43,6 +42,8 @@ pub struct Quirks {
     pub call_ids: bool,
     /// Fields of the request that it refuses.
     pub unsupported: &'static [&'static str],
+    /// The only fields that it takes, beside those that every request has; none where it is not so strict.
+    pub known: &'static [&'static str],
 }
 
 /// How a provider is told to think.
@@ -50,6 +51,8 @@ pub struct Quirks {
 pub enum ThinkingField {
     /// `reasoning_effort`.
     Effort,
+    /// `reasoning_effort`, which is `high` or `none` (Mistral).
+    HighOrNone,
     /// `thinking: {type: enabled | disabled}`.
     Switch,
     /// The switch, and `reasoning_effort` beside it.
@@ -58,8 +61,6 @@ pub enum ThinkingField {
     EnableAndBudget,
     /// `reasoning: {effort | max_tokens | enabled}`.
     Reasoning,
-    /// Not at all.
-    None,
 }
 
 /// How a provider takes back what its model thought.
@@ -84,7 +85,6 @@ impl Quirks {
         past_thinking: PastThinking::Dropped,
         stream_options: true,
         seed_field: "seed",
-        tool_required: "required",
         short_call_ids: false,
         reasoning_apart: false,
         sampling_refused: false,
@@ -93,6 +93,7 @@ impl Quirks {
         seals_required: false,
         call_ids: true,
         unsupported: &[],
+        known: &[],
     };
 
     /// OpenAI.
@@ -106,7 +107,7 @@ impl Quirks {
     };
 
     /// Every provider that we know.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::COMPATIBLE,
         Self::OPENAI,
         Self { name: "azure", ..Self::OPENAI },
@@ -118,7 +119,6 @@ impl Quirks {
             name: "deepseek",
             thinking: ThinkingField::SwitchAndEffort,
             past_thinking: PastThinking::Content,
-            unsupported: &["top_k", "n", "seed", "logit_bias"],
             ..Self::COMPATIBLE
         },
         Self { name: "qwen", thinking: ThinkingField::EnableAndBudget, ..Self::COMPATIBLE },
@@ -137,39 +137,42 @@ impl Quirks {
         },
         Self {
             name: "mistral",
-            thinking: ThinkingField::None,
+            thinking: ThinkingField::HighOrNone,
             stream_options: false,
             seed_field: "random_seed",
-            tool_required: "any",
             short_call_ids: true,
-            // Mistral refuses every field that it does not know (422, `extra_forbidden`).
-            unsupported: &[
-                "top_k",
-                "logprobs",
-                "logit_bias",
-                "user",
-                "service_tier",
-                "store",
-                "verbosity",
-                "safety_identifier",
-                "prompt_cache_retention",
-                "web_search_options",
-                "modalities",
-                "audio",
+            // Its description of the interface allows no others.
+            known: &[
+                "temperature",
+                "top_p",
+                "random_seed",
+                "metadata",
+                "response_format",
+                "tool_choice",
+                "presence_penalty",
+                "frequency_penalty",
+                "n",
+                "stop",
+                "prediction",
+                "parallel_tool_calls",
+                "prompt_mode",
+                "guardrails",
+                "prompt_cache_key",
+                "safe_prompt",
             ],
             ..Self::COMPATIBLE
         },
         Self {
             name: "groq",
             cap_field: CapField::MaxCompletionTokens,
-            unsupported: &["top_k", "logit_bias", "logprobs", "n", "verbosity"],
+            unsupported: &["top_k", "logit_bias", "logprobs", "top_logprobs", "n"],
             ..Self::COMPATIBLE
         },
         Self {
             name: "xai",
             developer_role: false,
             reasoning_apart: true,
-            unsupported: &["top_k", "logit_bias"],
+            unsupported: &["logit_bias"],
             ..Self::COMPATIBLE
         },
         Self {
@@ -181,7 +184,6 @@ impl Quirks {
         Self { name: "ollama", unsupported: &["n", "logit_bias", "tool_choice"], ..Self::COMPATIBLE },
         Self { name: "vllm", ..Self::COMPATIBLE },
         Self { name: "llama.cpp", ..Self::COMPATIBLE },
-        Self { name: "cohere", unsupported: &["n", "logit_bias", "top_k"], ..Self::COMPATIBLE },
     ];
 
     /// The ways of that provider.
@@ -190,7 +192,7 @@ impl Quirks {
     }
 
     pub(crate) fn refuses(&self, field: &str) -> bool {
-        self.unsupported.contains(&field)
+        self.unsupported.contains(&field) || (!self.known.is_empty() && !self.known.contains(&field))
     }
 }
 

@@ -61,13 +61,13 @@ pub(super) fn extras(
     extras: &Extras<'_>,
     dialect: Dialect,
     shared: &[&str],
-    unsupported: &[&str],
+    refused: impl Fn(&str) -> bool,
     dropped: &mut Dropped,
 ) {
     for Extra { dialect: read, name, json } in extras {
         let known = *read == dialect || (family(*read) == family(dialect) && shared.contains(&name.as_ref()));
         // A name with a dot is that of a field within another one, which has no place here.
-        if known && !unsupported.contains(&name.as_ref()) && !name.contains('.') {
+        if known && !refused(name) && !name.contains('.') {
             object.raw(name, json);
         } else {
             dropped.note(name);

@@ -35,7 +35,8 @@ fn thinking_in_the_words_of_each_provider() {
     check("qwen", Dialect::Chat, high, "/thinking_budget", 24_576.into(), "");
     check("qwen", Dialect::Chat, r#","enable_thinking":false"#, "/enable_thinking", false.into(), "");
     check("openrouter", Dialect::Chat, high, "/reasoning/effort", "high".into(), "");
-    check("mistral", Dialect::Chat, high, "/reasoning_effort", Value::Null, "reasoning_effort");
+    check("mistral", Dialect::Chat, r#","reasoning_effort":"low""#, "/reasoning_effort", "high".into(), "");
+    check("mistral", Dialect::Chat, r#","reasoning_effort":"none""#, "/reasoning_effort", "none".into(), "");
     check("anthropic", Dialect::Messages, high, "/thinking/budget_tokens", 24_576.into(), "");
     check("gemini", Dialect::Gemini, high, "/generationConfig/thinkingConfig/thinkingBudget", 24_576.into(), "");
     check("openai", Dialect::Responses, high, "/reasoning/effort", "high".into(), "");
@@ -89,7 +90,14 @@ fn fields_are_called_and_left_out_as_each_provider_demands() {
     check("vllm", r#","top_k":5"#, "/top_k", 5.into(), "");
     check("openai", r#","made_up":{"a": 0.10}"#, "/made_up/a", 0.10.into(), "");
     let tool = r#","tools":[{"type":"function","function":{"name":"f"}}],"tool_choice":"required""#;
-    check("mistral", tool, "/tool_choice", "any".into(), "");
+    check("mistral", tool, "/tool_choice", "required".into(), "");
+    check(
+        "mistral",
+        r#","logprobs":true,"made_up":1,"safe_prompt":true,"user":"u""#,
+        "/made_up",
+        Value::Null,
+        "logprobs, user, made_up",
+    );
     check("ollama", tool, "/tool_choice", Value::Null, "tool_choice");
     let body = r#"{"model":"m","messages":[{"role":"developer","content":"be"},{"role":"user","content":"x"},
         {"role":"assistant","tool_calls":[{"id":"call_long_id","type":"function","function":{"name":"f","arguments":"{}"}}]},

@@ -43,12 +43,12 @@ pub(super) fn write_options(
     };
     option("verbosity", text(&request.verbosity));
     option("user", text(&request.user));
-    option("service_tier", text(&request.service_tier).filter(|_| !quirks.refuses("service_tier")));
+    option("service_tier", text(&request.service_tier));
     dropped.note_if(request.cache.is_some(), "cache_control");
     if !sampling.stop.is_empty() {
         if quirks.refuses("stop") { dropped.note("stop") } else { object.texts("stop", &sampling.stop) }
     }
-    write_thinking(&request.thinking, quirks.thinking, object, dropped);
+    write_thinking(&request.thinking, quirks.thinking, object);
     match &request.format {
         Format::Text => {}
         Format::JsonObject => object.raw("response_format", r#"{"type":"json_object"}"#),
@@ -70,10 +70,12 @@ pub(super) fn write_options(
     }
 }
 
-fn write_thinking(thinking: &Thinking, field: ThinkingField, object: &mut Object<'_>, dropped: &mut Dropped) {
+fn write_thinking(thinking: &Thinking, field: ThinkingField, object: &mut Object<'_>) {
     let Some(effort) = thinking.as_effort() else { return };
     match field {
-        ThinkingField::None => dropped.note("reasoning_effort"),
+        ThinkingField::HighOrNone => {
+            object.text("reasoning_effort", if thinking.is_off() { "none" } else { "high" });
+        }
         ThinkingField::Effort => object.text("reasoning_effort", effort.name()),
         ThinkingField::Switch | ThinkingField::SwitchAndEffort => {
             object.raw("thinking", if thinking.is_off() { r#"{"type":"disabled"}"# } else { r#"{"type":"enabled"}"# });
@@ -137,7 +139,7 @@ pub(super) fn write_tools(request: &Request<'_>, target: &Target<'_>, object: &m
                 function.text_if("description", description.as_deref());
                 function.raw_if("parameters", parameters.as_deref());
                 function.flag_if("strict", *strict);
-                write::extras(&mut function, extra, Dialect::Chat, &[], &[], dropped);
+                write::extras(&mut function, extra, Dialect::Chat, &[], |_| false, dropped);
             }
         }
     }
@@ -146,7 +148,7 @@ pub(super) fn write_tools(request: &Request<'_>, target: &Target<'_>, object: &m
         if target.quirks.refuses("tool_choice") {
             dropped.note("tool_choice");
         } else {
-            write_tool_choice(choice, target, object);
+            write_tool_choice(choice, object);
         }
     }
     if has_functions(&request.tools)
@@ -156,11 +158,11 @@ pub(super) fn write_tools(request: &Request<'_>, target: &Target<'_>, object: &m
     }
 }
 
-fn write_tool_choice(choice: &ToolChoice<'_>, target: &Target<'_>, object: &mut Object<'_>) {
+fn write_tool_choice(choice: &ToolChoice<'_>, object: &mut Object<'_>) {
     match choice {
         ToolChoice::Auto => object.text("tool_choice", "auto"),
         ToolChoice::None => object.text("tool_choice", "none"),
-        ToolChoice::Required => object.text("tool_choice", target.quirks.tool_required),
+        ToolChoice::Required => object.text("tool_choice", "required"),
         ToolChoice::Named(name) => {
             let mut choice = object.object("tool_choice");
             choice.text("type", "function");

@@ -22,8 +22,8 @@ pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Writt
         write_messages(request, target, &mut object, &mut dropped)?;
         write_tools(request, target, &mut object, &mut dropped);
         write_options(request, target, &mut object, &mut dropped);
-        let unsupported = target.quirks.unsupported;
-        write::extras(&mut object, &request.extra, Dialect::Chat, &SHARED_WITH_RESPONSES, unsupported, &mut dropped);
+        let refused = |name: &str| target.quirks.refuses(name);
+        write::extras(&mut object, &request.extra, Dialect::Chat, &SHARED_WITH_RESPONSES, refused, &mut dropped);
     }
     Ok(Written { body, dropped })
 }
@@ -61,7 +61,7 @@ fn write_messages(
                 object.text("role", role);
                 object.text_if("name", message.name.as_deref());
                 write_content(&message.parts, target, &mut object, dropped)?;
-                write::extras(&mut object, &message.extra, Dialect::Chat, &[], &[], dropped);
+                write::extras(&mut object, &message.extra, Dialect::Chat, &[], |_| false, dropped);
             }
         }
     }
@@ -188,7 +188,7 @@ fn write_part(
             object.raw("cache_control", cache_control(mark));
         }
     }
-    write::extras(&mut object, &part.extra, Dialect::Chat, &[], &[], dropped);
+    write::extras(&mut object, &part.extra, Dialect::Chat, &[], |_| false, dropped);
     Ok(())
 }
 
@@ -276,7 +276,7 @@ fn write_assistant(
             write_call(&mut array.object(), &id, call, signature);
         }
     }
-    write::extras(&mut object, &message.extra, Dialect::Chat, &[], &[], dropped);
+    write::extras(&mut object, &message.extra, Dialect::Chat, &[], |_| false, dropped);
     Ok(())
 }
 
@@ -362,7 +362,7 @@ fn write_result(
             }
         }
     }
-    write::extras(&mut object, &message.extra, Dialect::Chat, &[], &[], dropped);
+    write::extras(&mut object, &message.extra, Dialect::Chat, &[], |_| false, dropped);
     Ok(())
 }
 

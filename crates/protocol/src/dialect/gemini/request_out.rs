@@ -74,7 +74,14 @@ impl<'w> Writer<'w> {
         let (inside, outside): (Vec<_>, Vec<_>) =
             request.extra.iter().cloned().partition(|extra| extra.dialect == Dialect::Gemini && inner(&extra.name));
         drop(inside);
-        write::extras(object, &outside, Dialect::Gemini, &[], self.target.quirks.unsupported, &mut self.dropped);
+        write::extras(
+            object,
+            &outside,
+            Dialect::Gemini,
+            &[],
+            |name| self.target.quirks.refuses(name),
+            &mut self.dropped,
+        );
         Ok(())
     }
 
@@ -187,7 +194,7 @@ impl<'w> Writer<'w> {
         if let Some(seal) = own_seal(part) {
             object.text("thoughtSignature", seal);
         }
-        write::extras(&mut object, &part.extra, Dialect::Gemini, &[], &[], &mut self.dropped);
+        write::extras(&mut object, &part.extra, Dialect::Gemini, &[], |_| false, &mut self.dropped);
         Ok(())
     }
 
@@ -267,7 +274,7 @@ impl<'w> Writer<'w> {
                 // Required by this provider.
                 declaration.text("description", description.as_deref().unwrap_or_default());
                 declaration.raw_if("parametersJsonSchema", parameters.as_deref());
-                write::extras(&mut declaration, extra, Dialect::Gemini, &[], &[], &mut self.dropped);
+                write::extras(&mut declaration, extra, Dialect::Gemini, &[], |_| false, &mut self.dropped);
             }
         }
         for tool in &request.tools {

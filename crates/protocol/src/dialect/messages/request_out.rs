@@ -59,7 +59,7 @@ fn write_body(request: &Request<'_>, target: &Target<'_>, is_generation: bool) -
         if let Some(mark) = request.cache {
             object.raw("cache_control", cache_control(mark));
         }
-        let refused = target.quirks.unsupported;
+        let refused = |name: &str| target.quirks.refuses(name);
         write::extras(&mut object, &request.extra, Dialect::Messages, &[], refused, &mut writer.dropped);
     }
     Ok(Written { body, dropped: writer.dropped })
@@ -213,7 +213,7 @@ impl Writer<'_> {
             PartKind::Audio(_) | PartKind::Other { .. } => {}
         }
         self.mark(&mut object, part.cache);
-        write::extras(&mut object, &part.extra, Dialect::Messages, &[], &[], &mut self.dropped);
+        write::extras(&mut object, &part.extra, Dialect::Messages, &[], |_| false, &mut self.dropped);
         Ok(())
     }
 
@@ -288,7 +288,7 @@ impl Writer<'_> {
                         tool.flag("strict", true);
                     }
                     self.mark(&mut tool, *cache);
-                    write::extras(&mut tool, extra, Dialect::Messages, &[], &[], &mut self.dropped);
+                    write::extras(&mut tool, extra, Dialect::Messages, &[], |_| false, &mut self.dropped);
                 }
             }
         }

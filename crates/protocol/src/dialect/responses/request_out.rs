@@ -39,7 +39,7 @@ pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Writt
         if !request.extra.iter().any(|extra| extra.name == "include") {
             object.raw("include", r#"["reasoning.encrypted_content"]"#);
         }
-        let refused = target.quirks.unsupported;
+        let refused = |name: &str| target.quirks.refuses(name);
         write::extras(&mut object, &request.extra, Dialect::Responses, &SHARED_WITH_RESPONSES, refused, &mut dropped);
     }
     Ok(Written { body, dropped })
@@ -206,7 +206,7 @@ fn write_tools(request: &Request<'_>, object: &mut Object<'_>, dropped: &mut Dro
                 tool.raw("parameters", parameters.as_deref().unwrap_or("null"));
                 // Without it this dialect is strict, unlike all others.
                 tool.flag("strict", strict.unwrap_or(false));
-                write::extras(&mut tool, extra, Dialect::Responses, &[], &[], dropped);
+                write::extras(&mut tool, extra, Dialect::Responses, &[], |_| false, dropped);
             }
         }
     }
