@@ -179,6 +179,9 @@ impl StreamWriter {
                 let mut calls = object.array("tool_calls");
                 let mut object = calls.object();
                 object.number("index", call.index.into());
+                // OpenAI's own library takes no piece of a call for one that says nothing of it.
+                let (kind, input) = words(call.kind);
+                object.object(kind).text(input, "");
                 object.object("extra_content").object("google").text("thought_signature", data);
             }
             (Delta::Signature { vendor, data }, _) => seal(object, part, "reasoning.text", "signature", vendor, data),
