@@ -299,6 +299,21 @@ mod tests {
     };
 
     #[test]
+    fn only_what_a_key_alone_decides_is_the_same_for_all_its_requests() {
+        let check = |scope: &str, each: &[Dimension], expected: bool| {
+            let scope: Scope = serde_json::from_str(scope).unwrap();
+            assert_eq!(budget(scope, each).is_same_for_a_key(), expected);
+        };
+        check("{}", &[], true);
+        check(r#"{"project":3,"key":7}"#, &[Dimension::Project, Dimension::Key], true);
+        check(r#"{"end_user":"ann"}"#, &[], false);
+        check(r#"{"model":"gpt-4o*"}"#, &[], false);
+        check(r#"{"tag":"eval"}"#, &[], false);
+        check("{}", &[Dimension::Key, Dimension::EndUser], false);
+        check("{}", &[Dimension::Model], false);
+    }
+
+    #[test]
     fn a_scope_matches_when_every_filter_does() {
         let check = |json: &str, expected: bool| {
             let scope: Scope = serde_json::from_str(json).unwrap();

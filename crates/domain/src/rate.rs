@@ -8,8 +8,10 @@ pub mod limit;
 mod priority;
 pub mod share;
 pub mod state;
+mod weight;
 
 pub use limit::{AMOUNT_MAX, Asking, BadLimit, Dimension, Limit, Metric, Scope, Window};
 pub use priority::Priority;
 pub use share::Sharing;
 pub use state::{Rule, Standing, State, Taken, Verdict};
+pub use weight::{BadWeight, Weight};

@@ -2,6 +2,7 @@
 
 use crate::ids::TierId;
 use crate::money::{Multiplier, Nanos};
+use crate::rate::Weight;
 use crate::time::{DAY_MS, Timestamp};
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub struct Tier {
     /// The most that its accounts can consume in a month; `None` is without limit. Nothing is for accounts that have paid
     /// nothing: they have what they were given, and it limits nothing beside.
     pub monthly: Option<Nanos>,
+    /// What its accounts get of limits that accounts share, unless an account has a weight of its own.
+    pub weight: Weight,
 }
 
 /// What an account has paid.
@@ -47,7 +50,15 @@ mod tests {
 
     fn tier(id: i64, paid: Option<i64>, days: u32) -> Tier {
         let paid = paid.map(Nanos);
-        Tier { id: TierId(id), name: "t".into(), paid, days, multiplier: Multiplier::ONE, monthly: None }
+        Tier {
+            id: TierId(id),
+            name: "t".into(),
+            paid,
+            days,
+            multiplier: Multiplier::ONE,
+            monthly: None,
+            weight: Weight::ONE,
+        }
     }
 
     #[test]

@@ -635,18 +635,16 @@ pub fn calls(priced: &Priced, web_search: bool) -> Usage {
 mod tests {
     use super::*;
     use crate::catalog::{Catalog, RouteDeclared};
+    use crate::fixture;
     use crate::growth::Grown;
     use crate::simulator::{Behaviour, Simulator};
     use crate::upstream::Upstream;
     use domain::calendar::Cycle;
-    use domain::ledger::{Book, Decided, Ending, Fund, GrantGiven, Origin, Quota, Resolution, Subscription};
+    use domain::ledger::{Book, Decided, Ending, Fund, GrantGiven, Origin, Resolution, Subscription};
     use domain::plan::{Allowance, PlanTerms, WindowTerms};
-    use domain::rate::Priority;
     use domain::{AccountId, KeyId, PlanId, PriceId, Zone};
     use proptest::prelude::*;
     use std::collections::VecDeque;
-    use store::accounts::{Account, AccountStatus, AccountTier};
-    use store::keys::{Key, KeyStatus};
     use store::ledger::Resolved;
     use store::prices::{PriceBook, PriceSource, PriceVersion};
 
@@ -668,38 +666,6 @@ mod tests {
         }
 
         fn priced(model: &str, price: &str) -> Self {
-            let created_at = Timestamp(0);
-            let key = Key {
-                id: KeyId(1),
-                account: AccountId(1),
-                name: "key".into(),
-                hint: String::new(),
-                status: KeyStatus::Active,
-                expires_at: None,
-                quota: Quota::default(),
-                models: None,
-                addresses: None,
-                error_profile: None,
-                on_short_funds: OnShortFunds::Cap,
-                created_at,
-                project: None,
-                role: None,
-                made_by: None,
-                wait_seconds: None,
-                priority: Priority::Normal,
-            };
-            let account = Account {
-                id: AccountId(1),
-                name: "account".into(),
-                status: AccountStatus::Active,
-                error_profile: None,
-                shows_upstream: false,
-                tier: AccountTier::default(),
-                multiplier: None,
-                linked_to: None,
-                created_at,
-                time_zone: "UTC".to_owned(),
-            };
             let upstream = Simulator::new(Behaviour::default()).unwrap();
             let upstream = Arc::new(Upstream::local("simulator", "simulator", Arc::new(upstream)));
             let version = PriceVersion {
@@ -710,22 +676,17 @@ mod tests {
                 mode: None,
                 sheet: serde_json::from_str(price).unwrap(),
                 retired: false,
-                created_at,
+                created_at: Timestamp(0),
             };
-            let route =
-                RouteDeclared { model: model.to_owned(), upstream_model: None, upstreams: vec!["simulator".into()] };
+            let route = RouteDeclared {
+                model: model.to_owned(),
+                upstream_model: None,
+                upstreams: vec!["simulator".into()],
+                wait_seconds: None,
+            };
             let book = PriceBook::from_versions(vec![version]).unwrap();
             Self {
-                caller: Caller {
-                    payer: account.id,
-                    payer_tier: account.tier.id,
-                    payer_zone: Zone::UTC,
-                    key,
-                    account,
-                    secret_valid_until: None,
-                    budgets: Arc::default(),
-                    zone: Zone::UTC,
-                },
+                caller: fixture::caller(),
                 catalog: Catalog::build(&[upstream], &[route], &book).unwrap(),
                 learned: Learned::default(),
                 tokenizers: Tokenizers::assumed(),

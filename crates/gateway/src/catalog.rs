@@ -26,6 +26,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// What it costs. Without a price it is not served.
     pub priced: Option<Priced>,
+    /// How long its requests may wait for a place, in seconds, where their key says nothing of it.
+    pub wait_seconds: Option<u32>,
     /// The most prompt tokens that this upstream was seen to add to what requests hold, so that holds cover them.
     pub prompt_added: Arc<AtomicU64>,
 }
@@ -39,6 +41,8 @@ pub struct RouteDeclared {
     pub upstream_model: Option<String>,
     /// Upstreams by name, in the order of preference.
     pub upstreams: Vec<String>,
+    /// How long its requests may wait for a place, in seconds, where their key says nothing of it.
+    pub wait_seconds: Option<u32>,
 }
 
 impl RouteDeclared {
@@ -82,8 +86,9 @@ impl Catalog {
             let priced = prices.find(&route.model, &upstream.provider, upstream_model).cloned();
             let model: Arc<str> = route.model.as_str().into();
             let upstream_model = if *upstream_model == *model { model.clone() } else { upstream_model.into() };
-            let prompt_added = Arc::default();
-            routes.entry(model.clone()).or_insert(Route { model, upstream_model, upstream, priced, prompt_added });
+            let (wait_seconds, prompt_added) = (route.wait_seconds, Arc::default());
+            let route = Route { model, upstream_model, upstream, priced, wait_seconds, prompt_added };
+            routes.entry(route.model.clone()).or_insert(route);
         }
         Ok(Self { routes })
     }

@@ -12,12 +12,15 @@ pub mod catalog;
 pub mod clock;
 pub mod counters;
 pub mod failure;
+#[cfg(test)]
+mod fixture;
 pub mod growth;
 pub mod learned;
 pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
 pub mod quote;
+mod refusal;
 pub mod relay;
 pub mod settle;
 pub mod simulator;

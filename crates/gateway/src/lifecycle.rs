@@ -9,6 +9,7 @@ use crate::failure::{Case, Failure};
 use crate::learned::Learned;
 use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
+use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, upstream_failed};
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
@@ -17,9 +18,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
-use domain::{AccountId, KeyId, Meter, Nanos};
+use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, StatusCode, header};
-use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request, UpstreamError};
+use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -47,9 +48,6 @@ const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
-/// What `retry-after` says when a busy upstream gives no time, and the range in which its own is believed.
-const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(5);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The limits of every request.
 #[derive(Clone, Debug)]
@@ -275,12 +273,10 @@ impl Gateway {
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
         let Call { endpoint, body, .. } = &call;
-        let (endpoint, request) = (*endpoint, read(&call)?);
+        let early = |failure| Failure { limits: self.limits_of_call(caller, &call), ..failure };
+        let (endpoint, request) = (*endpoint, read(&call).map_err(early)?);
         let catalog = self.catalog.load_full();
-        let (route, priced) = choose(&catalog, &request, caller).map_err(|failure| {
-            let limits = self.limits_of(caller, Some(&request.model), request.end_user.as_deref(), Some(call.address));
-            Failure { limits, ..failure }
-        })?;
+        let (route, priced) = choose(&catalog, &request, caller).map_err(early)?;
         let no_limits = Limits::default();
         let asking = self.asking(caller, &request, body, route, priced, &no_limits);
         let (entered, output_limit) = self.enter(&asking, call.address).await?;
@@ -387,9 +383,9 @@ impl Gateway {
         };
         if status != StatusCode::OK {
             held.void(Ending::UpstreamError);
-            return Err(refused_by_upstream(status, &headers, body));
+            return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
         }
-        let completion = match answer_of(exchange.endpoint, &headers, &body) {
+        let completion = match answer_of(&exchange, &headers, &body, self.clock.now()) {
             Ok(completion) => completion,
             Err((ending, failure)) => {
                 held.void(ending);
@@ -429,7 +425,7 @@ impl Gateway {
                 _ => Bytes::new(),
             };
             held.void(Ending::UpstreamError);
-            return Err(refused_by_upstream(status, &headers, body));
+            return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
         }
         if let Err(encoding) = plain_encoding(&reply.headers) {
             held.void(Ending::UpstreamMalformed);
@@ -668,14 +664,21 @@ fn translate(request: &Request<'_>, body: &Bytes, route: &Route, cap: Option<u64
     request.forward(body, &edits)
 }
 
-fn answer_of(endpoint: Endpoint, headers: &HeaderMap, body: &[u8]) -> Result<Completion, (Ending, Failure)> {
+fn answer_of(
+    exchange: &Exchange,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Completion, (Ending, Failure)> {
     if let Err(encoding) = plain_encoding(headers) {
         let failure = upstream_failed("its answer is encoded in a way that was not asked for", &encoding);
         return Err((Ending::UpstreamMalformed, failure));
     }
-    match openai::Answer::read(endpoint, body) {
+    match openai::Answer::read(exchange.endpoint, body) {
         Ok(openai::Answer::Complete(completion)) => Ok(completion),
-        Ok(openai::Answer::Failed(error)) => Err((Ending::UpstreamError, failed_inside(&error))),
+        Ok(openai::Answer::Failed(error)) => {
+            Err((Ending::UpstreamError, refused_inside(&exchange.upstream, error, now)))
+        }
         Err(error) => {
             let failure = upstream_failed("its answer cannot be read", &error.to_string());
             Err((Ending::UpstreamMalformed, failure))
@@ -689,55 +692,6 @@ fn plain_encoding(headers: &HeaderMap) -> Result<(), String> {
         Some(encoding) if encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
         Some(encoding) => Err(format!("content-encoding: {}", String::from_utf8_lossy(encoding.as_bytes()))),
     }
-}
-
-/// An error that came with status 200, before anything else: as a failed answer.
-pub(crate) fn failed_inside(error: &UpstreamError) -> Failure {
-    upstream_failed("it reported an error", &format!("{:?} {}", error.code, error.message))
-}
-
-/// The upstream failed; callers learn what, operators why.
-pub(crate) fn upstream_failed(what: &str, why: &str) -> Failure {
-    Failure::new(Case::UpstreamFailed, format!("The upstream failed: {what}. Nothing was charged; try again."))
-        .detail(why)
-        .attempted()
-}
-
-fn timed_out(what: &str) -> Failure {
-    Failure::new(Case::UpstreamTimeout, format!("The upstream did not {what} in time. Nothing was charged; try again."))
-        .attempted()
-}
-
-/// A status other than 200. What concerns the request itself is passed on; what concerns the operator's account at
-/// the provider is not the caller's business and is told neutrally.
-fn refused_by_upstream(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Failure {
-    let error = UpstreamError::read(&body);
-    let detail = match &error {
-        Some(error) => format!("status {status}: {} {}", error.code.as_deref().unwrap_or("-"), error.message),
-        None => format!("status {status}"),
-    };
-    match status.as_u16() {
-        400 | 404 | 409 | 413 | 415 | 422 => {
-            let message = match &error {
-                Some(error) if !error.message.is_empty() => error.message.clone(),
-                _ => format!("The upstream refused the request with status {status}."),
-            };
-            let body = error.filter(|error| !error.message.is_empty()).map(|_| body);
-            Failure::new(Case::UpstreamRefused { status, body }, message).detail(detail).attempted()
-        }
-        401 | 402 | 403 | 429 | 503 | 529 => {
-            let message = "No upstream can serve this model now. Try again later.";
-            Failure::new(Case::NoUpstream, message).retry_after(retry_after(headers)).detail(detail).attempted()
-        }
-        408 | 504 | 524 => timed_out("answer").detail(detail),
-        _ => upstream_failed("it answered with an error", &detail),
-    }
-}
-
-/// The time that the upstream gives, in whole seconds, within reason (U-01).
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let given = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-    given.map_or(RETRY_AFTER_DEFAULT, |seconds| Duration::from_secs(seconds.max(1)).min(RETRY_AFTER_MAX))
 }
 
 /// A future that goes on by itself when whoever awaits it leaves.

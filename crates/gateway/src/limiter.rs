@@ -13,16 +13,16 @@ pub mod redis;
 mod saved;
 
 pub use book::LimitBook;
+pub use enter::About;
 
 use arc_swap::ArcSwap;
-use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Window};
+use domain::rate::{Asking, Limit, Metric, Rule, Sharing, Standing, Taken, Verdict, Weight, Window};
 use domain::{AccountId, Timestamp, Usage, Zone};
 use foldhash::HashMap;
 use memory::Memory;
 use nodes::{By, Nodes};
 use parking_lot::Mutex;
 use queue::Queue;
-use siphasher::sip128::{Hasher128, SipHasher13};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,9 +94,17 @@ pub struct Limiter {
     nodes: Option<Nodes>,
 }
 
+/// Who pays for a request, as those see it who share a limit.
+#[derive(Clone, Copy, Debug)]
+struct Payer {
+    account: AccountId,
+    weight: Weight,
+}
+
 /// One limit of one request.
 struct Met {
     limit: Arc<Limit>,
+    is_shared: bool,
     /// The limit's, or a part of it.
     rule: Rule,
     key: u128,
@@ -140,7 +148,7 @@ impl Limiter {
 
     /// Other limits from the next request on. What was used stays.
     pub fn set_limits(&self, limits: &[Arc<Limit>]) {
-        self.book.store(Arc::new(LimitBook::new(limits)));
+        self.book.store(Arc::new(LimitBook::new(limits, self.hash_key)));
     }
 
     /// The limits of this moment.
@@ -152,7 +160,7 @@ impl Limiter {
     pub fn output_cap(&self, asking: &Asking<'_>) -> Option<u64> {
         let book = self.book.load();
         let of_request = |limit: &&Arc<Limit>| (limit.metric, limit.window) == (Metric::OutputTokens, Window::Request);
-        book.met(asking).filter(of_request).map(|limit| limit.amount).min()
+        book.met(asking).map(|entry| &entry.limit).filter(of_request).map(|limit| limit.amount).min()
     }
 
     /// Takes what a request is estimated to cost from all limits that it meets, or from none. `zone` is the time zone of the
@@ -167,7 +175,7 @@ impl Limiter {
         match &self.nodes {
             None => self.enter(asking, zone, cost, at),
             // Apart from the future of those who have no Redis.
-            Some(nodes) => Box::pin(self.enter_over(nodes, asking.payer, self.met(asking, zone), *cost, at)).await,
+            Some(nodes) => Box::pin(self.enter_over(nodes, Payer::of(asking), self.met(asking, zone), *cost, at)).await,
         }
     }
 
@@ -179,12 +187,12 @@ impl Limiter {
         cost: &Cost,
         at: Timestamp,
     ) -> Result<Entered, Limited> {
-        self.enter_met(asking.payer, self.met(asking, zone), cost, at)
+        self.enter_met(Payer::of(asking), self.met(asking, zone), cost, at)
     }
 
     fn enter_met(
         self: &Arc<Self>,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: &Cost,
         at: Timestamp,
@@ -193,39 +201,8 @@ impl Limiter {
             return Ok(Entered { limiter: self.clone(), places: Vec::new(), told: Arc::default() });
         }
         let mut states = self.states.lock(met.iter().map(|met| met.key));
-        let mut binding: Option<(usize, Option<u64>)> = None;
-        for (index, met) in met.iter().enumerate() {
-            let (rule, cost) = (met.rule, met.cost(cost));
-            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
-                Verdict::Admitted => continue,
-                Verdict::Wait(ms) => Some(ms),
-                Verdict::Never => None,
-            };
-            // Never is the longest of all waits.
-            let is_longer =
-                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
-            if is_longer {
-                binding = Some((index, wait));
-            }
-        }
-        if binding.is_none_or(|(_, wait)| wait.is_some()) {
-            let shared = self.share(payer, &met, cost, &states, at);
-            if let Some((index, ms)) = shared
-                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
-            {
-                binding = Some((index, Some(ms)));
-            }
-        }
-        if let Some((index, wait)) = binding {
-            // A clock that went back must not keep requests out until it has caught up (L-09).
-            for met in &met {
-                states.change_kept(met.key, |state| met.rule.adopt(state, &met.zone, at));
-            }
-            let told = tell(&met, &mut states, at);
-            let binds = &met[index];
-            let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
-            let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
-            return Err(Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told });
+        if let Some(binding) = self.binding(payer, &met, cost, &states, at) {
+            return Err(self.refused(payer, &met, cost, &mut states, binding, at));
         }
         let (mut places, mut told) = (Vec::with_capacity(met.len()), Vec::with_capacity(met.len()));
         for met in met {
@@ -244,6 +221,41 @@ impl Limiter {
         drop(states);
         self.took_shares(payer, &places);
         Ok(Entered { limiter: self.clone(), places, told: told.into() })
+    }
+
+    /// Which of the limits binds by the states of this process, and for how many milliseconds; `None`, for ever.
+    fn binding(
+        &self,
+        payer: Payer,
+        met: &[Met],
+        cost: &Cost,
+        states: &memory::Locked<'_>,
+        at: Timestamp,
+    ) -> Option<(usize, Option<u64>)> {
+        let mut binding: Option<(usize, Option<u64>)> = None;
+        for (index, met) in met.iter().enumerate() {
+            let (rule, cost) = (met.rule, met.cost(cost));
+            let wait = match states.look(met.key, |state| rule.look(state, cost, &met.zone, at)) {
+                Verdict::Admitted => continue,
+                Verdict::Wait(ms) => Some(ms),
+                Verdict::Never => None,
+            };
+            // Never is the longest of all waits.
+            let is_longer =
+                binding.is_none_or(|(_, longest)| wait.is_none_or(|ms| longest.is_some_and(|than| ms > than)));
+            if is_longer {
+                binding = Some((index, wait));
+            }
+        }
+        if binding.is_none_or(|(_, wait)| wait.is_some()) {
+            let shared = self.share(payer, met, cost, states, at);
+            if let Some((index, ms)) = shared
+                && binding.is_none_or(|(_, longest)| longest.is_some_and(|than| ms > than))
+            {
+                binding = Some((index, Some(ms)));
+            }
+        }
+        binding
     }
 
     /// How the limits stand that a request meets, wherever their states are. Nothing is taken.
@@ -275,6 +287,10 @@ impl Limiter {
 
     /// Forgets states that are equal to none. To be called now and then.
     pub fn tidy(&self, at: Timestamp) {
+        if self.nodes.is_some() {
+            // Nobody writes down what is in Redis: nothing has to be kept for that.
+            self.states.take_changed(usize::MAX, |_, _, _| ());
+        }
         self.states.forget_ended(at);
         self.sharing.lock().retain(|_, sharing| !sharing.is_idle(at));
         if let Some(nodes) = &self.nodes {
@@ -289,11 +305,11 @@ impl Limiter {
 
     fn met(&self, asking: &Asking<'_>, zone: &Zone) -> Vec<Met> {
         let book = self.book.load();
-        let met = book.met(asking).map(|limit| {
-            let mut hasher = SipHasher13::new_with_key(&self.hash_key);
-            limit.subject(asking, &mut hasher);
-            let zone = if limit.window.zone_matters() && !limit.is_shared() { zone.clone() } else { Zone::UTC };
-            Met { limit: limit.clone(), rule: limit.rule(), key: hasher.finish128().as_u128(), zone }
+        let mut digests = book.digests(asking);
+        let met = book.met(asking).map(|entry| {
+            let (limit, is_shared, key) = (entry.limit.clone(), entry.is_shared, entry.subject(&mut digests));
+            let zone = if limit.window.zone_matters() && !is_shared { zone.clone() } else { Zone::UTC };
+            Met { rule: limit.rule(), limit, is_shared, key, zone }
         });
         met.collect()
     }
@@ -301,7 +317,7 @@ impl Limiter {
     /// Asks for a part of those limits that accounts share. The longest wait, if there has to be one.
     fn share(
         &self,
-        payer: AccountId,
+        payer: Payer,
         met: &[Met],
         cost: &Cost,
         states: &memory::Locked<'_>,
@@ -310,12 +326,16 @@ impl Limiter {
         let mut longest: Option<(usize, u64)> = None;
         for (index, met) in met.iter().enumerate().filter(|(_, met)| met.is_shared_out()) {
             let (rule, cost) = (met.rule, met.cost(cost));
-            let left = states.look(met.key, |state| rule.standing(state, &met.zone, at)).remaining;
-            let left = self.nodes.as_ref().map_or(left, |nodes| left.min(nodes.left(met.key, at)));
+            let mut standing = states.look(met.key, |state| rule.standing(state, &met.zone, at));
+            if let Some(nodes) = &self.nodes {
+                // What other nodes have used, and until when it counts, only the server knows.
+                standing.remaining = standing.remaining.min(nodes.left(met.key, at));
+                standing.whole_in_ms = u64::MAX;
+            }
             let mut sharing = self.sharing.lock();
             let sharing = sharing.entry(met.key).or_default();
             let pace = || states.look(met.key, |state| rule.steady(state, &met.zone, at));
-            let asked = sharing.ask(payer, 1, cost, (left, rule.amount), pace, at);
+            let asked = sharing.ask(payer.account, payer.weight, cost, &standing, pace, at);
             if let Err(ms) = asked
                 && longest.is_none_or(|(_, than)| ms > than)
             {
@@ -325,12 +345,52 @@ impl Limiter {
         longest
     }
 
-    fn took_shares(&self, payer: AccountId, places: &[Place]) {
-        for place in places.iter().filter(|place| place.met.is_shared_out()) {
-            if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
-                sharing.took(payer, place.reserved);
+    /// What a refused caller is told. Whoever is told to wait is not refused a share when they come back.
+    fn refused(
+        &self,
+        payer: Payer,
+        met: &[Met],
+        cost: &Cost,
+        states: &mut memory::Locked<'_>,
+        (index, wait): (usize, Option<u64>),
+        at: Timestamp,
+    ) -> Limited {
+        self.promise(payer, met, cost, wait, at);
+        // A clock that went back must not keep requests out until it has caught up (L-09).
+        for met in met {
+            let outlives = met.limit.window.outlives_restarts();
+            states.change_kept(met.key, outlives, |state| met.rule.adopt(state, &met.zone, at));
+        }
+        let told = tell(met, states, at);
+        let binds = &met[index];
+        let standing = states.look(binds.key, |state| binds.rule.standing(state, &binds.zone, at));
+        let (limit, needed) = (binds.limit.clone(), binds.cost(cost));
+        Limited { limit, needed, standing, wait: wait.map(Duration::from_millis), told }
+    }
+
+    /// Keeps a share for whoever comes back when told, of every shared limit that the request meets.
+    fn promise(&self, payer: Payer, met: &[Met], cost: &Cost, wait_ms: Option<u64>, at: Timestamp) {
+        let Some(wait_ms) = wait_ms else { return };
+        let from = at.plus_ms(i64::try_from(wait_ms).unwrap_or(i64::MAX));
+        for met in met.iter().filter(|met| met.is_shared_out()) {
+            if let Some(sharing) = self.sharing.lock().get_mut(&met.key) {
+                sharing.promise(payer.account, met.cost(cost), from);
             }
         }
+    }
+
+    fn took_shares(&self, payer: Payer, places: &[Place]) {
+        for place in places.iter().filter(|place| place.met.is_shared_out()) {
+            if let Some(sharing) = self.sharing.lock().get_mut(&place.met.key) {
+                sharing.took(payer.account, place.reserved);
+            }
+        }
+    }
+}
+
+impl Payer {
+    fn of(asking: &Asking<'_>) -> Self {
+        Self { account: asking.payer, weight: asking.weight }
     }
 }
 
@@ -341,7 +401,7 @@ impl Met {
 
     /// Accounts share it, and it is of a time.
     fn is_shared_out(&self) -> bool {
-        self.limit.is_shared() && !matches!(self.limit.window, Window::Now | Window::Request)
+        self.is_shared && !matches!(self.limit.window, Window::Now | Window::Request)
     }
 
     /// When a state that stands so is equal to none. A request in flight lasts as long as it lasts.
@@ -360,7 +420,7 @@ impl Met {
 }
 
 fn tell(met: &[Met], states: &mut memory::Locked<'_>, at: Timestamp) -> Arc<[Told]> {
-    met.iter().filter(|met| met.limit.window != Window::Request).map(|met| met.told(states, at)).collect()
+    met.iter().map(|met| met.told(states, at)).collect()
 }
 
 impl Entered {

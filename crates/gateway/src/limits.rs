@@ -34,62 +34,21 @@ pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
     use bytes::Bytes;
     use domain::budget::{Budget, Dimension, Scope};
     use domain::calendar::Calendar;
-    use domain::ledger::{Hold, Metric, Parts, Quota, Refusal};
+    use domain::ledger::{Hold, Metric, Parts, Refusal};
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
     use protocol::openai::Endpoint;
     use std::sync::Arc;
-    use store::accounts::{Account, AccountStatus, AccountTier};
-    use store::keys::{Key, KeyStatus, OnShortFunds};
     use store::ledger::{HoldError, Ledger};
 
     const ACCOUNT: AccountId = AccountId(1);
 
     fn caller(zone: &str, budgets: &[Budget]) -> Caller {
-        let created_at = Timestamp(0);
-        let key = Key {
-            id: KeyId(1),
-            account: ACCOUNT,
-            name: "key".into(),
-            hint: String::new(),
-            status: KeyStatus::Active,
-            expires_at: None,
-            quota: Quota::default(),
-            models: None,
-            addresses: None,
-            error_profile: None,
-            on_short_funds: OnShortFunds::Cap,
-            project: None,
-            role: None,
-            made_by: None,
-            created_at,
-            wait_seconds: None,
-            priority: domain::rate::Priority::Normal,
-        };
-        let account = Account {
-            id: ACCOUNT,
-            name: "account".into(),
-            status: AccountStatus::Active,
-            error_profile: None,
-            shows_upstream: false,
-            time_zone: zone.into(),
-            tier: AccountTier::default(),
-            multiplier: None,
-            linked_to: None,
-            created_at,
-        };
-        Caller {
-            key,
-            account,
-            secret_valid_until: None,
-            budgets: Arc::new(budgets.iter().cloned().collect()),
-            zone: zone.parse().unwrap(),
-            payer: ACCOUNT,
-            payer_tier: domain::TierId(0),
-            payer_zone: zone.parse().unwrap(),
-        }
+        let budgets = Arc::new(budgets.iter().cloned().collect());
+        Caller { budgets, zone: zone.parse().unwrap(), ..fixture::caller() }
     }
 
     fn budget(scope: Scope, each: &[Dimension], period: Calendar) -> Budget {

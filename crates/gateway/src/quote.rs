@@ -49,9 +49,10 @@ impl Gateway {
     /// Decides about a request as [`Gateway::serve`] would, and does nothing else. What would be refused for want of
     /// funds is a quote, too; what cannot be decided at all is a failure.
     pub async fn quote(&self, caller: &Caller, call: &Call) -> Result<Quote, Failure> {
-        let (request, body) = (read(call)?, &call.body);
+        let early = |failure| Failure { limits: self.limits_of_call(caller, call), ..failure };
+        let (request, body) = (read(call).map_err(early)?, &call.body);
         let catalog = self.catalog();
-        let (route, priced) = choose(&catalog, &request, caller)?;
+        let (route, priced) = choose(&catalog, &request, caller).map_err(early)?;
         let now = self.clock.now();
         let limits = limits(caller, &request, now);
         let asking = self.asking(caller, &request, body, route, priced, &limits);

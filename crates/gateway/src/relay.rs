@@ -5,14 +5,16 @@
 
 use crate::failure::Failure;
 use crate::growth::Grown;
-use crate::lifecycle::{Exchange, Gateway, OnClientLeft, failed_inside, upstream_failed};
+use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
+use crate::refusal::{last_event, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
-use crate::upstream::{ReplyBody, SendError};
+use crate::upstream::{ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::{AccountId, Nanos, Seq, Usage};
-use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver, UpstreamError};
+use protocol::failure::Told;
+use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -139,9 +141,10 @@ impl Relay {
     pub(crate) async fn first_event(&mut self) -> Result<(), Failure> {
         while self.ready.is_empty() {
             let State::Streaming(streaming) = &mut self.state else { return Ok(()) };
+            let upstream = streaming.exchange.upstream.clone();
             match streaming.body.data().await {
                 Some(Ok(chunk)) => {
-                    if let Err(failure) = self.take_first(chunk) {
+                    if let Err(failure) = self.take_first(chunk, &upstream) {
                         self.void(Ending::UpstreamError);
                         return Err(failure);
                     }
@@ -152,12 +155,17 @@ impl Relay {
                 }
                 None => {
                     let rest = self.reader.finish();
-                    let error = rest.and_then(|rest| UpstreamError::read(&rest.raw));
-                    let failure = match &error {
-                        Some(error) => failed_inside(error),
-                        None => upstream_failed("it ended its answer before it began", "empty stream"),
+                    let error = rest.and_then(|rest| Told::json(&rest.raw));
+                    let (ending, failure) = match error {
+                        Some(error) => {
+                            (Ending::UpstreamError, refused_inside(&upstream, error, self.gateway.clock.now()))
+                        }
+                        None => {
+                            let failure = upstream_failed("it ended its answer before it began", "empty stream");
+                            (Ending::UpstreamCut, failure)
+                        }
                     };
-                    self.void(if error.is_some() { Ending::UpstreamError } else { Ending::UpstreamCut });
+                    self.void(ending);
                     return Err(failure);
                 }
             }
@@ -166,11 +174,11 @@ impl Relay {
     }
 
     /// Takes a piece while nothing has been relayed yet.
-    fn take_first(&mut self, chunk: Bytes) -> Result<(), Failure> {
+    fn take_first(&mut self, chunk: Bytes, upstream: &Upstream) -> Result<(), Failure> {
         // A body that begins like a document is no stream, whatever its head says.
         if self.reader.buffered() == 0 && matches!(chunk.trim_ascii_start().first(), Some(b'{' | b'[' | b'<')) {
-            return Err(match UpstreamError::read(&chunk) {
-                Some(error) => failed_inside(&error),
+            return Err(match Told::json(&chunk) {
+                Some(error) => refused_inside(upstream, error, self.gateway.clock.now()),
                 None => upstream_failed("it answered with a document where a stream was asked for", "no event stream"),
             });
         }
@@ -293,8 +301,7 @@ impl Relay {
                 Next::Drop => nothing_dropped = false,
                 Next::Complete => return self.complete(Some(event.raw)),
                 Next::Failed => {
-                    self.ready.push_back(event.raw);
-                    return self.settle(Ending::UpstreamError, Vec::new());
+                    return self.failed(event.raw);
                 }
                 Next::Unreadable => {
                     return self.fail(
@@ -329,8 +336,7 @@ impl Relay {
                 Next::Drop | Next::Unreadable => {}
                 Next::Complete => return self.complete(Some(terminated(event.raw))),
                 Next::Failed => {
-                    self.ready.push_back(terminated(event.raw));
-                    return self.settle(Ending::UpstreamError, Vec::new());
+                    return self.failed(terminated(event.raw));
                 }
                 Next::Exhausted(relayed) => return self.end_by_length(relayed),
                 Next::Unheld => return self.end_unheld(),
@@ -349,6 +355,15 @@ impl Relay {
     /// The answer is whole: settle, then let the end out.
     fn complete(&mut self, done: Option<Bytes>) {
         self.settle(Ending::Complete, vec![done.unwrap_or(DONE)]);
+    }
+
+    /// The upstream ended the stream with this error: as far as it is the caller's business, it is passed on.
+    fn failed(&mut self, event: Bytes) {
+        if let State::Streaming(streaming) = &self.state {
+            let (upstream, error) = (&streaming.exchange.upstream, streaming.observer.error());
+            self.ready.push_back(last_event(upstream, error, event, self.gateway.clock.now()));
+        }
+        self.settle(Ending::UpstreamError, Vec::new());
     }
 
     /// Ends the stream with one error event in place of a terminator.
@@ -409,7 +424,7 @@ impl Relay {
             }
         } else if !observer.produced_anything() && ending != Ending::Complete {
             self.failed_at_nothing = Some(match observer.error() {
-                Some(error) => failed_inside(error),
+                Some(error) => refused_inside(&exchange.upstream, error.clone(), self.gateway.clock.now()),
                 None => upstream_failed("it ended its answer before it began", ending.name()),
             });
             held.void(ending);

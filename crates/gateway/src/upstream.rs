@@ -16,6 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use protocol::openai::{CapField, Endpoint};
+use protocol::provider::Provider;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -153,6 +154,11 @@ impl Upstream {
     /// An upstream inside the process.
     pub fn local(name: &str, provider: &str, local: Arc<dyn Local>) -> Self {
         Self { name: name.into(), provider: provider.to_owned(), transport: Transport::Local(local) }
+    }
+
+    /// In whose words its errors are.
+    pub fn speaker(&self) -> Provider {
+        Provider::from_name(&self.provider).unwrap_or_default()
     }
 
     /// The field by which this provider takes an output cap for that endpoint.

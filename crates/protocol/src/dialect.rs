@@ -16,10 +16,11 @@ mod read;
 pub mod responses;
 mod write;
 
+pub use crate::canonical::Dialect;
 pub use quirks::Quirks;
 pub use write::{ErrorText, Reply, Target, Written};
 
-use crate::canonical::{Answer, BadRequest, Dialect, Event, Request};
+use crate::canonical::{Answer, BadRequest, Event, Request};
 
 /// The body is no answer in this dialect: not JSON, cut off, an error, or without what it must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

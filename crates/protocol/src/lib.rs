@@ -6,10 +6,15 @@
 //!
 //! Where both sides speak the same format, bytes pass unchanged and are only observed. Read [`openai`] first for
 //! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt. Where they do
-//! not, [`dialect`] translates through the one form in [`canonical`].
+//! not, [`dialect`] translates through the one form in [`canonical`]. What goes wrong at a provider is understood in
+//! [`failure`], what is left of its limits in [`headroom`].
 
 pub mod canonical;
 pub mod dialect;
+pub mod failure;
+pub mod headroom;
 mod json;
+mod moment;
 pub mod openai;
+pub mod provider;
 pub mod sse;

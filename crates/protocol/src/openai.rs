@@ -13,12 +13,12 @@ mod stream;
 mod usage;
 
 pub use answer::{Answer, Completion, Unreadable, produced_text};
-pub use error::{ErrorBody, UpstreamError};
+pub use error::ErrorBody;
 pub use models::ModelEntry;
 pub use produced::ChoiceStates;
-pub use prompt::prompt_text;
+pub use prompt::{model_named, prompt_text};
 pub(crate) use request::same_without_case;
-pub use request::{BadRequest, CapField, Edits, Request, add_tags};
+pub use request::{BadRequest, CapField, Edits, Media, Request, add_tags};
 pub use stream::{Seen, StreamObserver};
 pub use usage::Reported;
 

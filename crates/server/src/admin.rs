@@ -11,6 +11,7 @@
 //! one transaction, and answers with what is then stored. Balances are moved by the ledger alone.
 
 pub mod accounts;
+mod amount;
 mod audit;
 pub mod budgets;
 pub mod codes;
@@ -44,9 +45,10 @@ pub mod users;
 mod values;
 
 pub use accounts::{AccountObject, AccountRef, ChangeAccount, CreateAccount, TierShown, TopUp, TopUpKind};
+pub use amount::{Amount, Unit};
 pub use audit::DeedObject;
 pub use budgets::{
-    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject, ValuesObject,
+    BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ScopeObject, ValuesObject,
 };
 pub use codes::{CodeObject, CreateCodes, NewCodes, Redeem, Redemption, Revoked, WrongCodes};
 pub use csv::TEXT_CSV;
@@ -54,7 +56,7 @@ pub use error::ErrorObject;
 pub use grants::{GiveGrant, GrantObject, Grants};
 pub use keys::{ChangeKey, CreateKey, KeyObject, KeyStatusChange, KeyStatusShown, NewSecret, RotateKey};
 pub use ledger::Verification;
-pub use limits::presets::{ApplyPreset, LimitPreset, LimitPresets};
+pub use limits::presets::{AppliedPreset, ApplyPreset, LimitPreset, LimitPresets, Outcome};
 pub use limits::{
     ChangeLimit, CreateLimit, LimitList, LimitObject, LimitScope, LimitScopeShown, checked_amount, shown_amount,
 };
@@ -78,6 +80,7 @@ pub use values::{NameOrId, is_block, rfc3339};
 
 use crate::account;
 use crate::app::App;
+use crate::diagnose;
 use crate::limit_status;
 use crate::quote;
 use crate::router::json;
@@ -119,6 +122,7 @@ pub fn openapi_json() -> String {
     let (_, members) = account::described_routes().split_for_parts();
     description.merge(members);
     description.merge(quote::Described::openapi());
+    description.merge(diagnose::Described::openapi());
     description.merge(limit_status::Described::openapi());
     let mut text = description.to_pretty_json().expect("a description is always JSON");
     text.push('\n');

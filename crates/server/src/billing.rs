@@ -4,7 +4,9 @@
 //! look. Amounts in quota units are 1/500,000 USD.
 
 use crate::app::App;
-use crate::router::{failed, json};
+use crate::relay::{Asker, known};
+use crate::router::{Peer, json};
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use domain::Nanos;
@@ -15,6 +17,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use jiff::civil::Date;
 use serde::Deserialize;
 use serde_json::json as value;
+use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::{Caller, KeyStatus};
 use store::usage::{Scope, cost_between};
@@ -55,17 +58,23 @@ impl Standing {
 }
 
 /// `GET /v1/dashboard/billing/usage`: cents, exact to the nano-USD.
-pub async fn usage(State(app): State<Arc<App>>, Query(range): Query<Range>, uri: Uri, headers: HeaderMap) -> Response {
-    match used_between(&app, &range, &uri, &headers).await {
-        Ok(used) => json(StatusCode::OK, format!(r#"{{"object":"list","total_usage":{}}}"#, cents(used))),
-        Err(failure) => failed(app.config.server.error_profile, &headers, &failure),
-    }
+pub async fn usage(
+    State(app): State<Arc<App>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Query(range): Query<Range>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(&app, peer, &uri, &headers, async |standing| {
+        let used = used_between(&app, &range, standing).await?;
+        Ok(format!(r#"{{"object":"list","total_usage":{}}}"#, cents(used)))
+    })
+    .await
 }
 
-async fn used_between(app: &App, range: &Range, uri: &Uri, headers: &HeaderMap) -> Result<Nanos, Failure> {
+async fn used_between(app: &App, range: &Range, standing: Standing) -> Result<Nanos, Failure> {
     let first = day(range.start_date.as_deref(), "start_date")?.unwrap_or(i64::MIN);
     let last = day(range.end_date.as_deref(), "end_date")?.unwrap_or(i64::MAX);
-    let standing = standing(app, uri, headers).await?;
     if (first, last) == (i64::MIN, i64::MAX) {
         return Ok(standing.totals.used);
     }
@@ -75,80 +84,108 @@ async fn used_between(app: &App, range: &Range, uri: &Uri, headers: &HeaderMap) 
 }
 
 /// `GET /v1/dashboard/billing/subscription`
-pub async fn subscription(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let standing = match standing(&app, &uri, &headers).await {
-        Ok(standing) => standing,
-        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
-    };
-    let limit = usd(standing.granted());
-    let body = format!(
-        r#"{{"object":"billing_subscription","has_payment_method":true,"soft_limit_usd":{limit},"hard_limit_usd":{limit},"system_hard_limit_usd":{limit},"access_until":{}}}"#,
-        standing.expires_at()
-    );
-    json(StatusCode::OK, body)
+pub async fn subscription(
+    State(app): State<Arc<App>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(&app, peer, &uri, &headers, async |standing| {
+        let limit = usd(standing.granted());
+        Ok(format!(
+            r#"{{"object":"billing_subscription","has_payment_method":true,"soft_limit_usd":{limit},"hard_limit_usd":{limit},"system_hard_limit_usd":{limit},"access_until":{}}}"#,
+            standing.expires_at()
+        ))
+    })
+    .await
 }
 
 /// `GET /api/user/token`
-pub async fn user_token(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let standing = match standing(&app, &uri, &headers).await {
-        Ok(standing) => standing,
-        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
-    };
-    let Caller { key, account, .. } = &*standing.caller;
-    let tokens_left = key.quota.tokens.map(|limit| limit.saturating_sub(standing.totals.used_tokens));
-    let body = value!({
-        "success": true,
-        "message": "",
-        "data": {
-            "id": key.id,
-            "name": key.name,
-            "account": account.name,
-            "status": key.status.name(),
-            "remain_quota": standing.left.quota_units(UNITS_PER_USD),
-            "used_quota": standing.totals.used.quota_units(UNITS_PER_USD),
-            "unlimited_quota": standing.is_unlimited(),
-            "remain_usd": standing.left,
-            "used_usd": standing.totals.used,
-            "remain_tokens": tokens_left,
-            "used_tokens": standing.totals.used_tokens,
-            "request_count": standing.totals.requests,
-            "expired_time": if standing.expires_at() == 0 { -1 } else { standing.expires_at() },
-        },
-    });
-    json(StatusCode::OK, body.to_string())
+pub async fn user_token(
+    State(app): State<Arc<App>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(&app, peer, &uri, &headers, async |standing| {
+        let Caller { key, account, .. } = &*standing.caller;
+        let tokens_left = key.quota.tokens.map(|limit| limit.saturating_sub(standing.totals.used_tokens));
+        let body = value!({
+            "success": true,
+            "message": "",
+            "data": {
+                "id": key.id,
+                "name": key.name,
+                "account": account.name,
+                "status": key.status.name(),
+                "remain_quota": standing.left.quota_units(UNITS_PER_USD),
+                "used_quota": standing.totals.used.quota_units(UNITS_PER_USD),
+                "unlimited_quota": standing.is_unlimited(),
+                "remain_usd": standing.left,
+                "used_usd": standing.totals.used,
+                "remain_tokens": tokens_left,
+                "used_tokens": standing.totals.used_tokens,
+                "request_count": standing.totals.requests,
+                "expired_time": if standing.expires_at() == 0 { -1 } else { standing.expires_at() },
+            },
+        });
+        Ok(body.to_string())
+    })
+    .await
 }
 
 /// `GET /api/usage/token/`
-pub async fn token_usage(State(app): State<Arc<App>>, uri: Uri, headers: HeaderMap) -> Response {
-    let standing = match standing(&app, &uri, &headers).await {
-        Ok(standing) => standing,
-        Err(failure) => return failed(app.config.server.error_profile, &headers, &failure),
-    };
-    let key = &standing.caller.key;
-    let limits: serde_json::Map<_, _> =
-        key.models.iter().flatten().map(|model| (model.clone(), value!(true))).collect();
-    let body = value!({
-        "code": true,
-        "message": "ok",
-        "data": {
-            "object": "token_usage",
-            "name": key.name,
-            "total_granted": standing.granted().quota_units(UNITS_PER_USD),
-            "total_used": standing.totals.used.quota_units(UNITS_PER_USD),
-            "total_available": standing.left.quota_units(UNITS_PER_USD),
-            "unlimited_quota": standing.is_unlimited(),
-            "model_limits": limits,
-            "model_limits_enabled": key.models.is_some(),
-            "expires_at": standing.expires_at(),
-        },
-    });
-    json(StatusCode::OK, body.to_string())
+pub async fn token_usage(
+    State(app): State<Arc<App>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    answer(&app, peer, &uri, &headers, async |standing| {
+        let key = &standing.caller.key;
+        let limits: serde_json::Map<_, _> =
+            key.models.iter().flatten().map(|model| (model.clone(), value!(true))).collect();
+        let body = value!({
+            "code": true,
+            "message": "ok",
+            "data": {
+                "object": "token_usage",
+                "name": key.name,
+                "total_granted": standing.granted().quota_units(UNITS_PER_USD),
+                "total_used": standing.totals.used.quota_units(UNITS_PER_USD),
+                "total_available": standing.left.quota_units(UNITS_PER_USD),
+                "unlimited_quota": standing.is_unlimited(),
+                "model_limits": limits,
+                "model_limits_enabled": key.models.is_some(),
+                "expires_at": standing.expires_at(),
+            },
+        });
+        Ok(body.to_string())
+    })
+    .await
 }
 
-/// Who asks and how they stand. Expired keys may look; blocked ones may not.
-async fn standing(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Standing, Failure> {
-    let now = app.now();
-    let caller = app.authenticator.identify(headers, uri, now).await?;
+/// Answers whoever asks, if they may, with what `tell` makes of how they stand.
+async fn answer(
+    app: &App,
+    peer: IpAddr,
+    uri: &Uri,
+    headers: &HeaderMap,
+    tell: impl AsyncFnOnce(Standing) -> Result<String, Failure>,
+) -> Response {
+    let mut asker = Asker::unknown(app, peer);
+    let told = async {
+        let caller = known(app, headers, uri, &mut asker).await?;
+        tell(standing(app, caller).await?).await
+    };
+    match told.await {
+        Ok(body) => asker.told(app, None, json(StatusCode::OK, body)),
+        Err(failure) => asker.failed(app, failure, headers),
+    }
+}
+
+/// How they stand. Expired keys may look; blocked ones may not.
+async fn standing(app: &App, caller: Arc<Caller>) -> Result<Standing, Failure> {
     if caller.key.status != KeyStatus::Active {
         let message = format!("The key \"{}\" is blocked. Use another key, or ask its owner.", caller.key.name);
         return Err(Failure::new(Case::KeyDisabled, message));

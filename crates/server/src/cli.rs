@@ -1,6 +1,6 @@
 //! The command line: `tollgate serve`, and everything an operator does from a terminal.
 //!
-//! Every command but `serve` and `bench` is a call of the operator's API. [`client`] finds the gateway: a remote one
+//! Every command but `serve`, `bench` and `diagnose` is a call of the operator's API. [`client`] finds the gateway: a remote one
 //! by its address, a running one by the socket in its data directory, or none, and then the directory is opened
 //! here. The commands cannot tell which it was.
 
@@ -10,6 +10,7 @@ mod bench;
 mod budget;
 mod client;
 mod code;
+mod diagnose;
 mod grant;
 mod key;
 mod ledger;
@@ -21,6 +22,7 @@ mod output;
 mod plan;
 mod price;
 mod project;
+mod scope;
 mod statement;
 mod subscription;
 mod tier;
@@ -171,6 +173,8 @@ enum Command {
     /// The ledger.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// What a provider's answer means: why it failed, when it is over, what to do. Needs no gateway.
+    Diagnose(diagnose::DiagnoseArgs),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -209,6 +213,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             crate::serve::run(ServeArgs { data_dir: globals.data_dir(), database, ..args }).await?;
         }
+        Command::Diagnose(args) => diagnose::run(&args, format)?,
         Command::Bench(command) => {
             let database = globals.postgres().unwrap_or_else(|error| error.exit());
             bench::run(command, &globals.data_dir(), database, format).await?;
@@ -246,7 +251,7 @@ async fn operate(command: Command, client: &Client, format: Format) -> anyhow::R
         Command::Price(command) => price::run(command, client, format).await?,
         Command::Usage(args) => usage::run(args, client, format).await?,
         Command::Ledger(command) => return ledger::run(command, client, format).await,
-        Command::Serve(_) | Command::Bench(_) => unreachable!("run has taken them"),
+        Command::Serve(_) | Command::Bench(_) | Command::Diagnose(_) => unreachable!("run has taken them"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -406,6 +411,9 @@ pub mod tests {
             "tollgate usage --account acme --from 2026-11-01 --to 2026-11-22",
             "tollgate usage --key 7 --url http://h:1 --operator-key op",
             "tollgate ledger verify --json --data-dir d",
+            "tollgate diagnose",
+            "tollgate diagnose answer.txt --provider azure --json",
+            "tollgate diagnose - --status 429",
             "tollgate bench ledger --workers 2 --accounts 2 --seconds 1 --json",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -459,6 +467,8 @@ pub mod tests {
             "tollgate order refund ord_0",
             "tollgate order list --state lost",
             "tollgate key edit 7 --role admin --no-role",
+            "tollgate diagnose --status 42",
+            "tollgate diagnose --provider nobody",
             "tollgate bench ledger --workers 0",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line} was understood"));

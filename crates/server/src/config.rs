@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::database::Database;
+use store::keys::WAIT_SECONDS_MAX;
 use store::prices;
 use toml::Spanned;
 
@@ -215,6 +216,9 @@ pub struct RouteEntry {
     pub upstreams: Spanned<Vec<String>>,
     /// The name that the upstream knows, if it is another.
     pub upstream_model: Option<String>,
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600, where their key says
+    /// nothing of it. Absent: they are refused at once.
+    pub wait_seconds: Option<Spanned<u32>>,
 }
 
 /// `[[prices]]`
@@ -289,6 +293,12 @@ impl Config {
             let missing = route.upstreams.as_ref().iter().find(|name| !self.knows_upstream(name));
             if let Some(name) = missing {
                 bail!("{}: routes.upstreams: no upstream is called {name:?}", line());
+            }
+            if let Some(seconds) = &route.wait_seconds
+                && !(1..=WAIT_SECONDS_MAX).contains(seconds.as_ref())
+            {
+                let line = lines.of(seconds.span());
+                bail!("{line}: routes.wait_seconds: requests wait for a place from 1 to {WAIT_SECONDS_MAX} seconds");
             }
         }
         if let Some(behaviour) = &self.simulator {
@@ -396,6 +406,7 @@ fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteD
         model: model.to_owned(),
         upstream_model: upstream_model.map(str::to_owned),
         upstreams: vec![upstream.to_owned()],
+        wait_seconds: None,
     }
 }
 
@@ -405,6 +416,7 @@ impl RouteEntry {
             model: self.model.as_ref().clone(),
             upstream_model: self.upstream_model.clone(),
             upstreams: self.upstreams.as_ref().clone(),
+            wait_seconds: self.wait_seconds.as_ref().map(|seconds| *seconds.as_ref()),
         }
     }
 }
@@ -499,6 +511,9 @@ output_per_million = "2.00"
         check("${PATH}", "${NO_SUCH_VARIABLE}", &["line 6", "api_key", "NO_SUCH_VARIABLE"]);
         check("[\"mock\"]", "[\"mok\"]", &["line 10", "routes.upstreams", "mok"]);
         check("[\"mock\"]", "[]", &["line 10", "no upstream"]);
+        for seconds in ["0", "601", "-1"] {
+            check("[\"mock\"]", &format!("[\"mock\"]\nwait_seconds = {seconds}"), &["line 11", "wait_seconds"]);
+        }
         check("base_url", "base_uri", &["line 5", "base_uri"]);
         check("\"1.00\"", "1.00", &["line 12", "input_per_million"]);
         check("\"1.00\"", "\"-1\"", &["line 12", "negative"]);

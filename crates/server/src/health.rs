@@ -37,6 +37,7 @@ pub async fn metrics(
     }
     let limiter = app.gateway.limiter();
     ::metrics::gauge!("tollgate_limit_waiting").set(limiter.queue().len() as f64);
+    ::metrics::gauge!("tollgate_limit_redis_away").set(if limiter.is_alone() { 1.0 } else { 0.0 });
     ::metrics::gauge!("tollgate_limit_states").set(limiter.states() as f64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, app.metrics.render()).into_response()

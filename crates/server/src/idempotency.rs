@@ -96,9 +96,7 @@ pub struct Asked {
 impl Asked {
     /// How its limits stand, where it is not served: those that the first answer told are of another time.
     fn limits_now(&self, app: &App) -> Arc<[Told]> {
-        let request = openai::Request::read(self.call.endpoint, &self.call.body).ok();
-        let (model, end_user) = request.map_or((None, None), |request| (Some(request.model), request.end_user));
-        app.gateway.limits_of(&self.caller, model.as_deref(), end_user.as_deref(), Some(self.call.address))
+        app.gateway.limits_of_call(&self.caller, &self.call)
     }
 }
 

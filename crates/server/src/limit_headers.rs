@@ -26,14 +26,16 @@ const LIMITS_MAX: usize = 20;
 
 /// Adds the headers, if there are limits.
 pub fn tell(headers: &mut HeaderMap, told: &[Told]) {
-    if told.is_empty() {
+    // What one request may be is nothing that is used up.
+    let told = || told.iter().filter(|told| told.limit.window != Window::Request);
+    if told().next().is_none() {
         return;
     }
     headers.reserve(8);
-    openai_form(headers, &REQUESTS, told, &[Metric::Requests]);
-    openai_form(headers, &TOKENS, told, &[Metric::TotalTokens, Metric::InputTokens, Metric::OutputTokens]);
+    openai_form(headers, &REQUESTS, told(), &[Metric::Requests]);
+    openai_form(headers, &TOKENS, told(), &[Metric::TotalTokens, Metric::InputTokens, Metric::OutputTokens]);
     let (mut policies, mut standings) = (String::new(), String::new());
-    for Told { limit, standing } in told.iter().take(LIMITS_MAX) {
+    for Told { limit, standing } in told().take(LIMITS_MAX) {
         let comma = if policies.is_empty() { "" } else { ", " };
         let name = &limit.name;
         let seconds = |ms: u64| ms.div_ceil(1_000);
@@ -44,7 +46,9 @@ pub fn tell(headers: &mut HeaderMap, told: &[Told]) {
             if let Some(unit) = unit(limit.metric) {
                 write!(policies, ";qu=\"{unit}\"")?;
             }
-            write!(standings, "{comma}\"{name}\";r={};t={}", standing.remaining, seconds(standing.whole_in_ms))
+            write!(standings, "{comma}\"{name}\";r={}", standing.remaining)?;
+            // When requests under way will have ended is not known.
+            if limit.window == Window::Now { Ok(()) } else { write!(standings, ";t={}", seconds(standing.whole_in_ms)) }
         });
         written.expect("writing to a string cannot fail");
     }
@@ -54,8 +58,13 @@ pub fn tell(headers: &mut HeaderMap, told: &[Told]) {
 }
 
 /// Limit, what is left, and the time until all of it is there again, of the limit that has the least left.
-fn openai_form(headers: &mut HeaderMap, names: &[HeaderName; 3], told: &[Told], metrics: &[Metric]) {
-    let of_metrics = told.iter().filter(|told| metrics.contains(&told.limit.metric));
+fn openai_form<'t>(
+    headers: &mut HeaderMap,
+    names: &[HeaderName; 3],
+    told: impl Iterator<Item = &'t Told>,
+    metrics: &[Metric],
+) {
+    let of_metrics = told.filter(|told| metrics.contains(&told.limit.metric));
     let tightest =
         of_metrics.min_by_key(|told| (told.standing.remaining, std::cmp::Reverse(told.standing.whole_in_ms)));
     let Some(Told { standing, .. }) = tightest else { return };
@@ -152,6 +161,7 @@ mod tests {
                 told("rpd", Metric::Requests, "calendar day", 1_000, 7, 3_600_001),
                 told("tpm", Metric::TotalTokens, "minute", 40_000, 39_000, 900),
                 told("open", Metric::InFlight, "now", 5, 4, 0),
+                told("cap", Metric::OutputTokens, "request", 7, 7, 0),
             ],
         );
         let found = |name: &str| headers[name].to_str().unwrap().to_owned();
@@ -164,7 +174,7 @@ mod tests {
             found("ratelimit-policy"),
             r#""rpm";q=60;w=60, "rpd";q=1000, "tpm";q=40000;w=60;qu="tokens", "open";q=5;qu="concurrent-requests""#
         );
-        assert_eq!(found("ratelimit"), r#""rpm";r=59;t=60, "rpd";r=7;t=3601, "tpm";r=39000;t=1, "open";r=4;t=0"#);
+        assert_eq!(found("ratelimit"), r#""rpm";r=59;t=60, "rpd";r=7;t=3601, "tpm";r=39000;t=1, "open";r=4"#);
         let mut none = HeaderMap::new();
         tell(&mut none, &[]);
         assert!(none.is_empty());

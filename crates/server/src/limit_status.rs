@@ -8,7 +8,7 @@ use crate::relay::{Asker, identified};
 use axum::extract::Query;
 use domain::Timestamp;
 use domain::rate::{Dimension, Limit, Metric, Scope, Window};
-use gateway::limiter::Told;
+use gateway::limiter::{About, Told};
 use gateway::{Case, Failure};
 use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
@@ -30,10 +30,24 @@ pub struct Params {
     pub model: Option<String>,
     /// For requests that name this end user.
     pub end_user: Option<String>,
+    /// For requests with this tag.
+    pub tag: Option<String>,
     /// A credential may be presented here.
     #[serde(rename = "key")]
     #[param(ignore)]
     _key: Option<IgnoredAny>,
+}
+
+impl Params {
+    /// The tags that are asked about.
+    pub fn tags(&self) -> Vec<&str> {
+        self.tag.as_deref().into_iter().collect()
+    }
+
+    /// What is asked about, with those tags.
+    pub fn about<'a>(&'a self, tags: &'a [&'a str], address: Option<IpAddr>) -> About<'a> {
+        About { model: self.model.as_deref(), end_user: self.end_user.as_deref(), tags, address }
+    }
 }
 
 /// What requests of a key meet.
@@ -42,7 +56,8 @@ pub struct LimitStatus {
     /// Always `limit_status`.
     #[schema(example = "limit_status")]
     pub object: String,
-    /// Every limit that requests of the key meet over time, those of the configuration file first.
+    /// Every limit that requests of the key meet, those of the configuration file first; also those on what one request
+    /// may be, of which all is always left.
     pub data: Vec<LimitStanding>,
 }
 
@@ -165,13 +180,13 @@ async fn told(
     asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
     let (head, _) = request.into_parts();
-    let caller = identified(app, &head, asker).await?;
-    let Query(Params { model, end_user, .. }) = Query::try_from_uri(&head.uri).map_err(|error| {
-        let message = format!("The query takes model and end_user: {error}.");
+    let caller = identified(app, &head.headers, &head.uri, asker).await?;
+    let Query(params): Query<Params> = Query::try_from_uri(&head.uri).map_err(|error| {
+        let message = format!("The query takes model, end_user and tag: {error}.");
         Failure::new(Case::BadRequest, message)
     })?;
     let now = app.now();
-    let told = app.gateway.limits_of(&caller, model.as_deref(), end_user.as_deref(), Some(peer));
+    let told = app.gateway.standing(&caller, &params.about(&params.tags(), Some(peer))).await;
     let object = serde_json::to_vec(&LimitStatus::of(&told, now)).expect("a status can be written as JSON");
     let mut response = Response::new(Body::whole(object));
     let headers = response.headers_mut();

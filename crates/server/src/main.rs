@@ -8,6 +8,7 @@ mod body;
 mod cli;
 mod client_address;
 mod config;
+mod diagnose;
 mod error;
 mod first_run;
 mod health;

@@ -1,19 +1,17 @@
 //! The models that a key can ask for.
 
 use crate::app::App;
-use crate::error::profile_of;
-use crate::router::{Peer, failed, json};
+use crate::relay::{Asker, identified};
+use crate::router::{Peer, json};
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use gateway::authenticate::{allows_model, permit};
+use gateway::authenticate::allows_model;
 use gateway::catalog::Route;
 use gateway::{Case, Failure};
 use http::{HeaderMap, StatusCode, Uri};
 use protocol::openai::ModelEntry;
-use std::net::IpAddr;
 use std::sync::Arc;
-use store::keys::Caller;
 
 /// `GET /v1/models`
 pub async fn list(
@@ -22,15 +20,16 @@ pub async fn list(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let caller = match permitted(&app, &headers, &uri, peer).await {
+    let mut asker = Asker::unknown(&app, peer);
+    let caller = match identified(&app, &headers, &uri, &mut asker).await {
         Ok(caller) => caller,
-        Err(failed) => return failed,
+        Err(failure) => return asker.failed(&app, failure, &headers),
     };
     let catalog = app.gateway.catalog();
     let served = catalog.served();
     let entries: Vec<_> =
         served.into_iter().filter(|route| allows_model(&caller.key, &route.model)).map(|r| entry(&app, r)).collect();
-    json(StatusCode::OK, ModelEntry::list(&entries))
+    asker.told(&app, None, json(StatusCode::OK, ModelEntry::list(&entries)))
 }
 
 /// `GET /v1/models/{id}`
@@ -41,28 +40,20 @@ pub async fn show(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let caller = match permitted(&app, &headers, &uri, peer).await {
+    let mut asker = Asker::unknown(&app, peer);
+    let caller = match identified(&app, &headers, &uri, &mut asker).await {
         Ok(caller) => caller,
-        Err(failed) => return failed,
+        Err(failure) => return asker.failed(&app, failure, &headers),
     };
     let catalog = app.gateway.catalog();
     match catalog.route(&id).filter(|route| route.priced.is_some() && allows_model(&caller.key, &route.model)) {
-        Some(route) => json(StatusCode::OK, entry(&app, route).json()),
+        Some(route) => asker.told(&app, Some(&route.model), json(StatusCode::OK, entry(&app, route).json())),
         None => {
             let message = "This model does not exist here. GET /v1/models lists those that do.";
             let failure = Failure::new(Case::ModelNotFound, message).param(Some("model"));
-            failed(profile_of(&caller, app.config.server.error_profile), &headers, &failure)
+            asker.failed(&app, failure, &headers)
         }
     }
-}
-
-async fn permitted(app: &App, headers: &HeaderMap, uri: &Uri, peer: IpAddr) -> Result<Arc<Caller>, Response> {
-    let now = app.now();
-    let default = app.config.server.error_profile;
-    let identified = app.authenticator.identify(headers, uri, now).await;
-    let caller = identified.map_err(|failure| failed(default, headers, &failure))?;
-    permit(&caller, peer, now).map_err(|failure| failed(profile_of(&caller, default), headers, &failure))?;
-    Ok(caller)
 }
 
 fn entry<'a>(app: &App, route: &'a Route) -> ModelEntry<'a> {

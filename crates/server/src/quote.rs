@@ -79,7 +79,7 @@ async fn quoted(
     asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
-    let caller = identified(app, &head, asker).await?;
+    let caller = identified(app, &head.headers, &head.uri, asker).await?;
     let body = read_body(app, &head.headers, body).await?;
     let Asked { endpoint, request } = serde_json::from_slice(&body).map_err(|error| {
         let message = format!(r#"The body must be {{"endpoint": "chat", "request": {{…}}}}: {error}."#);

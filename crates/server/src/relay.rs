@@ -9,11 +9,12 @@ use crate::error::{ErrorProfile, profile_of, response};
 use crate::idempotency::{self, IDEMPOTENCY_KEY};
 use crate::limit_headers;
 use crate::quote;
+use crate::router::request_id_of;
 use bytes::Bytes;
 use gateway::authenticate::permit;
+use gateway::limiter::About;
 use gateway::{Answer, AnswerBody, Call, Case, Failure};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -67,9 +68,26 @@ impl Asker {
         if failure.limits.is_empty()
             && let Some(caller) = &self.caller
         {
-            failure.limits = app.gateway.limits_of(caller, None, None, Some(self.address));
+            failure.limits = app.gateway.limits_of(caller, &self.about(None));
         }
         response(&failure, self.profile, request_id)
+    }
+
+    /// [`Asker::refused`] for the framework's handlers: `headers` are the request's.
+    pub fn failed(&self, app: &App, failure: Failure, headers: &HeaderMap) -> axum::response::Response {
+        self.refused(app, failure, request_id_of(headers)).map(axum::body::Body::new)
+    }
+
+    /// Adds to an answer that no limit is asked for how the limits stand, of requests to that model if there is one.
+    pub fn told<B>(&self, app: &App, model: Option<&str>, mut response: Response<B>) -> Response<B> {
+        if let Some(caller) = &self.caller {
+            limit_headers::tell(response.headers_mut(), &app.gateway.limits_of(caller, &self.about(model)));
+        }
+        response
+    }
+
+    fn about<'a>(&self, model: Option<&'a str>) -> About<'a> {
+        About { model, address: Some(self.address), ..About::default() }
     }
 }
 
@@ -82,7 +100,7 @@ async fn exchange(
     asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
-    let caller = identified(app, &head, asker).await?;
+    let caller = identified(app, &head.headers, &head.uri, asker).await?;
     let profile = asker.profile;
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
@@ -102,12 +120,17 @@ async fn exchange(
 }
 
 /// Who calls, if they may; from then on errors are dressed for them.
-pub async fn identified(app: &App, head: &Parts, asker: &mut Asker) -> Result<Arc<Caller>, Failure> {
-    let now = app.now();
-    let caller = app.authenticator.identify(&head.headers, &head.uri, now).await?;
+pub async fn identified(app: &App, headers: &HeaderMap, uri: &Uri, asker: &mut Asker) -> Result<Arc<Caller>, Failure> {
+    let caller = known(app, headers, uri, asker).await?;
+    permit(&caller, asker.address, app.now())?;
+    Ok(caller)
+}
+
+/// Who calls, whether they may or not.
+pub async fn known(app: &App, headers: &HeaderMap, uri: &Uri, asker: &mut Asker) -> Result<Arc<Caller>, Failure> {
+    let caller = app.authenticator.identify(headers, uri, app.now()).await?;
     asker.profile = profile_of(&caller, asker.profile);
     asker.caller = Some(caller.clone());
-    permit(&caller, asker.address, now)?;
     Ok(caller)
 }
 

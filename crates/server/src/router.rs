@@ -4,7 +4,7 @@
 use crate::app::App;
 use crate::body::Body;
 use crate::error::{ErrorProfile, response};
-use crate::{admin, billing, client_address, limit_status, models, payments, quote, relay};
+use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, relay};
 use axum::Router;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
@@ -89,6 +89,12 @@ impl Service {
             }
             return not_allowed(&self.app, request_id, "POST");
         }
+        if request.uri().path() == diagnose::PATH {
+            if request.method() == Method::POST {
+                return diagnose::serve(&self.app, request, peer, request_id).await;
+            }
+            return not_allowed(&self.app, request_id, "POST");
+        }
         if request.uri().path() == limit_status::PATH {
             if request.method() == Method::GET {
                 return limit_status::serve(&self.app, request, peer, request_id).await;
@@ -168,8 +174,12 @@ pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> axum::resp
 
 /// A failure as the framework's answer to a request with these headers.
 pub fn failed(profile: ErrorProfile, headers: &HeaderMap, failure: &Failure) -> axum::response::Response {
-    let id = headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    response(failure, profile, id).map(axum::body::Body::new)
+    response(failure, profile, request_id_of(headers)).map(axum::body::Body::new)
+}
+
+/// The id that a request of the framework has in its headers.
+pub fn request_id_of(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default()
 }
 
 /// Unique over processes by a random beginning, within one by a count.

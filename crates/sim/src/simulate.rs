@@ -10,9 +10,34 @@
 //! What runs is the real [`gateway::Gateway`] over the real [`store::Ledger`]; only disk, network, clock and
 //! randomness are replaced.
 
+/// What runs of a simulation reached.
+macro_rules! reached {
+    ($($(#[$doc:meta])* $event:ident,)*) => {
+        /// What happened in a run: shows that a run was not blind.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Reached {
+            $($(#[$doc])* pub $event: u64,)*
+        }
+
+        impl Reached {
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$event += other.$event;)*
+            }
+
+            /// Names of what never happened.
+            pub fn missing(&self) -> Vec<&'static str> {
+                let times = [$((stringify!($event), self.$event)),*];
+                times.into_iter().filter(|(_, times)| *times == 0).map(|(event, _)| event).collect()
+            }
+        }
+    };
+}
+
 mod auditor;
 mod caller;
 mod holder;
+pub mod limits;
 mod operator;
 mod setting;
 mod upstream;

@@ -6,6 +6,7 @@ use crate::sql::{Connection, Error, Row};
 use crate::tiers;
 use domain::budget::{Budget, Scope};
 use domain::ledger::Metric;
+use domain::rate::Weight;
 use domain::{AccountId, BudgetId, Calendar, Multiplier, Nanos, TierId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,8 @@ pub struct Account {
     pub tier: AccountTier,
     /// What it pays of list prices; `None` is as its tier.
     pub multiplier: Option<Multiplier>,
+    /// What it gets of limits that accounts share; `None` is as its tier.
+    pub weight: Option<Weight>,
     /// The account that it counts as for limits, beside its own money. That one is linked to none.
     pub linked_to: Option<AccountId>,
     /// When it was created.
@@ -49,6 +52,8 @@ pub struct AccountTier {
     /// The most that its accounts can consume in a month; `None` is without limit, and nothing limits nothing: see
     /// [`AccountTier::budget`].
     pub monthly: Option<Nanos>,
+    /// What its accounts get of limits that accounts share, beside others.
+    pub weight: Weight,
     /// An operator has fixed it: no promotion.
     pub fixed: bool,
 }
@@ -74,6 +79,11 @@ impl Account {
     /// What it pays of list prices, where no subscription says otherwise.
     pub fn price_multiplier(&self) -> Multiplier {
         self.multiplier.unwrap_or(self.tier.multiplier)
+    }
+
+    /// What it gets of limits that accounts share, beside others.
+    pub fn share_weight(&self) -> Weight {
+        self.weight.unwrap_or(self.tier.weight)
     }
 }
 
@@ -122,13 +132,16 @@ pub struct AccountChange {
     pub tier: Option<Option<TierId>>,
     /// What it pays of list prices, or as its tier.
     pub multiplier: Option<Option<Multiplier>>,
+    /// What it gets of limits that accounts share, or as its tier.
+    pub weight: Option<Option<Weight>>,
 }
 
 const COLUMNS: &str =
     "id, name, status, error_profile, shows_upstream, created_at, time_zone, tier, tier_fixed, multiplier,
                        (select t.name from tiers t where t.id = accounts.tier),
                        (select t.multiplier from tiers t where t.id = accounts.tier), linked_to,
-                       (select t.monthly from tiers t where t.id = accounts.tier)";
+                       (select t.monthly from tiers t where t.id = accounts.tier),
+                       (select t.weight from tiers t where t.id = accounts.tier), weight";
 
 fn read(row: Row<'_>) -> Result<Account, StoreError> {
     Ok(Account {
@@ -144,9 +157,11 @@ fn read(row: Row<'_>) -> Result<Account, StoreError> {
             name: row.get(10)?,
             multiplier: tiers::multiplier(row.get(11)?)?,
             monthly: row.get::<_, Option<i64>>(13)?.map(Nanos),
+            weight: tiers::weight(row.get(14)?)?,
             fixed: row.get(8)?,
         },
         multiplier: row.get::<_, Option<u32>>(9)?.map(tiers::multiplier).transpose()?,
+        weight: row.get::<_, Option<u32>>(15)?.map(tiers::weight).transpose()?,
         linked_to: row.get::<_, Option<i64>>(12)?.map(AccountId),
     })
 }
@@ -220,10 +235,11 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
         return Err(StoreError::Refused(format!("there is no tier {tier}")));
     }
     let multiplier = change.multiplier.unwrap_or(account.multiplier);
+    let weight = change.weight.unwrap_or(account.weight);
     connection
         .prepare_cached(
             "update accounts set name = ?2, status = ?3, error_profile = ?4, shows_upstream = ?5, time_zone = ?6,
-                                 tier = ?7, tier_fixed = ?8, multiplier = ?9
+                                 tier = ?7, tier_fixed = ?8, multiplier = ?9, weight = ?10
              where id = ?1",
         )?
         .execute((
@@ -236,6 +252,7 @@ pub fn change(connection: &Connection, id: AccountId, change: &AccountChange) ->
             tier.0,
             is_fixed,
             multiplier.map(Multiplier::millionths),
+            weight.map(Weight::get),
         ))?;
     by_id(connection, id)
 }

@@ -49,7 +49,7 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-pub(crate) const MIGRATIONS: [Migration; 9] = [
+pub(crate) const MIGRATIONS: [Migration; 10] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),
@@ -59,6 +59,7 @@ pub(crate) const MIGRATIONS: [Migration; 9] = [
     migration!("0007_holds.sql"),
     migration!("0008_limits.sql"),
     migration!("0009_windows.sql"),
+    migration!("0010_weights.sql"),
 ];
 
 /// What can go wrong below the rules.

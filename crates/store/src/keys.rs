@@ -9,7 +9,7 @@ use crate::sql::{Connection, Row};
 use domain::budget::{Asking, Budget};
 use domain::calendar::CalendarError;
 use domain::ledger::{BudgetLimit, BudgetLimits, Quota};
-use domain::rate::Priority;
+use domain::rate::{Priority, Weight};
 use domain::{AccountId, KeyId, Nanos, Period, ProjectId, Role, TierId, Timestamp, UserId, Zone};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
@@ -198,6 +198,8 @@ pub struct Caller {
     pub zone: Zone,
     /// Whom its requests count for in limits: the account, or the one that it is linked to.
     pub payer: AccountId,
+    /// What that one gets of limits that accounts share, beside others.
+    pub payer_weight: Weight,
     /// The tier of that one: a linked account has no limits of a tier of its own.
     pub payer_tier: TierId,
     /// The time zone of that one, in which calendar windows of limits begin and end.
@@ -569,18 +571,28 @@ pub fn caller_by_id(connection: &Connection, id: KeyId) -> Result<Option<Caller>
     let account = accounts::by_id(connection, key.account)?
         .ok_or_else(|| StoreError::Damaged(format!("key {id} belongs to no account")))?;
     let zone = zone_of(&account)?;
-    let (payer, payer_tier, payer_zone) = match account.linked_to {
-        None => (account.id, account.tier.id, zone.clone()),
+    let (payer, payer_weight, payer_tier, payer_zone) = match account.linked_to {
+        None => (account.id, account.share_weight(), account.tier.id, zone.clone()),
         Some(head) => {
             let head = accounts::by_id(connection, head)?
                 .ok_or_else(|| StoreError::Damaged(format!("account {} is linked to none", account.id)))?;
-            (head.id, head.tier.id, zone_of(&head)?)
+            (head.id, head.share_weight(), head.tier.id, zone_of(&head)?)
         }
     };
     let budgets = budgets::of_account(connection, account.id)?.into_iter().map(|kept| kept.budget);
     let budgets = budgets.filter(|budget| budget.scope.can_match(key.id, key.project));
     let budgets = Arc::new(budgets.chain(account.tier.budget()).collect());
-    Ok(Some(Caller { key, account, secret_valid_until: None, budgets, zone, payer, payer_tier, payer_zone }))
+    Ok(Some(Caller {
+        key,
+        account,
+        secret_valid_until: None,
+        budgets,
+        zone,
+        payer,
+        payer_weight,
+        payer_tier,
+        payer_zone,
+    }))
 }
 
 fn zone_of(account: &Account) -> Result<Zone, StoreError> {

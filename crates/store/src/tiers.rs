@@ -8,6 +8,7 @@ use crate::accounts::{audit, checked_name};
 use crate::database::StoreError;
 use crate::sql::{Connection, OptionalExtension, Row};
 use domain::ledger::{Fund, Origin};
+use domain::rate::Weight;
 use domain::tier::{Paid, Tier, promotion};
 use domain::{AccountId, Multiplier, Nanos, TierId, Timestamp};
 use serde_json::json;
@@ -19,7 +20,7 @@ const DAYS_MAX: u32 = 3_660;
 /// Who promotes, in the audit log.
 const BY: &str = "promotion";
 
-const COLUMNS: &str = "id, name, paid, days, multiplier, monthly";
+const COLUMNS: &str = "id, name, paid, days, multiplier, monthly, weight";
 
 fn read(row: Row<'_>) -> Result<Tier, StoreError> {
     let id = TierId(row.get(0)?);
@@ -30,6 +31,7 @@ fn read(row: Row<'_>) -> Result<Tier, StoreError> {
         days: row.get(3)?,
         multiplier: multiplier(row.get(4)?)?,
         monthly: row.get::<_, Option<i64>>(5)?.map(Nanos),
+        weight: weight(row.get(6)?)?,
     })
 }
 
@@ -37,6 +39,11 @@ fn read(row: Row<'_>) -> Result<Tier, StoreError> {
 pub(crate) fn multiplier(millionths: u32) -> Result<Multiplier, StoreError> {
     let damaged = || StoreError::Damaged(format!("a multiplier of {millionths} millionths"));
     Multiplier::from_millionths(millionths).ok_or_else(damaged)
+}
+
+/// A weight as it is stored.
+pub(crate) fn weight(weight: u32) -> Result<Weight, StoreError> {
+    Weight::new(weight).ok_or_else(|| StoreError::Damaged(format!("a weight of {weight}")))
 }
 
 /// Every tier, the lowest first.
@@ -72,9 +79,10 @@ pub fn set(connection: &Connection, tier: &Tier) -> Result<(), StoreError> {
     }
     connection
         .prepare_cached(
-            "insert into tiers (id, name, paid, days, multiplier, monthly) values (?1, ?2, ?3, ?4, ?5, ?6)
+            "insert into tiers (id, name, paid, days, multiplier, monthly, weight) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              on conflict (id) do update set name = excluded.name, paid = excluded.paid, days = excluded.days,
-                                            multiplier = excluded.multiplier, monthly = excluded.monthly",
+                                            multiplier = excluded.multiplier, monthly = excluded.monthly,
+                                            weight = excluded.weight",
         )?
         .execute((
             tier.id.0,
@@ -83,6 +91,7 @@ pub fn set(connection: &Connection, tier: &Tier) -> Result<(), StoreError> {
             tier.days,
             tier.multiplier.millionths(),
             tier.monthly.map(|monthly| monthly.0),
+            tier.weight.get(),
         ))?;
     Ok(())
 }
@@ -204,6 +213,7 @@ mod tests {
                     days: 40,
                     multiplier: Multiplier::ONE,
                     monthly: None,
+                    weight: Weight::ONE,
                 };
                 set(tx, &third)?;
                 for wrong in [

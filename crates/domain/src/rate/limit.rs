@@ -1,5 +1,6 @@
 //! What a limit is, and which requests it is for.
 
+use super::Weight;
 use crate::budget::matches_model;
 use crate::calendar::Calendar;
 use crate::ids::{AccountId, KeyId, LimitId, ProjectId, TierId};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub const AMOUNT_MAX: u64 = 1 << 48;
 /// The longest window: a thousand days.
 pub const LENGTH_MS_MAX: i64 = 1_000 * DAY_MS;
+const LENGTH_BOUNDS: &str = "a window is from 1 millisecond to 1000 days";
 /// Models that one limit can name.
 pub const MODELS_MAX: usize = 100;
 
@@ -172,6 +174,8 @@ pub enum Dimension {
 pub struct Asking<'a> {
     /// Who pays: the account, or the one that it is linked to.
     pub payer: AccountId,
+    /// What it gets of limits that accounts share, beside the others.
+    pub weight: Weight,
     /// Its tier.
     pub tier: TierId,
     /// The key's project.
@@ -211,35 +215,38 @@ impl Scope {
     }
 }
 
+impl Dimension {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Tells a hasher which value of the dimension a request counts for.
+    pub fn value(self, asking: &Asking<'_>, hasher: &mut impl Hasher) {
+        (self as u8).hash(hasher);
+        match self {
+            Self::Account => asking.payer.0.hash(hasher),
+            Self::Project => match asking.project {
+                Some(project) => (1, project.0).hash(hasher),
+                None => (0, asking.payer.0).hash(hasher),
+            },
+            Self::Key => asking.key.0.hash(hasher),
+            Self::EndUser => (asking.payer.0, asking.end_user).hash(hasher),
+            Self::Model => asking.model.hash(hasher),
+            Self::Address => match asking.address {
+                IpAddr::V4(address) => address.octets().hash(hasher),
+                IpAddr::V6(address) => match address.to_ipv4_mapped() {
+                    Some(address) => address.octets().hash(hasher),
+                    None => address.octets()[..8].hash(hasher),
+                },
+            },
+        }
+    }
+}
+
 impl Limit {
     /// Accounts share what it gives: it names no account, project or key, and counts none of them by itself.
     pub fn is_shared(&self) -> bool {
         let of_one = self.scope.account.is_some() || self.scope.project.is_some() || self.scope.key.is_some();
         !of_one && self.each.iter().all(|dimension| *dimension == Dimension::Model)
-    }
-
-    /// Tells a hasher which subject a request counts for.
-    pub fn subject(&self, asking: &Asking<'_>, hasher: &mut impl Hasher) {
-        self.id.0.hash(hasher);
-        for dimension in &self.each {
-            match dimension {
-                Dimension::Account => asking.payer.0.hash(hasher),
-                Dimension::Project => match asking.project {
-                    Some(project) => (1, project.0).hash(hasher),
-                    None => (0, asking.payer.0).hash(hasher),
-                },
-                Dimension::Key => asking.key.0.hash(hasher),
-                Dimension::EndUser => (asking.payer.0, asking.end_user).hash(hasher),
-                Dimension::Model => asking.model.hash(hasher),
-                Dimension::Address => match asking.address {
-                    IpAddr::V4(address) => address.octets().hash(hasher),
-                    IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                        Some(address) => address.octets().hash(hasher),
-                        None => address.octets()[..8].hash(hasher),
-                    },
-                },
-            }
-        }
     }
 
     /// Refuses what makes no sense, in words for whoever wrote it.
@@ -263,7 +270,7 @@ impl Limit {
             Window::Sliding { length_ms } | Window::Smooth { length_ms, .. } | Window::Session { length_ms }
                 if !(1..=LENGTH_MS_MAX).contains(&length_ms) =>
             {
-                return bad("a window is from 1 millisecond to 1000 days".to_owned());
+                return bad(LENGTH_BOUNDS.to_owned());
             }
             Window::Smooth { burst: Some(burst), .. } if !(1..=AMOUNT_MAX).contains(&burst) => {
                 return bad(format!("a burst is from 1 to {AMOUNT_MAX}"));
@@ -362,14 +369,18 @@ impl FromStr for Window {
     type Err = BadLimit;
 
     fn from_str(text: &str) -> Result<Self, BadLimit> {
+        let shown = || text.chars().take(60).collect::<String>();
         let bad = || {
-            let shown: String = text.chars().take(60).collect();
+            let shown = shown();
             BadLimit(format!(
                 "no window is written {shown:?}; for example \"minute\", \"90 seconds\", \"smooth minute\", \
                  \"smooth minute burst 10\", \"calendar day\", \"session 5 hours\", \"now\" or \"request\""
             ))
         };
-        let ms = |text: &str| length(text).filter(|ms| (1..=LENGTH_MS_MAX).contains(ms)).ok_or_else(bad);
+        let ms = |text: &str| match length(text) {
+            Some(ms) if !(1..=LENGTH_MS_MAX).contains(&ms) => Err(BadLimit(format!("{:?}: {LENGTH_BOUNDS}", shown()))),
+            ms => ms.ok_or_else(bad),
+        };
         let words = text.trim();
         match words.split_once(' ') {
             _ if words == "now" => Ok(Self::Now),
@@ -444,6 +455,7 @@ mod tests {
 
     const ASKING: Asking<'_> = Asking {
         payer: AccountId(2),
+        weight: Weight::ONE,
         tier: TierId(1),
         project: Some(ProjectId(3)),
         key: KeyId(7),
@@ -476,14 +488,14 @@ mod tests {
     }
 
     #[test]
-    fn l_14_subjects_are_told_apart_and_ipv6_hosts_are_not() {
-        let subject = |each: &[Dimension], asking: &Asking<'_>| {
+    fn l_14_values_are_told_apart_and_ipv6_hosts_are_not() {
+        let value = |dimension: Dimension, asking: &Asking<'_>| {
             let mut hasher = std::hash::DefaultHasher::new();
-            limit("{}", each).subject(asking, &mut hasher);
+            dimension.value(asking, &mut hasher);
             hasher.finish()
         };
         let address = |text: &str| Asking { address: text.parse().unwrap(), ..ASKING };
-        let of = |text| subject(&[Dimension::Address], &address(text));
+        let of = |text| value(Dimension::Address, &address(text));
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
@@ -496,8 +508,9 @@ mod tests {
                 Dimension::Account => Asking { payer: AccountId(9), ..ASKING },
                 _ => Asking { project: None, ..ASKING },
             };
-            assert_ne!(subject(&[each], &ASKING), subject(&[each], &other));
-            assert_eq!(subject(&[], &ASKING), subject(&[], &other));
+            assert_ne!(value(each, &ASKING), value(each, &other));
+            assert_eq!(value(Dimension::Address, &ASKING), value(Dimension::Address, &other));
+            assert!((each as usize) < Dimension::COUNT);
         }
     }
 

@@ -6,7 +6,12 @@
 //! room of that moment is spent. Who asks for less gets all of it, and what they leave is lent to the others. How many keys
 //! or requests an account asks with does not matter. Since the limit is never used up ahead of time, somebody who comes new
 //! finds room at once.
+//!
+//! What a moment gives goes up and down with the requests that leave the window. So whatever reaches beyond the moment (how
+//! much may be saved, what somebody new finds, when who is refused shall come back) goes by the level of the last second.
 
+use super::Weight;
+use super::state::Standing;
 use crate::ids::AccountId;
 use crate::time::Timestamp;
 use foldhash::HashMap;
@@ -23,12 +28,19 @@ const TICKS_MAX: i64 = 1 << 30;
 pub const UNIT: u128 = 1 << 16;
 
 /// Who shares one limit, and what each may take.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sharing {
+    /// The last tick that was handed out; the beginning of all time before there was one.
     tick: i64,
     /// What is handed out in a tick, in units.
     pace: u128,
+    /// What one unit of weight was given, tick by tick, in units; the present one is first.
+    levels: [u128; TICKS],
+    /// How many of these there have been.
+    levels_known: usize,
     askers: HashMap<AccountId, Asker>,
+    /// The weights of all of them.
+    weights: u128,
 }
 
 /// An account that asks.
@@ -37,56 +49,87 @@ struct Asker {
     weight: u128,
     /// What it asked for, tick by tick; the present one is first.
     asked: [u64; TICKS],
-    /// What it may take, in units.
-    credit: u128,
-    /// What it was given in the last tick, in units.
-    given: u128,
-    /// What it was told to come back for, and when that is over.
+    /// What it may take, in units. Below nothing if it came back as told before so much was there.
+    credit: i128,
+    /// What it was told to come back for, from when on, and in which tick that is over.
     promised: u64,
+    promised_from: Timestamp,
     promised_until: i64,
+    /// What it takes next was promised.
+    redeems: bool,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { tick: i64::MIN, pace: 0, levels: [0; TICKS], levels_known: 0, askers: HashMap::default(), weights: 0 }
+    }
 }
 
 impl Sharing {
-    /// Whether an account may take `cost` of a limit that has `left` of `amount`, or in how many milliseconds it may. Nothing
-    /// is taken: that is for [`Sharing::took`]. `pace` tells, in units, what the limit can give in each tick from now on; it
+    /// Whether an account may take `cost` of a limit that stands so, or in how many milliseconds it may: at the latest when
+    /// all of the limit is there again. Nothing is taken: that is for [`Sharing::took`]. `pace` tells, in units, what the limit can give in each tick from now on; it
     /// is asked at most once in a tick.
     pub fn ask(
         &mut self,
         account: AccountId,
-        weight: u64,
+        weight: Weight,
         cost: u64,
-        (left, amount): (u64, u64),
+        standing: &Standing,
         pace: impl FnOnce() -> u128,
         at: Timestamp,
     ) -> Result<(), u64> {
-        self.advance(left, pace, at);
+        self.advance(standing.remaining, pace, at);
         if !self.askers.contains_key(&account) {
             if self.askers.len() >= ASKERS_MAX {
                 return Ok(());
             }
-            let newcomer = self.newcomer(weight.max(1));
+            let newcomer = self.newcomer(weight);
+            self.weights += newcomer.weight;
             self.askers.insert(account, newcomer);
         }
-        let (tick, pace) = (self.tick, self.pace);
-        let weights: u128 = self.askers.values().map(|asker| asker.weight).sum();
+        if let Some(asker) = self.askers.get_mut(&account) {
+            // It may have been given another one meanwhile.
+            self.weights = self.weights - asker.weight + u128::from(weight.get());
+            asker.weight = u128::from(weight.get());
+        }
+        let (tick, level) = (self.tick, self.level());
+        // Before anybody was given anything, everybody is taken for one who will get an even part.
+        let level = if level > 0 { level } else { self.pace / self.weights };
         let asker = self.askers.get_mut(&account).expect("it was put there");
         asker.asked[0] = asker.asked[0].saturating_add(cost);
-        let wanted = u128::from(cost) * UNIT;
-        if left > amount / 2 || asker.credit >= wanted {
+        let wanted = units(cost);
+        asker.redeems = false;
+        if standing.remaining > standing.limit / 2 || asker.credit >= wanted {
             return Ok(());
         }
-        let given = if asker.given > 0 { asker.given } else { (pace * asker.weight / weights).max(1) };
-        let ticks = i64::try_from((wanted - asker.credit).div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
-        asker.promised = asker.promised.max(cost);
-        asker.promised_until = asker.promised_until.max(tick + ticks + TICKS as i64);
-        Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).max(1))
+        if cost <= asker.promised && asker.promised_from <= at && tick <= asker.promised_until {
+            asker.redeems = true;
+            return Ok(());
+        }
+        let (given, lacking) = ((level * asker.weight).max(1), wanted.abs_diff(asker.credit));
+        let ticks = i64::try_from(lacking.div_ceil(given)).unwrap_or(TICKS_MAX).min(TICKS_MAX);
+        Err(u64::try_from((tick + ticks) * TICK_MS - at.0).unwrap_or(1).min(standing.whole_in_ms).max(1))
+    }
+
+    /// An account was told to come back for `cost` at `from`: it will not be refused its share then, nor in the second after.
+    /// Of several such promises the largest holds, or where one is as large, the first.
+    pub fn promise(&mut self, account: AccountId, cost: u64, from: Timestamp) {
+        let tick = self.tick;
+        if let Some(asker) = self.askers.get_mut(&account)
+            && (cost > asker.promised || asker.promised_until < tick)
+        {
+            (asker.promised, asker.promised_from) = (cost, from);
+            asker.promised_until = from.0.div_euclid(TICK_MS).saturating_add(TICKS as i64);
+        }
     }
 
     /// An account has taken what it had asked for.
     pub fn took(&mut self, account: AccountId, cost: u64) {
         if let Some(asker) = self.askers.get_mut(&account) {
-            asker.credit = asker.credit.saturating_sub(u128::from(cost) * UNIT);
-            if cost >= asker.promised {
+            // Only who takes what was promised owes what is missing of it: what is free for all is given to nobody.
+            let least = if asker.redeems { i128::MIN } else { asker.credit.min(0) };
+            asker.credit = (asker.credit - units(cost)).max(least);
+            if asker.redeems || cost >= asker.promised {
                 (asker.promised, asker.promised_until) = (0, i64::MIN);
             }
         }
@@ -99,35 +142,46 @@ impl Sharing {
     }
 
     /// Somebody new has at once what the others are given in a second.
-    fn newcomer(&self, weight: u64) -> Asker {
-        let weight = u128::from(weight);
-        let level = self.askers.values().map(|asker| asker.given / asker.weight).max().unwrap_or(0);
-        let credit = level * weight * TICKS as u128;
-        Asker { weight, asked: [0; TICKS], credit, given: 0, promised: 0, promised_until: i64::MIN }
+    fn newcomer(&self, weight: Weight) -> Asker {
+        let weight = u128::from(weight.get());
+        let credit = signed(self.level() * weight * TICKS as u128);
+        let (promised_from, promised_until) = (Timestamp(0), i64::MIN);
+        Asker { weight, asked: [0; TICKS], credit, promised: 0, promised_from, promised_until, redeems: false }
+    }
+
+    /// What one unit of weight is given in a tick, over the last second.
+    fn level(&self) -> u128 {
+        self.levels.iter().sum::<u128>() / self.levels_known.max(1) as u128
     }
 
     /// Hands out what the ticks since the last time bring.
     fn advance(&mut self, left: u64, pace: impl FnOnce() -> u128, at: Timestamp) {
         let tick = at.0.div_euclid(TICK_MS);
-        let passed = tick - self.tick;
+        let passed = tick.saturating_sub(self.tick);
         if passed <= 0 && passed > -(TICKS as i64) {
             return;
         }
+        let is_first = self.tick == i64::MIN;
         // A clock that was set back far, or a long silence: what was asked for then is not what is wanted now.
-        let passed = usize::try_from(passed).map_or(TICKS, |passed| passed.min(TICKS));
+        let passed = if is_first || passed < 0 { TICKS as i64 } else { passed.min(TICKS_MAX) };
+        let passed = usize::try_from(passed).expect("it is positive and small");
         self.tick = tick;
         self.pace = pace();
-        let credits: u128 = self.askers.values().map(|asker| asker.credit).sum();
+        let credits: u128 = self.askers.values().map(|asker| asker.credit.max(0).unsigned_abs()).sum();
         let pool = (self.pace * passed as u128).min((u128::from(left) * UNIT).saturating_sub(credits));
         let wanted = self.askers.iter().map(|(id, asker)| (*id, asker.wants(passed), asker.weight)).collect();
         let given = filled(wanted, pool);
         let level = given.iter().map(|(account, given)| given / self.askers[account].weight).max().unwrap_or(0);
-        for (account, given) in given {
-            let asker = self.askers.get_mut(&account).expect("it was there a moment ago");
+        self.levels.rotate_right(passed.min(TICKS) % TICKS);
+        self.levels[..passed.min(TICKS)].fill(level / passed as u128);
+        self.levels_known = if is_first { 0 } else { (self.levels_known + passed).min(TICKS) };
+        let lately = self.level();
+        for asker in self.askers.values_mut() {
             // Who asked for less than the others get may ask for as much at any moment, for a request larger than usual.
-            asker.give(given.max(level * asker.weight), passed);
+            asker.give(level * asker.weight, lately * asker.weight, passed);
         }
         self.askers.retain(|_, asker| asker.promised_until >= tick || asker.asked.iter().any(|&asked| asked > 0));
+        self.weights = self.askers.values().map(|asker| asker.weight).sum();
     }
 }
 
@@ -135,19 +189,26 @@ impl Asker {
     /// What it wants of so many ticks, in units: as much as it asked for lately, and what it was told to come back for.
     fn wants(&self, ticks: usize) -> u128 {
         let lately = self.asked.iter().map(|&asked| u128::from(asked)).sum::<u128>() * UNIT * ticks as u128;
-        let promised = (u128::from(self.promised) * UNIT).saturating_sub(self.credit);
-        (lately / TICKS as u128).max(promised)
+        let promised = (units(self.promised) - self.credit).max(0).unsigned_abs();
+        (lately / TICKS as u128).max(if self.promised > 0 { promised } else { 0 })
     }
 
-    /// Takes what so many ticks bring. No more is kept than a second brings, or than it needs for its largest request.
-    fn give(&mut self, given: u128, ticks: usize) {
-        self.given = given / ticks as u128;
-        let largest = self.asked.iter().copied().max().unwrap_or(0).min(self.promised);
-        let kept_max = (self.given * TICKS as u128).max(u128::from(largest.max(self.promised)) * UNIT);
-        self.credit = (self.credit + given).min(kept_max);
-        self.asked.rotate_right(ticks % TICKS);
-        self.asked[..ticks].fill(0);
+    /// Takes what so many ticks bring. No more is kept than a second brings at the pace of `lately`, or than it was told to
+    /// come back for.
+    fn give(&mut self, given: u128, lately: u128, ticks: usize) {
+        let kept_max = signed(lately * TICKS as u128).max(units(self.promised));
+        self.credit = self.credit.saturating_add(signed(given)).min(kept_max);
+        self.asked.rotate_right(ticks.min(TICKS) % TICKS);
+        self.asked[..ticks.min(TICKS)].fill(0);
     }
+}
+
+fn units(amount: u64) -> i128 {
+    signed(u128::from(amount) * UNIT)
+}
+
+fn signed(units: u128) -> i128 {
+    i128::try_from(units).unwrap_or(i128::MAX)
 }
 
 /// Progressive filling: `(who, wants, weight)`, most easily satisfied first, get what they want as long as it is no more
@@ -191,6 +252,7 @@ mod tests {
         sharing: Sharing,
         rule: Rule,
         state: State,
+        weights: Vec<Weight>,
         /// What each account got, by millisecond.
         got: Vec<Vec<i64>>,
     }
@@ -198,15 +260,17 @@ mod tests {
     impl World {
         fn new(amount: u64, accounts: usize) -> Self {
             let rule = Rule { amount, window: Window::Sliding { length_ms: 60_000 } };
-            Self { sharing: Sharing::default(), rule, state: State::default(), got: vec![Vec::new(); accounts] }
+            let (weights, got) = (vec![Weight::ONE; accounts], vec![Vec::new(); accounts]);
+            Self { sharing: Sharing::default(), rule, state: State::default(), weights, got }
         }
 
         fn ask(&mut self, account: usize, at_ms: i64) -> Result<(), u64> {
             let (id, at) = (AccountId(account as i64), Timestamp(at_ms));
-            let left = self.rule.standing(&self.state, &Zone::UTC, at).remaining;
+            let standing = self.rule.standing(&self.state, &Zone::UTC, at);
             let pace = || self.rule.steady(&self.state, &Zone::UTC, at);
-            self.sharing.ask(id, 1, 1, (left, self.rule.amount), pace, at)?;
-            if left == 0 {
+            let asked = self.sharing.ask(id, self.weights[account], 1, &standing, pace, at);
+            asked.inspect_err(|&wait_ms| self.sharing.promise(id, 1, at.plus_ms(wait_ms as i64)))?;
+            if standing.remaining == 0 {
                 return Err(1);
             }
             self.sharing.took(id, 1);
@@ -278,6 +342,30 @@ mod tests {
     }
 
     #[test]
+    fn l_16_an_account_of_three_times_the_weight_gets_three_times_as_much_and_at_once_when_that_changes() {
+        let mut world = World::new(60_000, 2);
+        world.weights[1] = Weight::new(3).unwrap();
+        for at in 0..200_000_i64 {
+            if at == 140_000 {
+                world.weights.reverse();
+            }
+            for _ in 0..4 {
+                let _ = world.ask(0, at);
+                let _ = world.ask(1, at);
+            }
+        }
+        for (from, more, less) in [(80_000, 1, 0), (100_000, 1, 0), (142_000, 0, 1), (180_000, 0, 1)] {
+            let got = |account: usize| world.got_in(account, from, from + 10_000);
+            assert!(
+                10 * (3 * got(less)).abs_diff(got(more)) <= got(more),
+                "{} and {} from {from}",
+                got(less),
+                got(more)
+            );
+        }
+    }
+
+    #[test]
     fn l_04_who_comes_back_when_told_is_served() {
         let mut world = World::new(600, 2);
         for at in 0..120_000_i64 {
@@ -291,6 +379,32 @@ mod tests {
                     assert!(told < 4, "told to come back again and again");
                 }
                 return;
+            }
+        }
+    }
+
+    #[test]
+    fn l_04_nobody_is_sent_away_for_longer_than_their_share_takes() {
+        // A window of a second gives by fits and starts: in many a tick there is nothing, in others next to nothing.
+        let rule = Rule { amount: 50_000, window: Window::Sliding { length_ms: 1_000 } };
+        let (mut sharing, mut state) = (Sharing::default(), State::default());
+        for at_ms in 0..20_000_i64 {
+            let at = Timestamp(at_ms);
+            // Ten accounts ask for little and save, ten for as much as they can get.
+            for turn in 0..2 {
+                let account = AccountId(if at_ms % 20 == 0 { at_ms / 20 % 10 } else { 10 + (7 * at_ms + turn) % 10 });
+                let cost = 1 + ((at_ms * at_ms + turn) % 251).unsigned_abs();
+                let standing = rule.standing(&state, &Zone::UTC, at);
+                let pace = || rule.steady(&state, &Zone::UTC, at);
+                match sharing.ask(account, Weight::default(), cost, &standing, pace, at) {
+                    // Each has some 2,500 in a second, at least: what it asks for is there in a tenth of one.
+                    Err(wait_ms) => assert!(wait_ms <= 1_000, "{account} at {at_ms}: {wait_ms}"),
+                    Ok(()) if standing.remaining >= cost => {
+                        sharing.took(account, cost);
+                        rule.take(&mut state, cost, &Zone::UTC, at);
+                    }
+                    Ok(()) => {}
+                }
             }
         }
     }

@@ -33,7 +33,6 @@ use crate::time::Timestamp;
 use counted::{Count, PeriodCount, SessionCount};
 use sliding::Log;
 use smooth::{Bucket, Pace};
-use std::borrow::Cow;
 
 /// No state counts more: four times the largest amount. It is reached by corrections only.
 pub const COUNT_MAX: u64 = 1 << 50;
@@ -126,14 +125,14 @@ impl Rule {
         if cost == 0 || self.window == Window::Request {
             return Verdict::Admitted;
         }
-        match (&*self.adopted(&state.0, zone, at), self.window) {
+        self.adopting(&state.0, zone, at, |used| match (used, self.window) {
             (Used::Sliding(log), Window::Sliding { length_ms }) => log.look(self.amount, length_ms, cost, at),
             (Used::Smooth(bucket), Window::Smooth { length_ms, .. }) => bucket.look(self.pace(length_ms), cost, at),
             (Used::Calendar(count), _) => count.look(self.amount, cost, at),
             (Used::Session(count), Window::Session { length_ms }) => count.look(self.amount, length_ms, cost, at),
             (Used::Now(count), _) => count.look(self.amount, cost),
             _ => Verdict::Admitted,
-        }
+        })
     }
 
     /// Takes `cost`, whether there is room or not: [`Rule::look`] comes before.
@@ -210,9 +209,8 @@ impl Rule {
 
     /// How the subject stands.
     pub fn standing(&self, state: &State, zone: &Zone, at: Timestamp) -> Standing {
-        let used = self.adopted(&state.0, zone, at);
         let until = |end: Timestamp| end.0.saturating_sub(at.0).max(0).unsigned_abs().min(FOREVER_MS);
-        let (remaining, whole_in_ms) = match (&*used, self.window) {
+        let (remaining, whole_in_ms) = self.adopting(&state.0, zone, at, |used| match (used, self.window) {
             // What another kind of window has left stays, for when it comes back, and counts nothing.
             (_, Window::Request) => (self.amount, 0),
             (Used::Sliding(log), Window::Sliding { length_ms }) => {
@@ -225,7 +223,7 @@ impl Rule {
             }
             (Used::Now(count), _) => (self.amount.saturating_sub(count.used()), 0),
             _ => (self.most(), 0),
-        };
+        });
         let remaining = if self.amount == 0 { 0 } else { remaining };
         Standing { limit: self.amount, remaining, whole_in_ms }
     }
@@ -254,43 +252,52 @@ impl Rule {
     /// Brings a state in line with the rule and the clock: what lies in the future is drawn in to the present, and what
     /// another rule left is counted by this one. [`Rule::look`] and [`Rule::standing`] see a state as if that had been
     /// done; but a refusal takes nothing, so whoever keeps states does it before it looks, or a clock that went back
-    /// would keep requests out until it has caught up.
-    pub fn adopt(&self, state: &mut State, zone: &Zone, at: Timestamp) {
-        if let Cow::Owned(used) = self.adopted(&state.0, zone, at) {
-            state.0 = used;
+    /// would keep requests out until it has caught up. Whether anything had to be done.
+    pub fn adopt(&self, state: &mut State, zone: &Zone, at: Timestamp) -> bool {
+        let fits = self.fits(&state.0, at);
+        if !fits {
+            state.0 = self.adopted(&state.0, zone, at);
+        }
+        !fits
+    }
+
+    /// What `read` finds in a state that is in line with the rule and the clock.
+    #[inline]
+    fn adopting<T>(&self, used: &Used, zone: &Zone, at: Timestamp, read: impl FnOnce(&Used) -> T) -> T {
+        // Nearly always.
+        if self.fits(used, at) {
+            return read(used);
+        }
+        read(&self.adopted(used, zone, at))
+    }
+
+    /// The state is in line with the rule and the clock.
+    #[inline]
+    fn fits(&self, used: &Used, at: Timestamp) -> bool {
+        match (used, self.window) {
+            (Used::Nothing, _) | (_, Window::Request) | (Used::Now(_), Window::Now) => true,
+            (Used::Sliding(log), Window::Sliding { .. }) => log.is_past(at),
+            // It can be taken from no more; what is missing in it is kept for when there is an amount again.
+            (Used::Smooth(_), Window::Smooth { .. }) if self.amount == 0 => true,
+            (Used::Smooth(bucket), Window::Smooth { length_ms, .. }) => bucket.fits(self.pace(length_ms), at),
+            (Used::Calendar(count), Window::Calendar(calendar)) => count.fits(calendar, at),
+            (Used::Session(count), Window::Session { .. }) => count.began() <= at,
+            _ => false,
         }
     }
 
-    fn adopted<'a>(&self, used: &'a Used, zone: &Zone, at: Timestamp) -> Cow<'a, Used> {
-        Cow::Owned(match (used, self.window) {
-            (Used::Nothing, _) | (_, Window::Request) | (Used::Now(_), Window::Now) => return Cow::Borrowed(used),
-            (Used::Sliding(log), Window::Sliding { .. }) => {
-                if log.is_past(at) {
-                    return Cow::Borrowed(used);
-                }
-                Used::Sliding(log.drawn_in(at))
-            }
-            // It can be taken from no more; what is missing in it is kept for when there is an amount again.
-            (Used::Smooth(_), Window::Smooth { .. }) if self.amount == 0 => return Cow::Borrowed(used),
+    /// A state that does not fit, brought in line.
+    #[cold]
+    fn adopted(&self, used: &Used, zone: &Zone, at: Timestamp) -> Used {
+        match (used, self.window) {
+            (Used::Sliding(log), Window::Sliding { .. }) => Used::Sliding(log.drawn_in(at)),
             (Used::Smooth(bucket), Window::Smooth { length_ms, .. }) => {
-                let pace = self.pace(length_ms);
-                if bucket.fits(pace, at) {
-                    return Cow::Borrowed(used);
-                }
-                Used::Smooth(bucket.paced(pace, at))
+                Used::Smooth(bucket.paced(self.pace(length_ms), at))
             }
-            (Used::Calendar(count), Window::Calendar(calendar)) if count.fits(calendar, at) => {
-                return Cow::Borrowed(used);
-            }
-            (Used::Session(count), Window::Session { .. }) => {
-                if count.began() <= at {
-                    return Cow::Borrowed(used);
-                }
-                Used::Session(count.drawn_in(at))
-            }
+            (Used::Session(count), Window::Session { .. }) => Used::Session(count.drawn_in(at)),
             (_, Window::Now) | (Used::Now(_), _) => Used::Nothing,
             _ => self.counted_anew(used.amount(at), zone, at),
-        })
+        }
     }
 
     /// A state in which so much was used just now.

@@ -11,8 +11,9 @@
 -- ARGV[3]   the time in milliseconds; 0 is the server's
 -- ARGV[i+3] limit i: rule (8 numbers of 8 bytes), cost; to correct: what was used, and what `decide` said was taken
 --
--- decide answers: the time, whether all was taken (1 or 0), then of each limit verdict (0 admitted, 1 wait, 2 never), wait,
--- remaining, milliseconds until it is whole, and what was taken. beat answers: the time, and how many nodes live.
+-- decide answers: the time, whether all was taken (1 or 0), whether this node is unknown (1 or 0), then of each limit verdict
+-- (0 admitted, 1 wait, 2 never), wait, remaining, milliseconds until it is whole, and what was taken. beat answers: the time,
+-- how many nodes live, and whether this one was unknown.
 
 local LEASE_MS = 60000
 -- A node whose lease ended is counted again if it comes back within this time; then it is forgotten.
@@ -569,9 +570,12 @@ if now == 0 then
   now = tonumber(time[1]) * 1000 + floor(tonumber(time[2]) / 1000)
 end
 
+-- A node that has beaten is known, unless the server lost what it knew.
+local unknown = redis.call('ZSCORE', nodes, node) and 0 or 1
+
 if ARGV[1] == 'beat' then
   live()
-  return { now, redis.call('ZCOUNT', nodes, string.format('(%.0f', now), '+inf') }
+  return { now, redis.call('ZCOUNT', nodes, string.format('(%.0f', now), '+inf'), unknown }
 end
 
 local asked, has_kept, has_in_flight = {}, false, false
@@ -649,7 +653,7 @@ for _, ask in ipairs(asked) do
   all = all and ask.verdict == 0
 end
 
-local answer = { now, all and 1 or 0 }
+local answer = { now, all and 1 or 0, unknown }
 for index, ask in ipairs(asked) do
   local taken = ''
   if ask.kind == NOW then
@@ -671,6 +675,6 @@ for index, ask in ipairs(asked) do
   else
     remaining, whole = standing(ask.state, ask)
   end
-  answer[index + 2] = pack('<i8i8i8i8', ask.verdict, ask.wait, remaining, whole) .. taken
+  answer[index + 3] = pack('<i8i8i8i8', ask.verdict, ask.wait, remaining, whole) .. taken
 end
 return answer

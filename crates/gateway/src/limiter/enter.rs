@@ -1,18 +1,23 @@
 //! From a request to its limits: what it is estimated to take, waiting for a place, and what a refusal says.
 
-use super::{Cost, Entered, Limited};
+use super::{Cost, Entered, Limited, Told};
 use crate::admit::Asking;
 use crate::failure::{Case, Failure, QuotaScope};
-use crate::lifecycle::Gateway;
+use crate::lifecycle::{Call, Gateway, read};
 use domain::rate::{self, Dimension, Metric, Window};
 use domain::{Nanos, Usage};
+use protocol::openai;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use store::keys::Caller;
 use tokio::time::{Instant, sleep_until};
 
-/// Bytes of a request that are taken for a token, before anything is counted.
+/// Bytes of a request's text that are taken for a token, before anything is counted.
 const BYTES_PER_TOKEN: u64 = 4;
+/// Tokens that a part that is not text is taken for, however it is given: a large image has from 765 (OpenAI) to 1,600
+/// (Anthropic).
+const MEDIA_TOKENS: u64 = 1_000;
 /// Whoever waits looks this often whether the gateway is being stopped.
 const LOOK_UP_MAX: Duration = Duration::from_secs(1);
 
@@ -33,6 +38,7 @@ impl<'a> RateAsking<'a> {
         let Asking { caller, request, route, .. } = self.asking;
         rate::Asking {
             payer: caller.payer,
+            weight: caller.payer_weight,
             tier: caller.payer_tier,
             project: caller.key.project,
             key: caller.key.id,
@@ -43,10 +49,12 @@ impl<'a> RateAsking<'a> {
         }
     }
 
-    /// What the request will probably take: its prompt by its bytes, its answer by what this key and model usually need.
+    /// What the request will probably take: its prompt by the bytes of its text, its answer by what this key and model
+    /// usually need.
     fn estimate(&self, output_limit: Option<u64>) -> Cost {
         let Asking { caller, request, body, priced, .. } = self.asking;
-        let input = (body.len() as u64 / BYTES_PER_TOKEN + 1).min(request.input_tokens_bound);
+        let text = (body.len() as u64).saturating_sub(request.media.bytes);
+        let input = text / BYTES_PER_TOKEN + 1 + request.media.parts.saturating_mul(MEDIA_TOKENS);
         let output =
             self.asking.output_expected().min(output_limit.unwrap_or(u64::MAX)).saturating_mul(request.choices);
         let (usage, tier) = (Usage::tokens(input, output), request.service_tier.as_deref());
@@ -56,8 +64,8 @@ impl<'a> RateAsking<'a> {
 }
 
 impl Gateway {
-    /// Takes a place within all limits of a request, and says how long an answer they allow. Where its key lets requests
-    /// wait, waits for the place.
+    /// Takes a place within all limits of a request, and says how long an answer they allow. Where its key or its
+    /// route lets requests wait, waits for the place.
     pub(crate) async fn enter(
         &self,
         asking: &Asking<'_>,
@@ -79,7 +87,7 @@ impl Gateway {
         &self,
         asking: &Asking<'_>,
         address: IpAddr,
-    ) -> (Option<Failure>, Option<u64>, Arc<[super::Told]>) {
+    ) -> (Option<Failure>, Option<u64>, Arc<[Told]>) {
         if self.limiter.book().is_empty() {
             return (None, None, Arc::default());
         }
@@ -112,7 +120,8 @@ impl Gateway {
             Ok(entered) => return Ok(entered),
             Err(limited) => limited,
         };
-        let (Some(seconds), Some(least)) = (asking.caller.key.wait_seconds, limited.wait) else {
+        let seconds = asking.caller.key.wait_seconds.or(asking.route.wait_seconds);
+        let (Some(seconds), Some(least)) = (seconds, limited.wait) else {
             return Err(limited.into());
         };
         let patience = Duration::from_secs(seconds.into());
@@ -157,32 +166,76 @@ impl Gateway {
         }
     }
 
-    /// How the limits of a caller stand. Without a model, those that are for no model in particular.
-    pub fn limits_of(
-        &self,
-        caller: &store::keys::Caller,
-        model: Option<&str>,
-        end_user: Option<&str>,
-        address: Option<IpAddr>,
-    ) -> Arc<[super::Told]> {
+    /// How the limits of a caller stand, by the states of this process alone: for answers that only tell it beside
+    /// something else.
+    pub fn limits_of(&self, caller: &Caller, about: &About<'_>) -> Arc<[Told]> {
         if self.limiter.book().is_empty() {
             return Arc::default();
         }
-        let asked = rate::Asking {
+        about.known(self.limiter.look(&about.asking(caller), &caller.payer_zone, self.clock.now()))
+    }
+
+    /// How the limits of a caller stand, wherever their states are: for answers that are there to tell it.
+    pub async fn standing(&self, caller: &Caller, about: &About<'_>) -> Arc<[Told]> {
+        if self.limiter.book().is_empty() {
+            return Arc::default();
+        }
+        let now = self.clock.now();
+        about.known(self.limiter.standing(&about.asking(caller), &caller.payer_zone, now).await)
+    }
+
+    /// [`Gateway::limits_of`] for a call that is not decided on by them, as far as it can be read.
+    pub fn limits_of_call(&self, caller: &Caller, call: &Call) -> Arc<[Told]> {
+        if self.limiter.book().is_empty() {
+            return Arc::default();
+        }
+        let address = Some(call.address);
+        match read(call) {
+            Ok(request) => {
+                let tags: Vec<&str> = request.tags.iter().map(String::as_str).collect();
+                let (model, end_user) = (Some(&*request.model), request.end_user.as_deref());
+                self.limits_of(caller, &About { model, end_user, tags: &tags, address })
+            }
+            Err(_) => {
+                let model = openai::model_named(&call.body);
+                self.limits_of(caller, &About { model: model.as_deref(), address, ..About::default() })
+            }
+        }
+    }
+}
+
+/// For what requests it is asked how limits stand. What is not known leaves out the limits that go by it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About<'a> {
+    /// Requests to this model.
+    pub model: Option<&'a str>,
+    /// Requests for this end user.
+    pub end_user: Option<&'a str>,
+    /// Requests with these tags.
+    pub tags: &'a [&'a str],
+    /// Requests from there.
+    pub address: Option<IpAddr>,
+}
+
+impl About<'_> {
+    fn asking(&self, caller: &Caller) -> rate::Asking<'_> {
+        rate::Asking {
             payer: caller.payer,
+            weight: caller.payer_weight,
             tier: caller.payer_tier,
             project: caller.key.project,
             key: caller.key.id,
-            end_user,
-            model: model.unwrap_or_default(),
-            tags: &[],
-            address: address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        };
-        let told = self.limiter.look(&asked, &caller.payer_zone, self.clock.now());
-        let is_known = |told: &super::Told| {
-            let super::Told { limit, .. } = told;
+            end_user: self.end_user,
+            model: self.model.unwrap_or_default(),
+            tags: self.tags,
+            address: self.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        }
+    }
+
+    fn known(&self, told: Arc<[Told]>) -> Arc<[Told]> {
+        let is_known = |Told { limit, .. }: &Told| {
             let of_model = !limit.scope.models.is_empty() || limit.each.contains(&Dimension::Model);
-            (model.is_some() || !of_model) && (address.is_some() || !limit.each.contains(&Dimension::Address))
+            (self.model.is_some() || !of_model) && (self.address.is_some() || !limit.each.contains(&Dimension::Address))
         };
         if told.iter().all(is_known) { told } else { told.iter().filter(|told| is_known(told)).cloned().collect() }
     }
@@ -212,14 +265,32 @@ impl From<Limited> for Failure {
                 Self::new(Case::RateLimited { limit: name.clone() }, message).retry_after(wait)
             }
             None => {
-                let message = format!(
-                    "This request needs {needed} {unit}, and the limit \"{name}\" is {amount} {time}: it can never fit. \
-                     Make the request smaller."
-                );
+                let message = if limit.amount == 0 {
+                    format!("The limit \"{name}\" is 0 {unit} {time}: it lets no request through.")
+                } else {
+                    format!(
+                        "This request needs about {needed} {unit}, and the limit \"{name}\" is {amount} {time}: it can \
+                         never fit. {}",
+                        smaller(limit.metric)
+                    )
+                };
                 Self::new(Case::ExceedsLimit { scope: QuotaScope::Limit(name.clone()) }, message)
             }
         };
         Self { limits: told, ..failure }
+    }
+}
+
+/// What helps against a request that is too large.
+fn smaller(metric: Metric) -> &'static str {
+    match metric {
+        Metric::InputTokens => "Make the prompt shorter.",
+        Metric::OutputTokens => "Ask for a shorter answer: set or lower max_completion_tokens.",
+        Metric::TotalTokens | Metric::Money => {
+            "Make the prompt shorter, or ask for a shorter answer: set or lower max_completion_tokens."
+        }
+        Metric::Choices => "Ask for fewer choices: lower n.",
+        Metric::Requests | Metric::InFlight => "It needs a larger limit.",
     }
 }
 

@@ -40,8 +40,14 @@ struct Kept {
 
 /// The shards of a decision.
 pub(super) struct Locked<'a> {
-    shards: Vec<(usize, MutexGuard<'a, Shard>)>,
+    /// Which: a bit for each.
+    which: u64,
+    /// In ascending order.
+    shards: Vec<MutexGuard<'a, Shard>>,
 }
+
+/// Each shard has its bit in [`Locked::which`].
+const _: () = assert!(SHARDS == u64::BITS as usize);
 
 impl Default for Memory {
     fn default() -> Self {
@@ -52,19 +58,23 @@ impl Default for Memory {
 impl Memory {
     /// Locks the shards of these subjects.
     pub(super) fn lock(&self, keys: impl IntoIterator<Item = u128>) -> Locked<'_> {
-        let mut wanted: Vec<usize> = keys.into_iter().map(shard_of).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        Locked { shards: wanted.into_iter().map(|index| (index, self.shards[index].lock())).collect() }
+        let which = keys.into_iter().fold(0, |which, key| which | 1_u64 << shard_of(key));
+        let mut shards = Vec::with_capacity(which.count_ones() as usize);
+        let mut rest = which;
+        while rest > 0 {
+            shards.push(self.shards[rest.trailing_zeros() as usize].lock());
+            rest &= rest - 1;
+        }
+        Locked { which, shards }
     }
 
-    /// Forgets what has ended.
+    /// Forgets what has ended; of what outlives the process not before that was written down, or the next one would find it
+    /// as it was before.
     pub(super) fn forget_ended(&self, at: Timestamp) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let Shard { states, changed } = &mut *shard;
-            states.retain(|_, kept| kept.ends > at);
-            changed.retain(|key| states.contains_key(key));
+            states.retain(|key, kept| kept.ends > at || changed.contains(key));
             if states.capacity() > 64 && states.len() < states.capacity() / 4 {
                 states.shrink_to_fit();
             }
@@ -114,7 +124,7 @@ impl Memory {
 impl Locked<'_> {
     /// What `read` finds in a subject's state.
     pub(super) fn look<T>(&self, key: u128, read: impl FnOnce(&State) -> T) -> T {
-        let shard = &self.shard(key).states;
+        let shard = &self.shards[self.place(key)].states;
         match shard.get(&key).or_else(|| shard.get(&CROWD).filter(|_| shard.len() >= STATES_PER_SHARD_MAX)) {
             Some(kept) => read(&kept.state),
             None => read(&State::default()),
@@ -129,8 +139,8 @@ impl Locked<'_> {
         outlives: bool,
         change: impl FnOnce(&mut State) -> (T, Timestamp),
     ) -> T {
-        let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
-        let Shard { states, changed: marks } = &mut *self.shards[place.expect("the decision locked it")].1;
+        let place = self.place(key);
+        let Shard { states, changed: marks } = &mut *self.shards[place];
         let key = if states.len() >= STATES_PER_SHARD_MAX && !states.contains_key(&key) { CROWD } else { key };
         let kept = states.entry(key).or_default();
         let (changed, ends) = change(&mut kept.state);
@@ -141,18 +151,23 @@ impl Locked<'_> {
         changed
     }
 
-    /// Changes a subject's state if there is one.
-    pub(super) fn change_kept(&mut self, key: u128, change: impl FnOnce(&mut State)) {
-        let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
-        let shard = &mut self.shards[place.expect("the decision locked it")].1;
-        if let Some(kept) = shard.states.get_mut(&key) {
-            change(&mut kept.state);
+    /// Changes a subject's state if there is one; `change` tells whether it did.
+    pub(super) fn change_kept(&mut self, key: u128, outlives: bool, change: impl FnOnce(&mut State) -> bool) {
+        let place = self.place(key);
+        let Shard { states, changed: marks } = &mut *self.shards[place];
+        if let Some(kept) = states.get_mut(&key)
+            && change(&mut kept.state)
+            && outlives
+        {
+            marks.insert(key);
         }
     }
 
-    fn shard(&self, key: u128) -> &Shard {
-        let place = self.shards.binary_search_by_key(&shard_of(key), |(index, _)| *index);
-        &self.shards[place.expect("the decision locked it")].1
+    /// Where the shard of a subject is among those that are locked.
+    fn place(&self, key: u128) -> usize {
+        let bit = 1_u64 << shard_of(key);
+        debug_assert!(self.which & bit > 0, "the decision locked it");
+        (self.which & (bit - 1)).count_ones() as usize
     }
 }
 

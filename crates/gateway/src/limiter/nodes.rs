@@ -7,15 +7,21 @@
 //! name of the node, so that nothing of before counts twice and no place is lost with a lost message.
 //!
 //! **Slack.** In one window at most the amount was admitted by the server, and while it is away at most one share by each
-//! node: twice the amount, once more for each time that the server comes back without its data. A single node admits no
-//! more than the amount until a server without data is back. Nodes that come while it is away do not know of the others.
+//! node: twice the amount, once more for each time that the server comes back without its data. Nodes that come while it is
+//! away do not know of the others.
+//!
+//! **A server that forgot** (`FLUSHALL`, a failover to an empty one) says so with its next answer, for it does not know the
+//! node that asks. Then the node goes on as if it had been away, which counts the requests under way anew, and until the
+//! windows of before are over nothing is admitted that does not also fit into what the node itself has noted. So a single
+//! node admits no more than the amount even then.
 
 use super::redis::{Asked, BEAT_EVERY, Correction, Remote, RemoteTaken};
-use super::{Cost, Entered, Limited, Limiter, Met, Place, Told};
+use super::{Cost, Entered, Limited, Limiter, Met, Payer, Place, Told};
 use ::redis::RedisError;
 use arc_swap::ArcSwap;
 use domain::rate::{Rule, Standing, Verdict, Window};
-use domain::{AccountId, Timestamp, Zone};
+use domain::time::DAY_MS;
+use domain::{Timestamp, Zone};
 use foldhash::HashMap;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -51,6 +57,8 @@ pub(super) struct Nodes {
     corrections: mpsc::Sender<Ended>,
     /// The time of the last decision.
     at: AtomicI64,
+    /// When the server last had lost what it knew.
+    forgot_at: AtomicI64,
 }
 
 #[derive(Default)]
@@ -108,6 +116,7 @@ impl Limiter {
             left: Mutex::default(),
             corrections,
             at: AtomicI64::new(0),
+            forgot_at: AtomicI64::new(i64::MIN),
         };
         let limiter = Self::with(hash_key, Some(nodes));
         tokio::spawn(keep(Arc::downgrade(&limiter)));
@@ -134,7 +143,7 @@ impl Limiter {
     pub(super) async fn enter_over(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: Cost,
         at: Timestamp,
@@ -143,16 +152,17 @@ impl Limiter {
         if met.is_empty() || nodes.is_away() {
             return self.enter_alone(nodes, payer, met, &cost, at);
         }
-        let shared = {
-            let states = self.states.lock(met.iter().map(|met| met.key));
-            self.share(payer, &met, &cost, &states, at)
-        };
-        if let Some((index, ms)) = shared {
+        let refusal = {
             let mut states = self.states.lock(met.iter().map(|met| met.key));
-            let told = super::tell(&met, &mut states, at);
-            let (limit, needed, standing) =
-                (met[index].limit.clone(), met[index].cost(&cost), met[index].told(&mut states, at).standing);
-            return Err(Limited { limit, needed, standing, wait: Some(Duration::from_millis(ms)), told });
+            let binding = if met.iter().any(|met| nodes.knows_more(met.rule, at)) {
+                self.binding(payer, &met, &cost, &states, at)
+            } else {
+                self.share(payer, &met, &cost, &states, at).map(|(index, ms)| (index, Some(ms)))
+            };
+            binding.map(|binding| self.refused(payer, &met, &cost, &mut states, binding, at))
+        };
+        if let Some(refusal) = refusal {
+            return Err(refusal);
         }
         // By itself, so that it comes to its end when the caller leaves: what was taken is given back then.
         let limiter = self.clone();
@@ -166,7 +176,7 @@ impl Limiter {
     async fn ask(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         met: Vec<Met>,
         cost: Cost,
         at: Timestamp,
@@ -176,6 +186,10 @@ impl Limiter {
             met.iter().map(|met| Asked { key: met.key, rule: met.rule, cost: met.cost(&cost), zone: &met.zone });
         let asked: Vec<Asked<'_>> = asked.collect();
         let answer = match in_time(remote.decide(&asked, at)).await {
+            Ok(answer) if answer.forgot => {
+                nodes.forgotten();
+                return self.enter_alone(nodes, payer, met, &cost, at);
+            }
             Ok(answer) => answer,
             Err(why) => {
                 nodes.lost(&why);
@@ -201,6 +215,8 @@ impl Limiter {
             let binding = met.iter().zip(&answer.each).max_by_key(|(_, answer)| wait(answer.verdict));
             let (binds, answer) = binding.expect("a refusal has a limit");
             let wait = (answer.verdict != Verdict::Never).then(|| Duration::from_millis(wait(answer.verdict)));
+            let wait_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            self.promise(payer, &met, &cost, wait_ms, at);
             let (limit, needed) = (binds.limit.clone(), binds.cost(&cost));
             return Err(Limited { limit, needed, standing: answer.standing, wait, told });
         }
@@ -227,7 +243,7 @@ impl Limiter {
     fn enter_alone(
         self: &Arc<Self>,
         nodes: &Nodes,
-        payer: AccountId,
+        payer: Payer,
         mut met: Vec<Met>,
         cost: &Cost,
         at: Timestamp,
@@ -258,8 +274,16 @@ impl Limiter {
         let asked: Vec<_> =
             kept().map(|met| Asked { key: met.key, rule: met.rule, cost: 0, zone: &met.zone }).collect();
         let answer = in_time(nodes.present().0.decide(&asked, at)).await.inspect_err(|why| nodes.lost(why)).ok()?;
-        let told = |(met, standing): (&Met, Standing)| Told { limit: met.limit.clone(), standing };
-        Some(kept().zip(answer.each.iter().map(|answer| answer.standing)).map(told).collect())
+        let mut standings = answer.each.iter().map(|answer| answer.standing);
+        let told = met.iter().map(|met| {
+            let Rule { amount, window, .. } = met.rule;
+            let standing = match window {
+                Window::Request => Standing { limit: amount, remaining: amount, whole_in_ms: 0 },
+                _ => standings.next()?,
+            };
+            Some(Told { limit: met.limit.clone(), standing })
+        });
+        told.collect()
     }
 
     async fn correct_over(&self, ended: Ended) {
@@ -307,6 +331,30 @@ impl Nodes {
             let nodes = self.seen.load(Ordering::Relaxed);
             tracing::error!(%why, nodes, "Redis is away: this node decides by itself over its share of each limit");
         }
+    }
+
+    /// The server answers, and has lost what it knew. Of many who hear it at once one notes it.
+    fn forgotten(&self) {
+        let is_first = !self.is_away();
+        self.lost(&"it has lost what it knew of limits");
+        if is_first {
+            self.note_forgotten();
+        }
+    }
+
+    fn note_forgotten(&self) {
+        self.forgot_at.store(self.at.load(Ordering::Relaxed), Ordering::Relaxed);
+        metrics::counter!("tollgate_limit_states_lost_total").increment(1);
+        tracing::error!(
+            "Redis has lost what it knew of limits (was it flushed, or replaced?): until their windows are over, each node \
+             also goes by what it has admitted itself; together they may admit up to twice the amount"
+        );
+    }
+
+    /// A limit of that rule may have been used before the server lost what it knew, so that this process knows more.
+    fn knows_more(&self, rule: Rule, at: Timestamp) -> bool {
+        let forgot_at = self.forgot_at.load(Ordering::Relaxed);
+        forgot_at != i64::MIN && at < Timestamp(forgot_at).plus_ms(reach_ms(rule))
     }
 
     /// The server has admitted, asked in that round.
@@ -394,8 +442,11 @@ impl Nodes {
             tracing::info!(nodes = self.seen.load(Ordering::Relaxed), "Redis is back and decides again");
             return Ok(());
         }
-        let nodes = self.present().0.beat().await.inspect_err(|why| self.lost(why))?;
+        let (nodes, forgot) = self.present().0.beat().await.inspect_err(|why| self.lost(why))?;
         self.seen.store(nodes.max(1), Ordering::Relaxed);
+        if forgot {
+            self.forgotten();
+        }
         Ok(())
     }
 
@@ -403,8 +454,10 @@ impl Nodes {
         let (before, _) = self.present();
         let fresh = Arc::new(before.renamed());
         // The name of before, and everything that is counted under it, is gone before the new one is counted.
-        before.leave().await?;
-        let nodes = fresh.beat().await?;
+        if before.leave().await? {
+            self.note_forgotten();
+        }
+        let (nodes, _) = fresh.beat().await?;
         self.seen.store(nodes.max(1), Ordering::Relaxed);
         let (owed, open) = {
             let mut meanwhile = self.meanwhile.lock();
@@ -496,6 +549,20 @@ fn share_of(rule: Rule, nodes: u64) -> Rule {
             Rule { amount: part(rule.amount), window: Window::Smooth { length_ms, burst: burst.map(part) } }
         }
         window => Rule { amount: part(rule.amount), window },
+    }
+}
+
+/// How long what was taken by that rule matters, at most.
+fn reach_ms(rule: Rule) -> i64 {
+    match rule.window {
+        Window::Sliding { length_ms } | Window::Session { length_ms } => length_ms,
+        Window::Smooth { length_ms, burst } => {
+            let times = burst.unwrap_or(rule.amount).div_ceil(rule.amount.max(1));
+            length_ms.saturating_mul(i64::try_from(times).unwrap_or(i64::MAX))
+        }
+        Window::Calendar(_) => 31 * DAY_MS,
+        // Requests under way are counted anew when the node comes back.
+        Window::Now | Window::Request => 0,
     }
 }
 

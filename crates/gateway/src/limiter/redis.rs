@@ -22,6 +22,7 @@ use domain::rate::{Rule, Standing, Verdict};
 use domain::{Timestamp, Zone};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Remote {
     prefix: Arc<str>,
     /// The name of this process among the nodes.
     node: Arc<str>,
+    /// The server has noted that name. If it does not know it then, it has lost what it knew.
+    is_known: Arc<AtomicBool>,
 }
 
 /// What is asked of one limit. Limits of one decision are of different keys.
@@ -64,6 +67,8 @@ pub struct Answer {
     pub at: Timestamp,
     /// All had room and were taken from; otherwise none was.
     pub admitted: bool,
+    /// The server has lost what it knew since this node last beat: it decided as if nobody had been there before.
+    pub forgot: bool,
     /// Of each limit, in their order.
     pub each: Vec<Answered>,
 }
@@ -122,7 +127,8 @@ impl Remote {
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN));
         let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
-        Ok(Self { connection, prefix: format!("{{{tag}}}:").into(), node: new_name() })
+        let prefix = format!("{{{tag}}}:").into();
+        Ok(Self { connection, prefix, node: new_name(), is_known: Arc::default() })
     }
 
     /// Decides over all limits of a request: takes from all, or changes nothing. `at` is the time here, near which the
@@ -142,27 +148,31 @@ impl Remote {
         self.correct_at(corrections, at, SERVER_TIME).await
     }
 
-    /// Prolongs the lease of this node; how many nodes live.
+    /// Prolongs the lease of this node; how many nodes live, and whether the server has lost what it knew since the last
+    /// time.
     ///
     /// # Errors
     /// If no answer came.
-    pub async fn beat(&self) -> Result<u64, RedisError> {
+    pub async fn beat(&self) -> Result<(u64, bool), RedisError> {
         self.beat_at(SERVER_TIME).await
     }
 
     /// The same server under another name of this node, under which nothing is counted yet.
     #[must_use]
     pub fn renamed(&self) -> Self {
-        Self { node: new_name(), ..self.clone() }
+        Self { node: new_name(), is_known: Arc::default(), ..self.clone() }
     }
 
-    /// Gives this node's name up, and with it all requests in flight that are counted under it.
+    /// Gives this node's name up, and with it all requests in flight that are counted under it. Whether the server has
+    /// lost what it knew.
     ///
     /// # Errors
     /// If no answer came.
-    pub async fn leave(&self) -> Result<(), RedisError> {
+    pub async fn leave(&self) -> Result<bool, RedisError> {
         let mut leave = ::redis::cmd("ZREM");
-        leave.arg(format!("{}nodes", self.prefix)).arg(&*self.node).exec_async(&mut self.connection.clone()).await
+        leave.arg(format!("{}nodes", self.prefix)).arg(&*self.node);
+        let left: u64 = leave.query_async(&mut self.connection.clone()).await?;
+        Ok(self.is_known.swap(false, Ordering::Relaxed) && left == 0)
     }
 
     /// What the server forgets when its memory is full, unless that is nothing. States that are forgotten before their
@@ -178,18 +188,21 @@ impl Remote {
 
     async fn decide_at(&self, asked: &[Asked<'_>], at: Timestamp, clock: Timestamp) -> Result<Answer, RedisError> {
         if asked.is_empty() {
-            return Ok(Answer { at, admitted: true, each: Vec::new() });
+            return Ok(Answer { at, admitted: true, forgot: false, each: Vec::new() });
         }
         let mut call = self.call("decide", clock);
         for asked in asked {
             call.key(self.key(asked.key)).arg(asked.encode(at));
         }
+        let is_known = self.is_known.load(Ordering::Relaxed);
         let answer: Vec<Value> = call.invoke_async(&mut self.connection.clone()).await?;
-        let [Value::Int(at), Value::Int(admitted), each @ ..] = answer.as_slice() else { return Err(unreadable()) };
+        let [Value::Int(at), Value::Int(admitted), Value::Int(unknown), each @ ..] = answer.as_slice() else {
+            return Err(unreadable());
+        };
         let each: Option<Vec<Answered>> =
             asked.iter().zip(each).map(|(asked, answer)| Answered::decode(asked, answer)).collect();
         let each = each.filter(|each| each.len() == asked.len()).ok_or_else(unreadable)?;
-        Ok(Answer { at: Timestamp(*at), admitted: *admitted == 1, each })
+        Ok(Answer { at: Timestamp(*at), admitted: *admitted == 1, forgot: is_known && *unknown == 1, each })
     }
 
     async fn correct_at(
@@ -211,9 +224,10 @@ impl Remote {
         call.invoke_async(&mut self.connection.clone()).await
     }
 
-    async fn beat_at(&self, clock: Timestamp) -> Result<u64, RedisError> {
-        let (_, nodes): (i64, u64) = self.call("beat", clock).invoke_async(&mut self.connection.clone()).await?;
-        Ok(nodes)
+    async fn beat_at(&self, clock: Timestamp) -> Result<(u64, bool), RedisError> {
+        let (_, nodes, unknown): (i64, u64, u64) =
+            self.call("beat", clock).invoke_async(&mut self.connection.clone()).await?;
+        Ok((nodes, self.is_known.swap(true, Ordering::Relaxed) && unknown == 1))
     }
 
     fn call(&self, what: &str, clock: Timestamp) -> ScriptInvocation<'static> {

@@ -30,6 +30,7 @@ fn limiter(limits: &[Arc<Limit>]) -> Arc<Limiter> {
 pub(super) fn asking(account: i64, key: i64) -> Asking<'static> {
     Asking {
         payer: AccountId(account),
+        weight: Weight::ONE,
         tier: TierId(0),
         project: None,
         key: KeyId(key),
@@ -192,6 +193,14 @@ fn what_was_used_is_found_again_by_another_process_but_not_who_is_under_way() {
     held.cancel(Timestamp(1_001));
     let saved = [first.take_unsaved(1), first.take_unsaved(1), first.take_unsaved(1)].concat();
     assert_eq!((saved.len(), second.restore(saved)), (2, 0));
+    assert_eq!(left(&second), [9, 2, 5, 90]);
+    // Also if it is forgotten before that was written down.
+    let held = enter(&first, &me, 2_000).unwrap();
+    let before = first.take_unsaved(10);
+    held.cancel(Timestamp(2_001));
+    first.tidy(Timestamp(2_001));
+    let saved = first.take_unsaved(10);
+    assert_eq!((before.len(), saved.len(), second.restore([before, saved].concat())), (2, 2, 0));
     assert_eq!(left(&second), [9, 2, 5, 90]);
     let torn = store::limits::SavedState { subject: 1, state: "0x".to_owned(), until: Timestamp(9) };
     assert_eq!(second.restore(vec![torn]), 1);

@@ -1,7 +1,8 @@
 //! Reads an answer that came in one piece.
 
 use super::produced::{Choices, ChoicesSeed, Sink};
-use super::{Endpoint, Reported, UpstreamError};
+use super::{Endpoint, Reported};
+use crate::failure::Told;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -12,7 +13,7 @@ pub enum Answer {
     /// An answer of the model.
     Complete(Completion),
     /// An error, in spite of the status. It is treated as any failed answer.
-    Failed(UpstreamError),
+    Failed(Told),
 }
 
 /// What the ledger needs of an answer.
@@ -40,17 +41,17 @@ impl Answer {
         let mut found = Found::default();
         // Broken JSON can still be an error message in the one shape that is no object.
         if read(body, &mut found, &mut |_| {}).is_err() {
-            return UpstreamError::read(body.as_bytes()).map(Self::Failed).ok_or(Unreadable);
+            return Told::json(body.as_bytes()).map(Self::Failed).ok_or(Unreadable);
         }
         if let Some(error) = found.error.or(found.choices.error.filter(|_| !found.choices.produced)) {
-            return Ok(Self::Failed(UpstreamError::from_field(error.get())));
+            return Ok(Self::Failed(Told::field(error.get())));
         }
         let answered = match endpoint {
             Endpoint::Chat | Endpoint::Completions => found.choices.given,
             Endpoint::Embeddings => found.data.is_some(),
         };
         if !answered {
-            return UpstreamError::read(body.as_bytes()).map(Self::Failed).ok_or(Unreadable);
+            return Told::json(body.as_bytes()).map(Self::Failed).ok_or(Unreadable);
         }
         let has_data = found.data.is_some_and(|data| !data.get().trim_matches(['[', ']', ' ', '\n']).is_empty());
         Ok(Self::Complete(Completion {

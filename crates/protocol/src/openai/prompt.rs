@@ -1,7 +1,9 @@
-//! The text of a prompt, for counting it when the provider did not.
+//! The text of a prompt, for counting it when the provider did not; the model that a body names which is no request.
 
 use super::Endpoint;
+use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Tokens by which chat formats frame a message, and the answer's opening.
 const TOKENS_PER_MESSAGE: u64 = 4;
@@ -27,6 +29,17 @@ pub fn prompt_text(endpoint: Endpoint, body: &[u8]) -> (String, u64) {
         }
     }
     (text, framing + token_ids)
+}
+
+/// The model that a JSON object names, whatever else is wrong with it.
+pub fn model_named(body: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        model: Cow<'a, str>,
+    }
+
+    serde_json::from_slice(body).ok().map(|Named { model }| model)
 }
 
 /// Strings are text; bare numbers in a prompt are token ids. Data URLs and the like are no text.

@@ -7,6 +7,7 @@ mod content;
 mod edits;
 mod labels;
 
+pub use content::Media;
 pub use edits::{CapField, Edits};
 pub use labels::add_tags;
 
@@ -47,6 +48,8 @@ pub struct Request<'a> {
     pub has_audio: bool,
     /// Content holds parts of any other kind than text; their tokens are not bounded either.
     pub has_files: bool,
+    /// What of the body is not text.
+    pub media: Media,
     /// The answer can hold audio.
     pub audio_out: bool,
     /// The answer can hold images.
@@ -263,6 +266,7 @@ impl<'a> Request<'a> {
             has_images: content.images,
             has_audio: content.audio,
             has_files: content.files,
+            media: content.media,
             audio_out: fields.given(Field::Audio).is_some() || modalities.iter().any(|kind| kind == "audio"),
             images_out: modalities.iter().any(|kind| kind == "image"),
             web_search: fields.given(Field::WebSearchOptions).is_some()
@@ -581,6 +585,11 @@ mod tests {
         check(r#"{"content":[{"type":"video_url"}]}"#, files);
         check(r#"{"content":[{"type":5}]}"#, files);
         check(r#"{"content":[{"image_url":{}}]}"#, files);
+        let image = r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}"#;
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"content":[{{"type":"text","text":"a"}},{image},"b"]}},{{"content":{image}}}]}}"#
+        );
+        assert_eq!(read(Endpoint::Chat, &body).media, Media { parts: 2, bytes: 2 * image.len() as u64 });
     }
 
     #[test]

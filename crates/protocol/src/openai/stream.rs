@@ -4,7 +4,8 @@ mod length;
 
 use super::answer::{Found, read, text};
 use super::produced::ChoiceStates;
-use super::{Endpoint, Reported, UpstreamError};
+use super::{Endpoint, Reported};
+use crate::failure::Told;
 use length::Head;
 
 /// Watches the events of one answer.
@@ -16,7 +17,7 @@ pub struct StreamObserver {
     finish_reason: Option<String>,
     service_tier: Option<String>,
     model: Option<String>,
-    error: Option<UpstreamError>,
+    error: Option<Box<Told>>,
     done: bool,
     /// What every event of this answer repeats, as the first one had it.
     head: Option<Box<Head>>,
@@ -74,18 +75,18 @@ impl StreamObserver {
         let is_sound = read(json, &mut found, text).is_ok();
         self.produced_anything |= found.choices.produced;
         if !is_sound {
-            return self.failed_with(UpstreamError::read(data)).unwrap_or(Seen::Unreadable);
+            return self.failed_with(Told::json(data)).unwrap_or(Seen::Unreadable);
         }
         self.keep(&mut found);
         if let Some(error) = found.error.or(found.choices.error) {
-            self.error = Some(UpstreamError::from_field(error.get()));
+            self.error = Some(Box::new(Told::field(error.get())));
             return Seen::Error;
         }
         if found.usage_given {
             return Seen::Usage { choices_empty: !found.choices.given || found.choices.empty };
         }
         if !found.choices.given {
-            return self.failed_with(UpstreamError::read(data)).unwrap_or(Seen::Delta);
+            return self.failed_with(Told::json(data)).unwrap_or(Seen::Delta);
         }
         Seen::Delta
     }
@@ -131,8 +132,8 @@ impl StreamObserver {
     }
 
     /// The error that the stream reported.
-    pub fn error(&self) -> Option<&UpstreamError> {
-        self.error.as_ref()
+    pub fn error(&self) -> Option<&Told> {
+        self.error.as_deref()
     }
 
     /// Which choices have begun and which have ended.
@@ -140,8 +141,8 @@ impl StreamObserver {
         self.choices
     }
 
-    fn failed_with(&mut self, error: Option<UpstreamError>) -> Option<Seen> {
-        self.error = Some(error?);
+    fn failed_with(&mut self, error: Option<Told>) -> Option<Seen> {
+        self.error = Some(Box::new(error?));
         Some(Seen::Error)
     }
 

@@ -63,6 +63,7 @@ pub struct SetupPage {
 
 /// Which orders to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct OwnOrdersParams {
     /// Only those in this state.

@@ -253,7 +253,7 @@ async fn members_are_not_shown_what_is_the_operators() {
     let test = TestApp::start().await;
     let account = test.account("acme").await;
     let path = format!("/api/v1/accounts/{account}");
-    test.patch(&path, json!({ "multiplier": "1.5", "tier": "Tier 2", "shows_upstream": true })).await;
+    test.patch(&path, json!({ "multiplier": "1.5", "weight": 7, "tier": "Tier 2", "shows_upstream": true })).await;
     let (owner, _) = test.member(account, "ann@example.com", "owner").await;
     test.post(&format!("{path}/grants"), json!({ "amount": "2.00" })).await;
     let (key, price) = (test.key(account, json!({})).await.1, test.priced().await);
@@ -273,7 +273,7 @@ async fn members_are_not_shown_what_is_the_operators() {
         told.push(answer.text);
     }
     for text in told {
-        for word in ["multiplier", "shows_upstream", "\"1.5", "tier"] {
+        for word in ["multiplier", "weight", "shows_upstream", "\"1.5", "tier"] {
             assert!(!text.contains(word), "{word}: {text}");
         }
     }

@@ -20,6 +20,7 @@ use utoipa::IntoParams;
 
 /// Whose usage in the account, and of when.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct OwnUsageParams {
     /// Only that of the keys which are in this project now: its id.

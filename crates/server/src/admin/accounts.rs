@@ -17,6 +17,7 @@ use crate::upkeep::deliver;
 use axum::Json;
 use axum::extract::State;
 use domain::ledger::{Counted, Fund, Origin};
+use domain::rate::Weight;
 use domain::{AccountId, Multiplier, Nanos, Seq, TierId, Zone};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct AccountObject {
     /// What it pays of list prices; null is as its tier.
     #[schema(value_type = Option<String>, example = "0.9")]
     pub multiplier: Option<Multiplier>,
+    /// What it gets of limits that accounts share, beside others; null is as its tier.
+    #[schema(value_type = Option<u32>, example = 3)]
+    pub weight: Option<Weight>,
     /// The account that it counts as one with for limits, by id; null is none.
     #[schema(value_type = Option<i64>)]
     pub linked_to: Option<AccountId>,
@@ -96,6 +100,9 @@ pub struct TierShown {
     /// Of it, consumed in this month; null where it limits nothing.
     #[schema(value_type = Option<String>, example = "12.50")]
     pub consumed: Option<Nanos>,
+    /// What its accounts get of limits that accounts share, beside others.
+    #[schema(value_type = u32, example = 1)]
+    pub weight: Weight,
     /// An operator has fixed it: payments do not promote the account.
     pub fixed: bool,
 }
@@ -125,6 +132,10 @@ pub struct CreateAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "0.9")]
     pub multiplier: Option<Multiplier>,
+    /// What it gets of limits that accounts share, beside others, from 1 to 1000; absent is as its tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, example = 3)]
+    pub weight: Option<Weight>,
     /// Fixes its tier: an id, or a name. Absent: payments promote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<NameOrId>)]
@@ -157,6 +168,10 @@ pub struct ChangeAccount {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "0.9")]
     pub multiplier: Option<Option<Multiplier>>,
+    /// What it gets of limits that accounts share, beside others, from 1 to 1000; null is as its tier.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<u32>, example = 3)]
+    pub weight: Option<Option<Weight>>,
     /// Fixes its tier: an id, or a name. Null: payments promote it from the tier that it has.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<NameOrId>)]
@@ -197,6 +212,7 @@ pub enum TopUpKind {
 
 /// Which accounts to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only the account of exactly this name.
@@ -255,9 +271,11 @@ pub async fn object(app: &App, account: Account) -> Result<AccountObject, StoreE
             multiplier: account.tier.multiplier,
             monthly: account.tier.monthly,
             consumed,
+            weight: account.tier.weight,
             fixed: account.tier.fixed,
         },
         multiplier: account.multiplier,
+        weight: account.weight,
         linked_to: account.linked_to,
         error_profile: account.error_profile,
         shows_upstream: account.shows_upstream,
@@ -307,6 +325,7 @@ pub async fn create(
             time_zone,
             tier: new.tier.as_ref().map(|tier| tier_of(transaction, tier)).transpose()?.map(Some),
             multiplier: new.multiplier.map(Some),
+            weight: new.weight.map(Some),
             ..AccountChange::default()
         };
         let Some(account) = accounts::change(transaction, account.id, &change)? else { return Ok(None) };
@@ -411,6 +430,7 @@ pub async fn change(
                 None => None,
             },
             multiplier: asked.multiplier,
+            weight: asked.weight,
         };
         let mut detail = json!(asked);
         match link {

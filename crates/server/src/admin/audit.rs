@@ -37,6 +37,7 @@ pub struct DeedObject {
 
 /// Which deeds to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct AuditParams {
     /// Only by this operator or member.

@@ -1,6 +1,7 @@
 //! `/api/v1/budgets`: caps on what a scope of an account may use up, once or per period.
 
 use super::accounts::{self as api_accounts, AccountRef, zone_of};
+use super::amount::Amount;
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id, Params};
 use super::operator::Operator;
@@ -116,17 +117,6 @@ pub enum MetricName {
     Requests,
 }
 
-/// USD as a decimal text, or a count as a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "an amount is a decimal text such as \"5.00\" for money, or a whole number for counts")]
-pub enum Amount {
-    /// Tokens or requests.
-    Count(u64),
-    /// USD.
-    #[schema(value_type = String)]
-    Money(Nanos),
-}
-
 /// A new budget.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +206,7 @@ pub struct Counters {
 
 /// Which counters to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct CounterParams {
     /// Only those after it: the `next` of the page before.
@@ -298,32 +289,10 @@ impl From<&Values> for ValuesObject {
     }
 }
 
-impl Amount {
-    /// An amount of that metric.
-    pub fn of(metric: Metric, amount: i64) -> Self {
-        match metric {
-            Metric::Money => Self::Money(Nanos(amount)),
-            Metric::Tokens | Metric::Requests => Self::Count(amount.max(0).unsigned_abs()),
-        }
-    }
-
-    /// The amount in the ledger's unit for that metric.
-    fn checked(self, metric: Metric) -> Result<i64, Problem> {
-        let refused = |message: String| Err(Problem::bad_field("limit", message));
-        match (self, metric) {
-            (Self::Money(money), Metric::Money) if (Nanos::ZERO..=MONEY_MAX).contains(&money) => Ok(money.0),
-            (Self::Money(_), Metric::Money) => refused(format!("A budget in money is from $0.00 to ${MONEY_MAX}.")),
-            (Self::Count(count), Metric::Tokens | Metric::Requests) => {
-                i64::try_from(count).or_else(|_| refused("A count fits 63 bits.".to_owned()))
-            }
-            (Self::Count(_), Metric::Money) => {
-                refused("A budget in money has its limit as a decimal text such as \"5.00\".".to_owned())
-            }
-            (Self::Money(_), Metric::Tokens | Metric::Requests) => {
-                refused("A budget in tokens or requests has its limit as a whole number.".to_owned())
-            }
-        }
-    }
+/// An amount in the ledger's unit for that metric.
+fn checked_limit_of(metric: Metric, limit: Amount) -> Result<i64, Problem> {
+    let most = if metric == Metric::Money { MONEY_MAX.0 } else { i64::MAX };
+    limit.checked("A budget", metric, most).map_err(|why| Problem::bad_field("limit", why))
 }
 
 impl CreateBudget {
@@ -335,7 +304,7 @@ impl CreateBudget {
             scope: Scope::from(&self.scope),
             each: self.each.iter().copied().map(Dimension::from).collect(),
             metric,
-            limit: self.limit.checked(metric)?,
+            limit: checked_limit_of(metric, self.limit)?,
             period: self.period,
         })
     }
@@ -450,7 +419,7 @@ pub async fn alter(
     asked: ChangeBudget,
 ) -> Result<BudgetObject, Problem> {
     let kept = find(app, account, id).await?;
-    let limit = asked.limit.map(|limit| limit.checked(kept.budget.metric)).transpose()?;
+    let limit = asked.limit.map(|limit| checked_limit_of(kept.budget.metric, limit)).transpose()?;
     let (id, now) = (kept.budget.id, app.now());
     let changed = app.database.write(move |transaction| {
         let changed = budgets::change(transaction, id, asked.name.as_deref(), limit)?;

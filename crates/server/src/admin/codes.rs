@@ -137,6 +137,7 @@ pub struct NewCodeText {
 
 /// Which codes to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only those of this batch.
@@ -149,6 +150,7 @@ pub struct ListParams {
 
 /// Which codes to revoke.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct BatchParams {
     /// Those of this batch.

@@ -16,6 +16,8 @@ pub struct Health {
     pub version: String,
     /// Requests under way.
     pub open_holds: u64,
+    /// Limits are counted in Redis, and it is away: this gateway decides by itself over its share of each.
+    pub redis_away: bool,
 }
 
 /// What the gateway does.
@@ -42,5 +44,6 @@ pub async fn health(State(app): State<Arc<App>>) -> Json<Health> {
         HealthStatus::Ok
     };
     let open_holds = app.ledger.open_holds() as u64;
-    Json(Health { status, version: env!("CARGO_PKG_VERSION").to_owned(), open_holds })
+    let redis_away = app.gateway.limiter().is_alone();
+    Json(Health { status, version: env!("CARGO_PKG_VERSION").to_owned(), open_holds, redis_away })
 }

@@ -93,7 +93,8 @@ pub struct KeyObject {
     /// What it may do in the members' API: `viewer`, `member` or `admin`; null is nothing but to look at itself.
     #[schema(value_type = Option<String>)]
     pub role: Option<Role>,
-    /// How long its requests may wait for a place that a limit has no room for, in seconds; null: they are refused at once.
+    /// How long its requests may wait for a place that a limit has no room for, in seconds; null: as their
+    /// route says, or not at all.
     pub wait_seconds: Option<u32>,
     /// In which class they wait: `high`, `normal` or `low`.
     #[schema(value_type = String)]
@@ -179,8 +180,8 @@ pub struct CreateKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub role: Option<Role>,
-    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600. Absent: they are refused
-    /// at once.
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600. Absent: as
+    /// their route says, or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<u32>,
     /// In which class they wait: `high`, `normal` (the default) or `low`.
@@ -235,8 +236,8 @@ pub struct ChangeKey {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub role: Option<Option<Role>>,
-    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600; null: they are refused at
-    /// once.
+    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600; null: as their
+    /// route says, or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<u32>)]
     pub wait_seconds: Option<Option<u32>>,
@@ -267,6 +268,7 @@ pub struct RotateKey {
 
 /// Which keys to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only keys of this account: its name or id.

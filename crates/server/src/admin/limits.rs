@@ -6,7 +6,7 @@
 pub mod of_key;
 pub mod presets;
 
-use super::budgets::Amount;
+use super::amount::Amount;
 use super::error::{ErrorObject, Problem};
 use super::extract::{Body, Id};
 use super::operator::Operator;
@@ -15,7 +15,7 @@ use crate::app::App;
 use axum::Json;
 use axum::extract::State;
 use domain::rate::{AMOUNT_MAX, Dimension, Limit, Metric, Scope, Window};
-use domain::{AccountId, KeyId, LimitId, Nanos, ProjectId, TierId};
+use domain::{AccountId, KeyId, LimitId, ProjectId, TierId, Timestamp};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -172,26 +172,12 @@ pub struct ChangeLimit {
 
 /// An amount in the limiter's unit for that metric: nano-USD, or a count.
 pub fn checked_amount(metric: Metric, amount: Amount) -> Result<u64, String> {
-    match (metric, amount) {
-        (Metric::Money, Amount::Money(money)) => match u64::try_from(money.0) {
-            Ok(amount) if amount <= AMOUNT_MAX => Ok(amount),
-            _ => Err(format!("A limit in money is from $0.00 to ${}.", Nanos(AMOUNT_MAX.cast_signed()))),
-        },
-        (Metric::Money, Amount::Count(_)) => {
-            Err("A limit in money has its amount as a decimal text such as \"5.00\".".to_owned())
-        }
-        (_, Amount::Count(amount)) if amount <= AMOUNT_MAX => Ok(amount),
-        (_, Amount::Count(_)) => Err(format!("A limit's amount is at most {AMOUNT_MAX}.")),
-        (_, Amount::Money(_)) => Err(format!("A limit in {} has a whole number as its amount.", metric.name())),
-    }
+    amount.checked("A limit", metric, AMOUNT_MAX.cast_signed()).map(i64::cast_unsigned)
 }
 
 /// An amount in the limiter's unit for that metric, as it is written.
 pub fn shown_amount(metric: Metric, amount: u64) -> Amount {
-    match metric {
-        Metric::Money => Amount::Money(Nanos(i64::try_from(amount).unwrap_or(i64::MAX))),
-        _ => Amount::Count(amount),
-    }
+    Amount::of(metric, i64::try_from(amount).unwrap_or(i64::MAX))
 }
 
 impl LimitScope {
@@ -361,30 +347,30 @@ pub async fn create(
     operator: Operator,
     Body(asked): Body<CreateLimit>,
 ) -> Result<(StatusCode, Json<LimitObject>), Problem> {
-    let created = make(&app, operator.0, vec![asked]).await?.remove(0);
-    Ok((StatusCode::CREATED, Json(created)))
+    asked.refuse(&app)?;
+    let now = app.now();
+    let created = app.database.write(move |transaction| asked.create(transaction, &operator.0, now)).await?;
+    app.limits_changed().await;
+    Ok((StatusCode::CREATED, Json(object(&app, created).await?)))
 }
 
-/// Makes limits: all of them, or none.
-async fn make(app: &App, by: Arc<str>, asked: Vec<CreateLimit>) -> Result<Vec<LimitObject>, Problem> {
-    for new in &asked {
-        checked_amount(new.metric, new.amount).map_err(|why| Problem::bad_field("amount", why))?;
-        refuse_name_of_file(app, &new.name)?;
+impl CreateLimit {
+    /// What can be seen without the database.
+    fn refuse(&self, app: &App) -> Result<(), Problem> {
+        checked_amount(self.metric, self.amount).map_err(|why| Problem::bad_field("amount", why))?;
+        refuse_name_of_file(app, &self.name)
     }
-    let now = app.now();
-    let created = app.database.write(move |transaction| {
-        let make_one = |new: &CreateLimit| {
-            let limit = new.unscoped().map_err(StoreError::Refused)?;
-            let limit = Limit { scope: new.scope.resolved(transaction)?, ..limit };
-            let kept = limits::create(transaction, &limit, &by, now)?;
-            accounts::audit(transaction, now, &by, "limit.create", &subject(kept.limit.id), &json!(new))?;
-            Ok(kept)
-        };
-        asked.iter().map(make_one).collect::<Result<Vec<_>, StoreError>>()
-    });
-    let created = created.await?;
-    app.limits_changed().await;
-    objects(app, created).await
+
+    fn resolved(&self, connection: &Connection) -> Result<Limit, StoreError> {
+        let limit = self.unscoped().map_err(StoreError::Refused)?;
+        Ok(Limit { scope: self.scope.resolved(connection)?, ..limit })
+    }
+
+    fn create(&self, transaction: &Connection, by: &str, now: Timestamp) -> Result<KeptLimit, StoreError> {
+        let kept = limits::create(transaction, &self.resolved(transaction)?, by, now)?;
+        accounts::audit(transaction, now, by, "limit.create", &subject(kept.limit.id), &json!(self))?;
+        Ok(kept)
+    }
 }
 
 /// List limits.

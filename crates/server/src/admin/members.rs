@@ -63,6 +63,7 @@ pub struct ChangeMember {
 
 /// What becomes of a removed member's keys.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveParams {
     /// Delete the account's keys that they made or gave a role, too. Without it these stay the account's and go on

@@ -145,6 +145,7 @@ pub struct RefundOrder {
 
 /// Which orders to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only those of this account: its name or id.

@@ -20,6 +20,7 @@ pub struct Page<T> {
 
 /// Which page of a list that nothing else narrows.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PageParams {
     /// Only items with greater ids: the `next` of the page before.

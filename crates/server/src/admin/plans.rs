@@ -148,6 +148,7 @@ pub struct ChangePlan {
 
 /// Which plans to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only the plan of exactly this name.

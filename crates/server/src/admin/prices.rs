@@ -60,6 +60,7 @@ pub struct SetPrice {
 
 /// Which prices to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only models whose name contains this.
@@ -74,6 +75,7 @@ pub struct ListParams {
 
 /// Which price to remove.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct RemoveParams {
     /// The model.

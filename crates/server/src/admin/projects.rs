@@ -62,6 +62,7 @@ pub struct ChangeProject {
 
 /// Which projects to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only projects of this account: its name or id.

@@ -109,6 +109,7 @@ pub struct LineObject {
 
 /// Which time a statement is over, and how it is to be written.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct StatementParams {
     /// Its beginning: a time (RFC 3339), or a date, which begins in the account's time zone. Default: this month's.
@@ -222,6 +223,7 @@ pub struct Entries {
 
 /// Which entries to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EntryParams {
     /// Only those before this entry of the account: the `next` of the page before.

@@ -149,6 +149,7 @@ pub struct Cancellation {
 
 /// How to cancel.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
     /// End it now and give back what is left, instead of at the end of the cycle. Default false.

@@ -831,6 +831,24 @@ fn s_49_the_description_is_the_committed_one() {
     );
 }
 
+/// Whoever makes a client of the description puts a parameter where it says.
+#[test]
+fn s_49_parameters_are_described_where_they_are() {
+    let description: Value = serde_json::from_str(&openapi_json()).unwrap();
+    let mut in_queries = 0;
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let (in_path, others): (Vec<_>, Vec<_>) = parameters.partition(|parameter| parameter["in"] == "path");
+            let named: Vec<_> = in_path.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+            let written: Vec<_> = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+            assert_eq!(named, written, "{method} {path}");
+            in_queries += others.iter().filter(|parameter| parameter["in"] == "query").count();
+        }
+    }
+    assert!(in_queries > 50, "{in_queries}");
+}
+
 #[tokio::test]
 async fn operators_are_created_and_revoked_but_the_last_one_stays() {
     let test = TestApp::start().await;

@@ -7,6 +7,7 @@ use super::values::present;
 use crate::app::App;
 use axum::Json;
 use axum::extract::State;
+use domain::rate::Weight;
 use domain::tier::Tier;
 use domain::{AccountId, Multiplier, Nanos, TierId};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct TierObject {
     /// "0.00" is for accounts that have paid nothing: they use up what they were given, and nothing else limits them.
     #[schema(value_type = Option<String>, example = "500.00")]
     pub monthly: Option<Nanos>,
+    /// What its accounts get of limits that accounts share, beside others.
+    #[schema(value_type = u32, example = 1)]
+    pub weight: Weight,
 }
 
 /// Every tier.
@@ -69,12 +73,16 @@ pub struct SetTier {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<String>, example = "500.00")]
     pub monthly: Option<Option<Nanos>>,
+    /// What its accounts get of limits that accounts share, beside others, from 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, example = 1)]
+    pub weight: Option<Weight>,
 }
 
 impl From<Tier> for TierObject {
     fn from(tier: Tier) -> Self {
-        let Tier { id, name, paid, days, multiplier, monthly } = tier;
-        Self { id, name: name.to_string(), paid, days, multiplier, monthly }
+        let Tier { id, name, paid, days, multiplier, monthly, weight } = tier;
+        Self { id, name: name.to_string(), paid, days, multiplier, monthly, weight }
     }
 }
 
@@ -104,7 +112,8 @@ pub async fn set(
         let tier = match (present, name) {
             (Some(tier), name) => Tier { name: name.map_or(tier.name.clone(), Arc::from), ..tier },
             (None, Some(name)) => {
-                Tier { id, name: name.into(), paid: None, days: 0, multiplier: Multiplier::ONE, monthly: None }
+                let (multiplier, weight) = (Multiplier::ONE, Weight::ONE);
+                Tier { id, name: name.into(), paid: None, days: 0, multiplier, monthly: None, weight }
             }
             (None, None) => return Err(StoreError::Refused("a new tier needs a name".to_owned())),
         };
@@ -113,6 +122,7 @@ pub async fn set(
             days: asked.days.unwrap_or(tier.days),
             multiplier: asked.multiplier.unwrap_or(tier.multiplier),
             monthly: asked.monthly.unwrap_or(tier.monthly),
+            weight: asked.weight.unwrap_or(tier.weight),
             ..tier
         };
         tiers::set(transaction, &tier)?;

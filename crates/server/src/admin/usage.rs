@@ -63,6 +63,7 @@ pub struct UsageRow {
 
 /// Whose usage, and of when.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct UsageParams {
     /// An account's: its name or id. One of this, `project` and `key`.

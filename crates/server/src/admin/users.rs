@@ -83,6 +83,7 @@ pub struct ChangeUser {
 
 /// Which users to list.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {
     /// Only the user of exactly this e-mail address, in whatever case.

@@ -8,6 +8,7 @@ use crate::admin::{
 };
 use crate::error::ErrorProfile;
 use clap::{Args, Subcommand};
+use domain::rate::Weight;
 use domain::{Multiplier, Nanos};
 use http::Method;
 use store::accounts::AccountStatus;
@@ -36,6 +37,9 @@ pub enum AccountCommand {
         /// What it pays of list prices [default: as its tier]
         #[arg(long, value_name = "FACTOR")]
         multiplier: Option<Multiplier>,
+        /// What it gets of limits that accounts share, beside others: 1 to 1000 [default: as its tier]
+        #[arg(long, value_name = "N")]
+        weight: Option<Weight>,
         /// Fix its tier, by name or id [default: promoted by what it pays]
         #[arg(long, value_name = "TIER")]
         tier: Option<String>,
@@ -134,6 +138,12 @@ pub struct EditArgs {
     /// It pays of list prices as its tier does.
     #[arg(long, conflicts_with = "multiplier")]
     no_multiplier: bool,
+    /// What it gets of limits that accounts share, beside others: 1 to 1000.
+    #[arg(long, value_name = "N")]
+    weight: Option<Weight>,
+    /// It gets of limits that accounts share as its tier does.
+    #[arg(long, conflicts_with = "weight")]
+    no_weight: bool,
     /// Fix its tier, by name or id.
     #[arg(long, value_name = "TIER")]
     tier: Option<String>,
@@ -144,9 +154,19 @@ pub struct EditArgs {
 
 pub async fn run(command: AccountCommand, client: &Client, format: Format) -> anyhow::Result<()> {
     match command {
-        AccountCommand::Create { name, balance, error_profile, shows_upstream, time_zone, multiplier, tier } => {
+        AccountCommand::Create {
+            name,
+            balance,
+            error_profile,
+            shows_upstream,
+            time_zone,
+            multiplier,
+            weight,
+            tier,
+        } => {
             let (shows_upstream, tier) = (shows_upstream.then_some(true), tier.map(NameOrId::Name));
-            let new = CreateAccount { name, balance, error_profile, shows_upstream, time_zone, multiplier, tier };
+            let new =
+                CreateAccount { name, balance, error_profile, shows_upstream, time_zone, multiplier, weight, tier };
             format.print(&client.send(Method::POST, "/api/v1/accounts", &new).await?, one)
         }
         AccountCommand::List(ListArgs { after, limit }) => {
@@ -177,6 +197,7 @@ pub async fn run(command: AccountCommand, client: &Client, format: Format) -> an
                 shows_upstream: args.shows_upstream,
                 time_zone: args.time_zone,
                 multiplier: set_or_removed(args.multiplier, args.no_multiplier),
+                weight: set_or_removed(args.weight, args.no_weight),
                 tier: set_or_removed(args.tier.map(NameOrId::Name), args.automatic_tier),
                 linked_to: None,
             };
@@ -259,6 +280,7 @@ pub fn one(account: &AccountObject) -> String {
         ("fees", usd(account.fees)),
         ("tier", tier(&account.tier)),
         ("multiplier", account.multiplier.map_or("as its tier".to_owned(), |own| own.to_string())),
+        ("weight", account.weight.map_or(format!("{} (its tier's)", account.tier.weight), |own| own.to_string())),
         ("linked to", or_dash(account.linked_to)),
         ("error profile", account.error_profile.clone().unwrap_or("the gateway's".to_owned())),
         ("shows upstream", account.shows_upstream.to_string()),

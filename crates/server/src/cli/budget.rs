@@ -2,14 +2,15 @@
 
 use super::account::{PAGE_SIZE, print_resets, set_or_removed};
 use super::client::{Client, encoded};
-use super::output::{Column, Format, or_dash, properties, table, usd};
+use super::output::{Column, Format, or_dash, properties, table};
+use super::scope::{RequestArgs, amount, by_name, listed, shown, words};
 use crate::admin::{
-    Amount, BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ResetBudget, ScopeObject,
+    BudgetObject, Budgets, ChangeBudget, Counters, CreateBudget, EachOf, MetricName, ResetBudget, ScopeObject,
     ValuesObject,
 };
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use domain::budget::Values;
+use domain::ledger::Metric;
 use domain::{Calendar, KeyId, ProjectId};
 use http::Method;
 use serde_json::json;
@@ -98,25 +99,15 @@ pub struct CreateArgs {
     #[arg(long)]
     period: Calendar,
     /// What is counted: money, tokens or requests.
-    #[arg(long, default_value = "money", value_parser = metric)]
+    #[arg(long, default_value = "money", value_parser = by_name::<MetricName>)]
     metric: MetricName,
-    /// Only requests of keys of this project, by id.
-    #[arg(long, value_name = "ID")]
-    project: Option<i64>,
-    /// Only requests of this key, by id.
-    #[arg(long, value_name = "ID")]
-    key: Option<i64>,
-    /// Only requests for this end user.
-    #[arg(long, value_name = "NAME")]
-    end_user: Option<String>,
+    #[command(flatten)]
+    requests: RequestArgs,
     /// Only requests for this model; a trailing * stands for any ending.
     #[arg(long)]
     model: Option<String>,
-    /// Only requests with this tag.
-    #[arg(long)]
-    tag: Option<String>,
     /// Count by itself for each: project, key, end-user or model; again for more.
-    #[arg(long, value_parser = each)]
+    #[arg(long, value_parser = by_name::<EachOf>)]
     each: Vec<EachOf>,
 }
 
@@ -125,14 +116,14 @@ pub async fn run(command: BudgetCommand, client: &Client, format: Format) -> any
         BudgetCommand::Create(args) => {
             let path = format!("/api/v1/accounts/{}/budgets", client.account(&args.account).await?.id);
             let new = CreateBudget {
-                limit: limit(&args.limit, args.metric)?,
+                limit: amount("--limit", &args.limit, Metric::from(args.metric))?,
                 name: args.name,
                 scope: ScopeObject {
-                    project: args.project.map(ProjectId),
-                    key: args.key.map(KeyId),
-                    end_user: args.end_user,
+                    project: args.requests.project.map(ProjectId),
+                    key: args.requests.key.map(KeyId),
+                    end_user: args.requests.end_user,
                     model: args.model,
-                    tag: args.tag,
+                    tag: args.requests.tag,
                 },
                 each: args.each,
                 metric: Some(args.metric),
@@ -164,7 +155,7 @@ pub async fn run(command: BudgetCommand, client: &Client, format: Format) -> any
             let new = match new {
                 Some(text) => {
                     let budget: BudgetObject = client.get(&path).await?;
-                    Some(limit(&text, budget.metric)?)
+                    Some(amount("--limit", &text, Metric::from(budget.metric))?)
                 }
                 None => None,
             };
@@ -189,54 +180,6 @@ pub async fn run(command: BudgetCommand, client: &Client, format: Format) -> any
     }
 }
 
-/// An amount of that metric, as `--limit` has it.
-fn limit(text: &str, metric: MetricName) -> anyhow::Result<Amount> {
-    match metric {
-        MetricName::Money => text.parse().map(Amount::Money).map_err(|error| {
-            anyhow!("--limit {text:?}: {error}; a budget in money has an amount in USD, such as 5 or 0.25")
-        }),
-        MetricName::Tokens | MetricName::Requests => text.parse().map(Amount::Count).map_err(|_| {
-            let counted = metric_name(metric);
-            anyhow!("--limit {text:?}: a budget in {counted} has a whole number of them, such as 1000")
-        }),
-    }
-}
-
-fn metric(name: &str) -> Result<MetricName, String> {
-    match name {
-        "money" => Ok(MetricName::Money),
-        "tokens" => Ok(MetricName::Tokens),
-        "requests" => Ok(MetricName::Requests),
-        _ => Err("it is money, tokens or requests".to_owned()),
-    }
-}
-
-fn each(name: &str) -> Result<EachOf, String> {
-    match name {
-        "project" => Ok(EachOf::Project),
-        "key" => Ok(EachOf::Key),
-        "end-user" => Ok(EachOf::EndUser),
-        "model" => Ok(EachOf::Model),
-        _ => Err("it is project, key, end-user or model".to_owned()),
-    }
-}
-
-fn shown(amount: &Amount) -> String {
-    match amount {
-        Amount::Money(money) => usd(money),
-        Amount::Count(count) => count.to_string(),
-    }
-}
-
-fn metric_name(metric: MetricName) -> String {
-    match metric {
-        MetricName::Money => "money",
-        MetricName::Tokens => "tokens",
-        MetricName::Requests => "requests",
-    }
-    .to_owned()
-}
-
 fn scope(budget: &BudgetObject) -> String {
     let ScopeObject { project, key, end_user, model, tag } = &budget.scope;
     let named = [
@@ -246,15 +189,7 @@ fn scope(budget: &BudgetObject) -> String {
         ("model", model.clone()),
         ("tag", tag.clone()),
     ];
-    let mut parts: Vec<String> =
-        named.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
-    parts.extend(budget.each.iter().map(|each| match each {
-        EachOf::Project => "each project".to_owned(),
-        EachOf::Key => "each key".to_owned(),
-        EachOf::EndUser => "each end user".to_owned(),
-        EachOf::Model => "each model".to_owned(),
-    }));
-    if parts.is_empty() { "the whole account".to_owned() } else { parts.join(", ") }
+    listed("the whole account", &named, &budget.each)
 }
 
 fn one(budget: &BudgetObject) -> String {
@@ -263,7 +198,7 @@ fn one(budget: &BudgetObject) -> String {
         ("account", format!("{} (id {})", budget.account_name, budget.account)),
         ("name", budget.name.clone()),
         ("for", scope(budget)),
-        ("metric", metric_name(budget.metric)),
+        ("metric", words(&budget.metric)),
         ("limit", shown(&budget.limit)),
         ("period", budget.period.to_string()),
         ("used", or_dash(budget.used.as_ref().map(shown))),
@@ -291,7 +226,7 @@ fn many(budgets: &Budgets) -> String {
             budget.id.to_string(),
             budget.name.clone(),
             scope(budget),
-            metric_name(budget.metric),
+            words(&budget.metric),
             budget.period.to_string(),
             shown(&budget.limit),
             or_dash(budget.used.as_ref().map(shown)),
@@ -313,23 +248,4 @@ fn of_each(counters: &Counters) -> String {
         .iter()
         .map(|counter| [of_values(&counter.values), shown(&counter.used), shown(&counter.held), shown(&counter.left)]);
     table([Text("for"), Number("used"), Number("held"), Number("left")], rows)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_that_is_none_is_told_with_what_is_wanted() {
-        assert_eq!(limit("0.25", MetricName::Money).unwrap(), Amount::Money("0.25".parse().unwrap()));
-        assert_eq!(limit("1000", MetricName::Tokens).unwrap(), Amount::Count(1000));
-        for (text, metric, wanted) in [
-            ("1.5", MetricName::Requests, "a whole number"),
-            ("-1", MetricName::Tokens, "a whole number"),
-            ("much", MetricName::Money, "an amount in USD"),
-        ] {
-            let told = limit(text, metric).unwrap_err().to_string();
-            assert!(told.starts_with("--limit ") && told.contains(wanted) && told.contains(text), "{told}");
-        }
-    }
 }

@@ -350,6 +350,7 @@ mod tests {
             shows_upstream: None,
             time_zone: None,
             multiplier: None,
+            weight: None,
             tier: None,
         };
         let created: AccountObject = within.send(Method::POST, "/api/v1/accounts", &new).await.unwrap();

@@ -176,7 +176,7 @@ pub struct EditArgs {
     /// How long its requests may wait for a place that a limit has no room for, such as 5s or 2m.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     wait: Option<u32>,
-    /// Its requests are refused at once where a limit has no room.
+    /// Its requests wait as their route says, or are refused at once.
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     /// In which class they wait: high, normal or low.
@@ -321,7 +321,7 @@ fn one(key: &KeyObject) -> String {
         ("error profile", key.error_profile.clone().unwrap_or("the account's".to_owned())),
         ("project", or_dash(key.project)),
         ("role", or_dash(key.role.map(Role::name))),
-        ("waits", key.wait_seconds.map_or("not at all".to_owned(), |seconds| format!("{seconds} s"))),
+        ("waits", key.wait_seconds.map_or("as the route says".to_owned(), |seconds| format!("{seconds} s"))),
         ("priority", key.priority.name().to_owned()),
         ("created", key.created_at.to_string()),
     ])

@@ -1,10 +1,11 @@
 //! `tollgate limit`
 
 use super::client::{Client, encoded};
-use super::output::{Column, Format, or_dash, properties, table, usd};
+use super::output::{Column, Format, or_dash, properties, table};
+use super::scope::{RequestArgs, amount, by_name, listed, shown, words};
 use crate::admin::{
-    Amount, ApplyPreset, ChangeLimit, CreateLimit, LimitList, LimitObject, LimitPreset, LimitPresets, LimitScope,
-    LimitScopeShown, NameOrId,
+    AppliedPreset, ApplyPreset, ChangeLimit, CreateLimit, LimitList, LimitObject, LimitPreset, LimitPresets,
+    LimitScope, LimitScopeShown, NameOrId, Outcome,
 };
 use crate::limit_status::LimitStatus;
 use anyhow::Context;
@@ -36,7 +37,7 @@ pub enum LimitCommand {
         #[arg(long)]
         name: Option<String>,
         /// A new amount: USD, or a count.
-        #[arg(long)]
+        #[arg(long, allow_hyphen_values = true)]
         amount: Option<String>,
         /// Another window.
         #[arg(long)]
@@ -59,6 +60,9 @@ pub enum LimitCommand {
         /// For requests that name this end user.
         #[arg(long, value_name = "NAME")]
         end_user: Option<String>,
+        /// For requests with this tag.
+        #[arg(long)]
+        tag: Option<String>,
     },
     /// Limits that are shipped, to be applied.
     #[command(subcommand)]
@@ -74,7 +78,7 @@ pub enum PresetCommand {
         /// Its name.
         preset: String,
     },
-    /// Create the limits of a preset: all of them, or none.
+    /// Create the limits of a preset: all of them, or none. Those that are there get its amounts and windows.
     Apply(Box<ApplyArgs>),
 }
 
@@ -83,10 +87,10 @@ pub struct CreateArgs {
     /// Its name: letters, digits, or any of . _ -
     name: String,
     /// What is counted: requests, input-tokens, output-tokens, total-tokens, money, in-flight or choices.
-    #[arg(long, value_parser = metric)]
+    #[arg(long, value_parser = by_name::<Metric>)]
     metric: Metric,
     /// How much there is: USD, or a count. 0 allows nothing at all.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     amount: String,
     /// In what time: minute, "90 seconds", "smooth minute", "smooth minute burst 10", "calendar day", "calendar month",
     /// "session 5 hours", now or request.
@@ -95,7 +99,7 @@ pub struct CreateArgs {
     #[command(flatten)]
     scope: ScopeArgs,
     /// Count by itself for each: account, project, key, end-user, model or address; again for more.
-    #[arg(long, value_parser = each)]
+    #[arg(long, value_parser = by_name::<Dimension>)]
     each: Vec<Dimension>,
 }
 
@@ -103,7 +107,7 @@ pub struct CreateArgs {
 pub struct ApplyArgs {
     /// Its name.
     preset: String,
-    /// Put in front of the limits' names, so that a preset can be applied more than once.
+    /// Put in front of the limits' names, so that a preset can be applied for several scopes.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
     /// Another amount for one of its limits; again for more.
@@ -122,21 +126,11 @@ pub struct ScopeArgs {
     /// Only requests of accounts in this tier, by name or id.
     #[arg(long, value_name = "TIER")]
     tier: Option<String>,
-    /// Only requests of keys of this project, by id.
-    #[arg(long, value_name = "ID")]
-    project: Option<i64>,
-    /// Only requests of this key, by id.
-    #[arg(long, value_name = "ID")]
-    key: Option<i64>,
-    /// Only requests for this end user.
-    #[arg(long, value_name = "NAME")]
-    end_user: Option<String>,
+    #[command(flatten)]
+    requests: RequestArgs,
     /// Only requests for this model; again for more, which are limited together. A trailing * stands for any ending.
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// Only requests with this tag.
-    #[arg(long)]
-    tag: Option<String>,
 }
 
 impl ScopeArgs {
@@ -144,11 +138,11 @@ impl ScopeArgs {
         LimitScope {
             account: self.account.map(NameOrId::Name),
             tier: self.tier.map(NameOrId::Name),
-            project: self.project.map(ProjectId),
-            key: self.key.map(KeyId),
-            end_user: self.end_user,
+            project: self.requests.project.map(ProjectId),
+            key: self.requests.key.map(KeyId),
+            end_user: self.requests.end_user,
             models: self.models,
-            tag: self.tag,
+            tag: self.requests.tag,
         }
     }
 }
@@ -157,7 +151,7 @@ pub async fn run(command: LimitCommand, client: &Client, format: Format) -> anyh
     match command {
         LimitCommand::Create(args) => {
             let new = CreateLimit {
-                amount: amount(&args.amount, args.metric)?,
+                amount: amount("--amount", &args.amount, args.metric)?,
                 name: args.name,
                 metric: args.metric,
                 window: args.window,
@@ -173,7 +167,7 @@ pub async fn run(command: LimitCommand, client: &Client, format: Format) -> anyh
         LimitCommand::Show { limit } => format.print(&find(client, &limit).await?, one),
         LimitCommand::Edit { limit, name, amount: new, window } => {
             let found = find(client, &limit).await?;
-            let amount = new.map(|text| amount(&text, found.metric)).transpose()?;
+            let amount = new.map(|text| amount("--amount", &text, found.metric)).transpose()?;
             let change = ChangeLimit { name, amount, window };
             format.print(&client.send(Method::PATCH, &path(&found), &change).await?, one)
         }
@@ -183,8 +177,8 @@ pub async fn run(command: LimitCommand, client: &Client, format: Format) -> anyh
             let done = json!({ "id": found.id, "deleted": true });
             format.print(&done, |_| format!("limit {} ({}) is deleted", found.id, found.name))
         }
-        LimitCommand::Status { key, model, end_user } => {
-            let fields = [("model", model), ("end_user", end_user)];
+        LimitCommand::Status { key, model, end_user, tag } => {
+            let fields = [("model", model), ("end_user", end_user), ("tag", tag)];
             let fields = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(value.as_ref()?))));
             let query = fields.collect::<Vec<_>>().join("&");
             let status: LimitStatus = client.get(&format!("/api/v1/keys/{key}/limits?{query}")).await?;
@@ -211,10 +205,10 @@ async fn preset(command: PresetCommand, client: &Client, format: Format) -> anyh
             for (name, text) in &args.amounts {
                 let limit = preset.limits.iter().find(|limit| limit.name == *name);
                 let limit = limit.with_context(|| format!("preset {:?} has no limit named {name:?}", preset.name))?;
-                asked.amounts.insert(name.clone(), amount(text, limit.metric)?);
+                asked.amounts.insert(name.clone(), amount("--amount", text, limit.metric)?);
             }
-            let limits: LimitList = client.send(Method::POST, &format!("{path}/apply"), &asked).await?;
-            format.print(&limits, many)
+            let applied: AppliedPreset = client.send(Method::POST, &format!("{path}/apply"), &asked).await?;
+            format.print(&applied, applied_table)
         }
     }
 }
@@ -237,60 +231,9 @@ fn preset_path(name: &str) -> String {
     format!("/api/v1/limit-presets/{}", encoded(name))
 }
 
-/// An amount of that metric.
-fn amount(text: &str, metric: Metric) -> anyhow::Result<Amount> {
-    Ok(match metric {
-        Metric::Money => Amount::Money(text.parse()?),
-        _ => Amount::Count(text.parse().with_context(|| format!("{text:?} is no count"))?),
-    })
-}
-
 fn named_amount(text: &str) -> Result<(String, String), String> {
     let (name, amount) = text.split_once('=').ok_or("it is written as LIMIT=AMOUNT")?;
     Ok((name.to_owned(), amount.to_owned()))
-}
-
-fn metric(name: &str) -> Result<Metric, String> {
-    Metric::from_name(&name.replace('-', "_")).ok_or_else(|| {
-        "it is requests, input-tokens, output-tokens, total-tokens, money, in-flight or choices".to_owned()
-    })
-}
-
-fn each(name: &str) -> Result<Dimension, String> {
-    match name {
-        "account" => Ok(Dimension::Account),
-        "project" => Ok(Dimension::Project),
-        "key" => Ok(Dimension::Key),
-        "end-user" => Ok(Dimension::EndUser),
-        "model" => Ok(Dimension::Model),
-        "address" => Ok(Dimension::Address),
-        _ => Err("it is account, project, key, end-user, model or address".to_owned()),
-    }
-}
-
-fn shown(amount: &Amount) -> String {
-    match amount {
-        Amount::Money(money) => usd(money),
-        Amount::Count(count) => count.to_string(),
-    }
-}
-
-fn metric_shown(metric: Metric) -> String {
-    metric.name().replace('_', " ")
-}
-
-fn each_shown(each: &[Dimension]) -> impl Iterator<Item = String> {
-    each.iter().map(|each| {
-        match each {
-            Dimension::Account => "each account",
-            Dimension::Project => "each project",
-            Dimension::Key => "each key",
-            Dimension::EndUser => "each end user",
-            Dimension::Model => "each model",
-            Dimension::Address => "each address",
-        }
-        .to_owned()
-    })
 }
 
 fn is_for(scope: &LimitScopeShown, each: &[Dimension]) -> String {
@@ -304,7 +247,7 @@ fn is_for(scope: &LimitScopeShown, each: &[Dimension]) -> String {
         ("models", (!models.is_empty()).then(|| models.join(" "))),
         ("tag", tag.clone()),
     ];
-    listed(&named, each)
+    listed("the whole gateway", &named, each)
 }
 
 /// What a preset's limit is for: it names by name.
@@ -325,13 +268,7 @@ fn will_be_for(scope: &LimitScope, each: &[Dimension]) -> String {
         ("models", (!models.is_empty()).then(|| models.join(" "))),
         ("tag", tag.clone()),
     ];
-    listed(&named, each)
-}
-
-fn listed(named: &[(&str, Option<String>)], each: &[Dimension]) -> String {
-    let named = named.iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_ref()?)));
-    let parts: Vec<String> = named.chain(each_shown(each)).collect();
-    if parts.is_empty() { "the whole gateway".to_owned() } else { parts.join(", ") }
+    listed("the whole gateway", &named, each)
 }
 
 fn one(limit: &LimitObject) -> String {
@@ -339,7 +276,7 @@ fn one(limit: &LimitObject) -> String {
         ("id", limit.id.to_string()),
         ("name", limit.name.clone()),
         ("for", is_for(&limit.scope, &limit.each)),
-        ("metric", metric_shown(limit.metric)),
+        ("metric", words(&limit.metric)),
         ("amount", shown(&limit.amount)),
         ("window", limit.window.to_string()),
         ("from", if limit.of_file { "the configuration file" } else { "the database" }.to_owned()),
@@ -351,15 +288,31 @@ fn one(limit: &LimitObject) -> String {
 fn many(limits: &LimitList) -> String {
     use Column::{Number, Text};
     let columns = [Number("id"), Text("name"), Text("for"), Text("metric"), Number("amount"), Text("window")];
-    let rows = limits.data.iter().map(|limit| {
-        [
-            limit.id.to_string(),
-            limit.name.clone(),
-            is_for(&limit.scope, &limit.each),
-            metric_shown(limit.metric),
-            shown(&limit.amount),
-            limit.window.to_string(),
-        ]
+    table(columns, limits.data.iter().map(row))
+}
+
+fn row(limit: &LimitObject) -> [String; 6] {
+    [
+        limit.id.to_string(),
+        limit.name.clone(),
+        is_for(&limit.scope, &limit.each),
+        words(&limit.metric),
+        shown(&limit.amount),
+        limit.window.to_string(),
+    ]
+}
+
+fn applied_table(applied: &AppliedPreset) -> String {
+    use Column::{Number, Text};
+    let columns = [Text(""), Number("id"), Text("name"), Text("for"), Text("metric"), Number("amount"), Text("window")];
+    let rows = applied.data.iter().map(|applied| {
+        let outcome = match applied.outcome {
+            Outcome::Created => "created",
+            Outcome::Updated => "updated",
+            Outcome::Unchanged => "unchanged",
+        };
+        let [id, name, is_for, metric, amount, window] = row(&applied.limit);
+        [outcome.to_owned(), id, name, is_for, metric, amount, window]
     });
     table(columns, rows)
 }
@@ -372,7 +325,7 @@ fn standings(status: &LimitStatus) -> String {
         [
             standing.name.clone(),
             standing.scope.clone(),
-            metric_shown(standing.metric),
+            words(&standing.metric),
             standing.window.to_string(),
             shown(&standing.limit),
             shown(&standing.remaining),
@@ -396,7 +349,7 @@ fn preset_shown(preset: &LimitPreset) -> String {
         [
             limit.name.clone(),
             will_be_for(&limit.scope, &limit.each),
-            metric_shown(limit.metric),
+            words(&limit.metric),
             shown(&limit.amount),
             limit.window.to_string(),
         ]

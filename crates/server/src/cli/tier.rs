@@ -5,6 +5,7 @@ use super::client::Client;
 use super::output::{Column, Format, properties, table, usd};
 use crate::admin::{SetTier, TierObject, Tiers};
 use clap::{Args, Subcommand};
+use domain::rate::Weight;
 use domain::{Multiplier, Nanos};
 use http::Method;
 
@@ -42,6 +43,9 @@ pub struct SetArgs {
     /// Its accounts can consume without limit.
     #[arg(long, conflicts_with = "monthly")]
     no_monthly: bool,
+    /// What its accounts get of limits that accounts share, beside others: 1 to 1000.
+    #[arg(long, value_name = "N")]
+    weight: Option<Weight>,
 }
 
 pub async fn run(command: TierCommand, client: &Client, format: Format) -> anyhow::Result<()> {
@@ -58,6 +62,7 @@ pub async fn run(command: TierCommand, client: &Client, format: Format) -> anyho
                 days: args.days,
                 multiplier: args.multiplier,
                 monthly: set_or_removed(args.monthly, args.no_monthly),
+                weight: args.weight,
             };
             format.print(&client.send(Method::PUT, "/api/v1/tiers", &asked).await?, one)
         }
@@ -80,15 +85,25 @@ fn one(tier: &TierObject) -> String {
         ("days", tier.days.to_string()),
         ("multiplier", tier.multiplier.to_string()),
         ("monthly", monthly(tier)),
+        ("weight", tier.weight.to_string()),
     ])
 }
 
 fn many(tiers: &Tiers) -> String {
     use Column::{Number, Text};
-    let columns = [Number("id"), Text("name"), Number("paid"), Number("days"), Number("multiplier"), Number("monthly")];
+    let columns = [
+        Number("id"),
+        Text("name"),
+        Number("paid"),
+        Number("days"),
+        Number("multiplier"),
+        Number("monthly"),
+        Number("weight"),
+    ];
     let rows = tiers.data.iter().map(|tier| {
         let (days, multiplier) = (tier.days.to_string(), tier.multiplier.to_string());
-        [tier.id.to_string(), tier.name.clone(), paid(tier), days, multiplier, monthly(tier)]
+        let weight = tier.weight.to_string();
+        [tier.id.to_string(), tier.name.clone(), paid(tier), days, multiplier, monthly(tier), weight]
     });
     table(columns, rows)
 }

@@ -111,11 +111,27 @@ async fn every_answer_to_a_known_caller_tells_how_the_limits_stand() {
     let good = chat(json!({"max_tokens": 1}));
     let main = Key { id: 0, caller: gateway.caller.clone() };
     told(&main, "{".to_owned(), 400, r#""many";r=100;t=0"#).await;
+    let both = r#""many";r=100;t=0, "model";r=50;t=0"#;
+    told(&main, json!({"model": "mock-model", "messages": 5}).to_string(), 400, both).await;
     told(&main, json!({"model": "none", "messages": [{}]}).to_string(), 404, r#""many";r=100;t=0"#).await;
     told(&poor, good.to_string(), 402, r#""many";r=99;t=3600, "model";r=49;t=3600"#).await;
     told(&blocked, good.to_string(), 403, r#""many";r=100;t=0"#).await;
     let answer = gateway.caller.chat(&stream(json!({"max_tokens": 1}))).await;
     assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("49"), "what a refused hold took is back");
+    // What no limit is asked for tells them, too, and takes nothing.
+    for (path, status, standing) in [
+        ("/v1/models", 200, r#""many";r=99;t=3600"#),
+        ("/v1/models/mock-model", 200, r#""many";r=99;t=3600, "model";r=49;t=3600"#),
+        ("/v1/models/none", 404, r#""many";r=99;t=3600"#),
+        ("/v1/dashboard/billing/usage", 200, r#""many";r=99;t=3600"#),
+        ("/v1/dashboard/billing/usage?start_date=x", 400, r#""many";r=99;t=3600"#),
+        ("/v1/dashboard/billing/subscription", 200, r#""many";r=99;t=3600"#),
+        ("/api/user/token", 200, r#""many";r=99;t=3600"#),
+        ("/api/usage/token/", 200, r#""many";r=99;t=3600"#),
+    ] {
+        let answer = gateway.caller.get(path).await;
+        assert_eq!((answer.status, answer.header("ratelimit")), (status, Some(standing)), "{path}: {}", answer.text());
+    }
     let unknown = Key { id: 0, caller: gateway.here(&main.caller) };
     let unknown = Key { caller: crate::http::Caller { key: "sk-nobody".to_owned(), ..unknown.caller }, ..unknown };
     assert_eq!(unknown.caller.chat(&good).await.header("ratelimit"), None);
@@ -246,6 +262,28 @@ async fn l_21_a_key_that_waits_is_served_in_order_and_leaves_with_its_client() {
 }
 
 #[tokio::test]
+async fn l_21_requests_to_a_route_wait_as_it_says_where_their_key_says_nothing() {
+    let route = "[[routes]]\nmodel = \"patient-model\"\nupstreams = [\"mock\"]\nupstream_model = \"mock-model\"\n\
+                 wait_seconds = 60\n[[prices]]\nmodel = \"patient-model\"\ninput_per_million = \"1.00\"\n\
+                 output_per_million = \"2.00\"";
+    let mut gateway = Gateway::start_with(route).await;
+    limit(&gateway, "one", json!({"metric": "in_flight", "window": "now", "each": ["account"]})).await;
+    let key = gateway.key(json!({})).await;
+    let hurried = gateway.key(json!({"wait_seconds": 1})).await;
+    let mut open = key.caller.begin_chat(&endless()).await;
+    open.until("\" word\"").await;
+    let patient = chat(json!({"model": "patient-model", "max_tokens": 1}));
+    let waits = begun(&key, &patient);
+    waiting(&gateway, 1).await;
+    assert_limited(&key.caller.chat(&chat(json!({"max_tokens": 1}))).await, "one");
+    assert_limited(&hurried.caller.chat(&patient).await, "one");
+    drop(open);
+    let answer = within(PATIENCE, "a place", waits).await.expect("no panic");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn l_03_what_can_never_fit_is_told_so_and_never_to_come_again() {
     let mut gateway = Gateway::start().await;
     limit(&gateway, "tokens", json!({"metric": "input_tokens", "amount": 100, "window": "minute"})).await;
@@ -256,6 +294,25 @@ async fn l_03_what_can_never_fit_is_told_so_and_never_to_come_again() {
     assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), (None, None));
     assert_eq!(answer.header("x-ratelimit-remaining-tokens"), Some("100"), "nothing was taken");
     assert_eq!(gateway.caller.chat(&chat(json!({"max_tokens": 1}))).await.status, 200);
+    limit(&gateway, "answers", json!({"metric": "output_tokens", "amount": 10, "window": "minute"})).await;
+    // Of a new key nothing is known yet about how long its answers are.
+    let long = gateway.key(json!({})).await.caller.chat(&chat(json!({"max_tokens": 11}))).await;
+    assert!(long.text().contains("shorter answer: set or lower max_completion_tokens"), "{}", long.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn an_image_in_the_body_is_estimated_as_an_image_and_not_as_so_much_text() {
+    let mut gateway = Gateway::start().await;
+    let terms = json!({"metric": "total_tokens", "amount": 1_500, "window": "minute", "each": ["key"]});
+    limit(&gateway, "tokens", terms).await;
+    let image = format!("data:image/png;base64,{}", "iVBORw0K".repeat(20_000));
+    let parts = json!([{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": image}}]);
+    let body = chat(json!({"max_tokens": 1, "messages": [{"role": "user", "content": parts}]}));
+    let answer = gateway.caller.chat(&body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let left: u64 = answer.header("x-ratelimit-remaining-tokens").expect("a limit").parse().expect("a number");
+    assert!((400..500).contains(&left), "{left}");
     gateway.quiet().await;
 }
 
@@ -282,6 +339,7 @@ async fn l_07_a_limit_that_changes_while_it_is_loaded_gives_no_free_burst() {
     gateway.manage("PATCH", &path, json!({"amount": 0})).await;
     let never = gateway.caller.chat(&body).await;
     assert_eq!((never.status, never.header("retry-after")), (400, None), "{}", never.text());
+    assert!(never.text().contains("it lets no request through"), "{}", never.text());
     gateway.manage("DELETE", &path, Value::Null).await;
     let free = gateway.caller.chat(&body).await;
     assert_eq!((free.status, free.header("ratelimit")), (200, None));
@@ -321,13 +379,17 @@ async fn the_status_of_limits_is_told_to_callers_operators_and_in_quotes() {
     limit(&gateway, "models", json!({"amount": 9, "scope": {"models": ["mock-*"]}, "each": ["account"]})).await;
     let body = chat(json!({"max_tokens": 1}));
     assert_eq!(key.caller.chat(&body).await.status, 200);
+    limit(&gateway, "short", json!({"metric": "output_tokens", "amount": 7, "window": "request"})).await;
+    limit(&gateway, "tagged", json!({"amount": 3, "scope": {"tag": "t"}})).await;
     let status = key.caller.get("/api/v1/limits/status?model=mock-model").await;
     assert_eq!(status.header("x-ratelimit-remaining-requests"), Some("1"));
     let status = status.json();
-    let [each_key, spent, models] = status["data"].as_array().expect("limits").as_slice() else { panic!("{status}") };
+    let data = status["data"].as_array().expect("limits").as_slice();
+    let [each_key, spent, models, short] = data else { panic!("{status}") };
     let fields =
         |of: &Value| json!([of["name"], of["metric"], of["window"], of["scope"], of["limit"], of["remaining"]]);
     assert_eq!(fields(each_key), json!(["each-key", "requests", "hour", "this key", 2, 1]));
+    assert_eq!(fields(short), json!(["short", "output_tokens", "request", "the whole gateway", 7, 7]));
     assert_eq!(fields(models), json!(["models", "requests", "hour", "this account, models mock-*", 9, 8]));
     assert_eq!((&spent["limit"], &spent["scope"]), (&json!("1.00"), &json!("the whole gateway")));
     let whole_in_ms = each_key["whole_in_ms"].as_u64().expect("milliseconds");
@@ -339,13 +401,15 @@ async fn the_status_of_limits_is_told_to_callers_operators_and_in_quotes() {
         let data = status["data"].as_array().expect("limits").iter();
         data.map(|limit| limit["name"].as_str().expect("a name").to_owned()).collect()
     };
-    assert_eq!(names(&key.caller.get(&by_query).await.json()), ["each-key", "spent"]);
+    assert_eq!(names(&key.caller.get(&by_query).await.json()), ["each-key", "spent", "short"]);
+    let of_tag = key.caller.get("/api/v1/limits/status?tag=t").await.json();
+    assert_eq!(names(&of_tag), ["each-key", "spent", "short", "tagged"]);
     assert_eq!(key.caller.get("/api/v1/limits/status?modle=x").await.status, 400);
     assert_eq!(gateway.operator.get("/api/v1/limits/status").await.status, 401);
     let id = key.id.to_string();
     let shown = gateway.cli_json(&["limit", "status", "--key", &id, "--model", "mock-model", "--json"]).await;
-    assert_eq!(names(&shown), ["each-key", "spent", "models"]);
-    assert!(gateway.cli_text(&["limit", "status", "--key", &id]).await.contains("each-key"));
+    assert_eq!(names(&shown), ["each-key", "spent", "models", "short"]);
+    assert!(gateway.cli_text(&["limit", "status", "--key", &id, "--tag", "t"]).await.contains("tagged"));
     // A quote names them, and the one that binds; it takes nothing.
     let quote = async || {
         let asked = json!({"request": body}).to_string();

@@ -4,6 +4,7 @@
 mod bad_input;
 mod budgets;
 mod crash;
+mod diagnose;
 mod harness;
 mod holds;
 mod http;

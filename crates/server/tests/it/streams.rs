@@ -241,6 +241,11 @@ async fn u_17_an_error_event_is_passed_on_and_what_came_before_it_is_charged() {
         let answer = gateway.caller.chat(&streamed(json!({"error_after": 1 + words, "error": error}))).await;
         gateway.broken(&answer, words, "overloaded", Ending::UpstreamError).await;
     }
+    // S-37: what it says of the operator's account ends here.
+    let error = json!({"message": "Quota of org-abc123def456 exceeded", "type": "insufficient_quota", "code": "insufficient_quota"});
+    let answer = gateway.caller.chat(&streamed(json!({"error_after": 3, "error": error}))).await;
+    assert!(!answer.text().contains("org-abc"), "{}", answer.text());
+    gateway.broken(&answer, 2, "no_upstream_available", Ending::UpstreamError).await;
     gateway.quiet().await;
 }
 
@@ -627,11 +632,12 @@ async fn u_01_u_03_u_04_what_an_upstream_refuses_is_told_as_what_it_means_for_th
         (json!("7"), "7"),
         (json!(0), "1"),
         (json!("99999"), "3600"),
-        (json!("-5"), "5"),
-        (json!("1.5"), "5"),
-        (json!("soon"), "5"),
-        (json!("Wed, 21 Oct 2015 07:28:00 GMT"), "5"),
-        (Value::Null, "5"),
+        (json!("1.5"), "2"),
+        // Where the header cannot be meant, the time in the message counts.
+        (json!("-5"), "20"),
+        (json!("soon"), "20"),
+        (json!("Wed, 21 Oct 2015 07:28:00 GMT"), "20"),
+        (Value::Null, "20"),
     ] {
         let answer = gateway.caller.chat(&whole(json!({"status": 429, "retry_after": given}))).await;
         assert_eq!(answer.header("retry-after"), Some(told), "{given}");

@@ -2,7 +2,7 @@
 //! a promise, naming it.
 
 use clap::Parser;
-use sim::simulate::{Reached, run};
+use sim::simulate::{Reached, limits, run};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let Arguments { seeds, from } = Arguments::parse();
-    let (started, next, reached) = (Instant::now(), AtomicU64::new(from), Mutex::new(Reached::default()));
+    let (started, next, reached) =
+        (Instant::now(), AtomicU64::new(from), Mutex::new((Reached::default(), limits::Reached::default())));
     let end = from.saturating_add(seeds);
     let broken = Mutex::new(None);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -36,8 +37,12 @@ fn main() -> ExitCode {
                     if seed >= end || broken.lock().expect("no panic under the lock").is_some() {
                         return;
                     }
-                    match run(seed) {
-                        Ok(report) => reached.lock().expect("no panic under the lock").add(&report.reached),
+                    match run(seed).and_then(|report| Ok((report.reached, limits::run(seed)?))) {
+                        Ok((requests, limits)) => {
+                            let mut reached = reached.lock().expect("no panic under the lock");
+                            reached.0.add(&requests);
+                            reached.1.add(&limits);
+                        }
                         Err(what) => {
                             broken.lock().expect("no panic under the lock").get_or_insert((seed, what));
                         }
@@ -50,9 +55,10 @@ fn main() -> ExitCode {
         eprintln!("seed {seed} broke a promise: {what}\nrepeat it with: cargo xtask sim --from {seed} --seeds 1");
         return ExitCode::FAILURE;
     }
-    let reached = reached.into_inner().expect("no panic under the lock");
-    println!("{seeds} seeds in {:.1} s: {reached:?}", started.elapsed().as_secs_f64());
-    let missing = reached.missing();
+    let (requests, limits) = reached.into_inner().expect("no panic under the lock");
+    println!("{seeds} seeds in {:.1} s: {requests:?}", started.elapsed().as_secs_f64());
+    println!("limits: {limits:?}");
+    let missing = [requests.missing(), limits.missing()].concat();
     if seeds >= SEEDS_THAT_SEE_ALL && !missing.is_empty() {
         eprintln!("the simulation is blind: {missing:?} never happened");
         return ExitCode::FAILURE;

@@ -21,29 +21,6 @@ use std::sync::Arc;
 use store::credits::{Credit, CreditKind};
 use sums::Pots;
 
-macro_rules! reached {
-    ($($(#[$doc:meta])* $event:ident,)*) => {
-        /// What happened in a run: shows that a run was not blind.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Reached {
-            $($(#[$doc])* pub $event: u64,)*
-        }
-
-        impl Reached {
-            /// Adds another run's.
-            pub fn add(&mut self, other: &Self) {
-                $(self.$event += other.$event;)*
-            }
-
-            /// Names of what never happened.
-            pub fn missing(&self) -> Vec<&'static str> {
-                let times = [$((stringify!($event), self.$event)),*];
-                times.into_iter().filter(|(_, times)| *times == 0).map(|(event, _)| event).collect()
-            }
-        }
-    };
-}
-
 reached! {
     /// Requests, tries included.
     requests,

@@ -210,6 +210,7 @@ fn caller(account: AccountId, key: KeyId, quota: Quota, beginning: Timestamp) ->
             time_zone: "UTC".to_owned(),
             tier: AccountTier::default(),
             linked_to: None,
+            weight: None,
             multiplier: Multiplier::from_millionths(if account.0 == 2 { 1_250_001 } else { 1_000_000 }),
             created_at: beginning,
         },
@@ -217,6 +218,7 @@ fn caller(account: AccountId, key: KeyId, quota: Quota, beginning: Timestamp) ->
         budgets: Arc::default(),
         zone: Zone::UTC,
         payer: account,
+        payer_weight: domain::rate::Weight::ONE,
         payer_tier: domain::TierId(0),
         payer_zone: Zone::UTC,
     }

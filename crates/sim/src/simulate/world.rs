@@ -259,7 +259,12 @@ impl World {
     fn catalog(&self, ledger: &Arc<Ledger>) -> Catalog {
         let provider = Provider { seen: self.auditor.seen(), ledger: ledger.clone() };
         let upstream = Arc::new(Upstream::local("simulated", "simulated", Arc::new(provider)));
-        let route = RouteDeclared { model: MODEL.into(), upstream_model: None, upstreams: vec!["simulated".into()] };
+        let route = RouteDeclared {
+            model: MODEL.into(),
+            upstream_model: None,
+            upstreams: vec!["simulated".into()],
+            wait_seconds: None,
+        };
         let version = PriceVersion {
             id: PriceId(1),
             provider: None,

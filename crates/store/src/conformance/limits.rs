@@ -4,8 +4,9 @@ use super::*;
 use crate::keys::{self, Callers, KeyChange, NewKey};
 use crate::limits::{self, Current, LIMITS_MAX, LimitChange, SavedState};
 use crate::sql::Transaction;
-use crate::{accounts, projects};
-use domain::rate::{AMOUNT_MAX, Dimension, Limit, Metric, Priority, Scope, Window};
+use crate::{accounts, projects, tiers};
+use domain::rate::{AMOUNT_MAX, Dimension, Limit, Metric, Priority, Scope, Weight, Window};
+use domain::tier::Tier;
 use domain::{LimitId, ProjectId, TierId};
 
 on_databases! {
@@ -230,6 +231,7 @@ async fn a_caller_counts_for_the_account_that_its_own_is_linked_to(world: World)
         let zone = accounts::AccountChange {
             time_zone: Some("Asia/Tokyo".to_owned()),
             tier: Some(Some(TierId(3))),
+            weight: Some(Weight::new(5)),
             ..accounts::AccountChange::default()
         };
         accounts::change(tx, head, &zone)?;
@@ -242,11 +244,18 @@ async fn a_caller_counts_for_the_account_that_its_own_is_linked_to(world: World)
         callers.forget();
         let caller = callers.find(&[1; 32]).await.unwrap().unwrap();
         assert_eq!(caller.account.id, own);
-        (caller.payer, caller.payer_tier.0, caller.payer_zone.name().to_owned())
+        (caller.payer, caller.payer_weight.get(), caller.payer_tier.0, caller.payer_zone.name().to_owned())
     };
-    assert_eq!(counts_for().await, (own, 0, "UTC".to_owned()));
+    assert_eq!(counts_for().await, (own, 1, 0, "UTC".to_owned()));
     world.database().write(move |tx| accounts::link(tx, own, head)).await.unwrap();
-    assert_eq!(counts_for().await, (head, 3, "Asia/Tokyo".to_owned()));
+    assert_eq!(counts_for().await, (head, 5, 3, "Asia/Tokyo".to_owned()));
+    let as_its_tier = move |tx: &Transaction<'_>| {
+        let tier = tiers::list(tx)?.into_iter().find(|tier| tier.id == TierId(3)).unwrap();
+        tiers::set(tx, &Tier { weight: Weight::new(7).unwrap(), ..tier })?;
+        accounts::change(tx, head, &accounts::AccountChange { weight: Some(None), ..Default::default() })
+    };
+    world.database().write(as_its_tier).await.unwrap();
+    assert_eq!(counts_for().await.1, 7);
     let change = |change: KeyChange| {
         let database = world.database().clone();
         async move { database.write(move |tx| keys::change(tx, key.id, &change)).await.map(Option::unwrap) }

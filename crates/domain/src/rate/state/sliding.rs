@@ -171,7 +171,16 @@ impl Log {
 
     /// The first mark that counts at `at`.
     fn first(&self, length_ms: i64, at: Timestamp) -> usize {
-        self.marks.partition_point(|mark| mark.at.plus_ms(length_ms) <= at)
+        // What has expired is at the beginning and mostly little, as it is forgotten now and then: searched for in steps that
+        // double, so that a long log is not looked through by leaps over memory that nobody has touched lately.
+        let has_expired = |mark: &Mark| mark.at.plus_ms(length_ms) <= at;
+        let (mut known, mut step) = (0, 1);
+        while self.marks.get(known + step - 1).is_some_and(has_expired) {
+            known += step;
+            step *= 2;
+        }
+        let end = self.marks.len().min(known + step - 1);
+        known + self.marks[known..end].partition_point(has_expired)
     }
 
     fn total(&self) -> u64 {

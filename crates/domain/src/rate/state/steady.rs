@@ -11,7 +11,7 @@ impl Rule {
     pub fn steady(&self, state: &State, zone: &Zone, at: Timestamp) -> u128 {
         let left = self.standing(state, zone, at).remaining;
         let until = |end: Timestamp| end.0.saturating_sub(at.0);
-        match (&*self.adopted(&state.0, zone, at), self.window) {
+        self.adopting(&state.0, zone, at, |used| match (used, self.window) {
             (Used::Sliding(log), Window::Sliding { length_ms }) => {
                 let before_each =
                     log.frees(length_ms, at).map(|(free_at, freed)| per_tick(left + freed, until(free_at)));
@@ -25,7 +25,7 @@ impl Rule {
             }
             (_, Window::Calendar(calendar)) => per_tick(left, until(calendar.period(zone, at).end)),
             (_, Window::Now | Window::Request) => u128::from(self.amount) * UNIT,
-        }
+        })
     }
 }
 

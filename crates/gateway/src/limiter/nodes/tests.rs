@@ -122,6 +122,45 @@ async fn l_12_a_server_that_was_only_silent_knows_everything_on_its_return() {
     assert!((9..=10).contains(&after), "{after}");
 }
 
+/// Has a server that goes on running forget everything.
+async fn flush(server: &Redis) {
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    ::redis::cmd("FLUSHALL").exec_async(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn l_12_a_server_that_was_emptied_while_it_ran_gives_no_node_a_second_amount() {
+    let server = Redis::start().unwrap();
+    let limits = [per_hour(100), limit("open", Metric::InFlight, 3, "now", &[Dimension::Account])];
+    let node = node(&server, &limits).await;
+    until_seen(std::slice::from_ref(&node)).await;
+    assert_eq!(admitted(&node, 60).await, 60);
+    let open = [enter(&node).await.unwrap(), enter(&node).await.unwrap()];
+    flush(&server).await;
+    // The next one hears it. Alone, the node goes by what it noted, and so it does when the server decides again.
+    let alone = enter(&node).await.unwrap();
+    assert!(node.is_alone());
+    until("it is back", async || !node.is_alone()).await;
+    let refused = enter(&node).await.unwrap_err();
+    assert_eq!(&*refused.limit.name, "open", "what was under way is known again");
+    for entered in open.into_iter().chain([alone]) {
+        entered.settle(&COST, AT);
+    }
+    let mut after = 0;
+    until("the places are free", async || {
+        after += admitted(&node, 1).await;
+        after > 0
+    })
+    .await;
+    after += admitted(&node, 100).await;
+    assert_eq!(after, 37, "100 in all");
+    // A beat hears it as well.
+    flush(&server).await;
+    node.nodes.as_ref().unwrap().look_after().await.unwrap();
+    assert!(node.is_alone());
+}
+
 #[tokio::test]
 async fn l_06_requests_under_way_are_counted_over_a_loss_of_the_server() {
     let server = Redis::start().unwrap();

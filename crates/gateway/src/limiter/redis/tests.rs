@@ -224,14 +224,14 @@ async fn l_06_places_of_a_node_that_died_are_free_when_its_lease_ends() {
     for _ in 0..2 {
         assert!(decide(&dies, 0).await.admitted);
     }
-    assert_eq!(lives.beat_at(at(0)).await.unwrap(), 2);
+    assert_eq!(lives.beat_at(at(0)).await.unwrap().0, 2);
     assert!(!decide(&lives, 1).await.admitted);
     // A beat prolongs the lease.
     dies.beat_at(at(50)).await.unwrap();
     assert!(!decide(&lives, 109).await.admitted);
     let first = decide(&lives, 110).await;
     assert!(first.admitted);
-    assert_eq!(lives.beat_at(at(111)).await.unwrap(), 1);
+    assert_eq!(lives.beat_at(at(111)).await.unwrap().0, 1);
     // It was only asleep: what it has under way counts again, and goes back where it was counted.
     dies.beat_at(at(120)).await.unwrap();
     assert!(!decide(&lives, 121).await.admitted);

@@ -13,6 +13,16 @@ pub(super) struct Content {
     pub(super) audio: bool,
     /// Anything else that is not known to be text.
     pub(super) files: bool,
+    pub(super) media: Media,
+}
+
+/// Parts of messages that are not text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Media {
+    /// How many.
+    pub parts: u64,
+    /// What they take of the body, in bytes: an image that is written into the body takes a million.
+    pub bytes: u64,
 }
 
 /// What stands in the field `messages`.
@@ -191,24 +201,32 @@ impl Content {
         if !json.starts_with('{') {
             return;
         }
-        let mut has_type = false;
+        let (mut has_type, mut is_text) = (false, true);
         let read = each_entry(json, |key, value| {
             if same_without_case("type", key) {
                 has_type = true;
-                self.add(string(value.get()).as_deref().unwrap_or_default());
+                is_text &= self.add(string(value.get()).as_deref().unwrap_or_default());
             }
         });
         // A lenient upstream goes by the other keys.
-        self.files |= !has_type || read.is_err();
+        if !has_type || read.is_err() {
+            (self.files, is_text) = (true, false);
+        }
+        if !is_text {
+            self.media.parts += 1;
+            self.media.bytes += json.len() as u64;
+        }
     }
 
-    fn add(&mut self, part_type: &str) {
+    /// Whether it is text.
+    fn add(&mut self, part_type: &str) -> bool {
         match part_type {
-            "text" | "input_text" | "output_text" | "refusal" | "thinking" => {}
+            "text" | "input_text" | "output_text" | "refusal" | "thinking" => return true,
             "image_url" | "image" | "input_image" => self.images = true,
             "input_audio" | "audio" | "audio_url" => self.audio = true,
             _ => self.files = true,
         }
+        false
     }
 }
 

@@ -22,6 +22,6 @@ pub async fn show(
     let caller = app.database.read(move |connection| keys::caller_by_id(connection, KeyId(id))).await?;
     let caller = caller.ok_or_else(|| Problem::not_found("There is no key of that id."))?;
     let now = app.now();
-    let told = app.gateway.limits_of(&caller, params.model.as_deref(), params.end_user.as_deref(), None);
+    let told = app.gateway.standing(&caller, &params.about(&params.tags(), None)).await;
     Ok(Json(LimitStatus::of(&told, now)))
 }

@@ -1,18 +1,24 @@
 //! `/api/v1/limit-presets`: limits that are shipped as data, to be applied as they are or with other amounts.
 
-use super::super::budgets::Amount;
+use super::super::amount::Amount;
 use super::super::error::{ErrorObject, Problem};
 use super::super::extract::Body;
 use super::super::operator::Operator;
-use super::{CreateLimit, LimitList, LimitScope, make};
+use super::{ChangeLimit, CreateLimit, LimitObject, LimitScope, objects, subject};
 use crate::app::App;
 use axum::Json;
 use axum::extract::{Path, State};
+use domain::Timestamp;
 use domain::rate::Dimension;
-use http::StatusCode;
+use domain::rate::Limit;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use store::StoreError;
+use store::accounts::audit;
+use store::limits::{self, KeptLimit, LimitChange};
+use store::sql::Connection;
 use utoipa::ToSchema;
 
 /// The file to edit.
@@ -58,7 +64,7 @@ pub struct LimitPreset {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyPreset {
-    /// Put in front of the limits' names, so that a preset can be applied more than once.
+    /// Put in front of the limits' names, so that a preset can be applied for several scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "acme-")]
     pub prefix: Option<String>,
@@ -68,6 +74,35 @@ pub struct ApplyPreset {
     /// Other amounts, by the limits' names in the preset.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub amounts: BTreeMap<String, Amount>,
+}
+
+/// What became of each limit of a preset.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AppliedPreset {
+    /// In the preset's order.
+    pub data: Vec<AppliedLimit>,
+}
+
+/// A limit of a preset as it is now.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct AppliedLimit {
+    /// What was done.
+    pub outcome: Outcome,
+    /// The limit.
+    #[serde(flatten)]
+    pub limit: LimitObject,
+}
+
+/// What became of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is new.
+    Created,
+    /// It was there for the same with another amount or window.
+    Updated,
+    /// It was there so.
+    Unchanged,
 }
 
 impl LimitPreset {
@@ -144,21 +179,64 @@ pub async fn show(Path(name): Path<String>) -> Result<Json<LimitPreset>, Problem
     Ok(Json(find(&name)?.clone()))
 }
 
-/// Create the limits of a preset: all of them, or none.
+/// Create the limits of a preset: all of them, or none. One that is there for the same requests by the same name gets the
+/// preset's amount and window.
 #[utoipa::path(post, path = "/api/v1/limit-presets/{name}/apply", operation_id = "apply_limit_preset", tag = "limits",
     params(("name" = String, Path)), request_body = ApplyPreset,
-    responses((status = 201, description = "The limits that were created", body = LimitList),
+    responses((status = 200, body = AppliedPreset),
               (status = 400, body = ErrorObject), (status = 404, body = ErrorObject),
-              (status = 409, description = "A name is taken: choose a prefix, or delete what is there",
+              (status = 409, description = "A name is taken by a limit of something else: choose a prefix, or delete it",
                body = ErrorObject)))]
 pub async fn apply(
     State(app): State<Arc<App>>,
     operator: Operator,
     Path(name): Path<String>,
     Body(asked): Body<ApplyPreset>,
-) -> Result<(StatusCode, Json<LimitList>), Problem> {
-    let limits = find(&name)?.applied(&asked)?;
-    Ok((StatusCode::CREATED, Json(LimitList { data: make(&app, operator.0, limits).await? })))
+) -> Result<Json<AppliedPreset>, Problem> {
+    let asked = find(&name)?.applied(&asked)?;
+    for limit in &asked {
+        limit.refuse(&app)?;
+    }
+    let now = app.now();
+    let applied = app.database.write(move |transaction| {
+        asked.iter().map(|limit| put(transaction, limit, &operator.0, now)).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let (outcomes, kept): (Vec<_>, Vec<_>) = applied.await?.into_iter().unzip();
+    if outcomes.iter().any(|outcome| *outcome != Outcome::Unchanged) {
+        app.limits_changed().await;
+    }
+    let limits = objects(&app, kept).await?;
+    let data = outcomes.into_iter().zip(limits).map(|(outcome, limit)| AppliedLimit { outcome, limit }).collect();
+    Ok(Json(AppliedPreset { data }))
+}
+
+/// Creates a limit, or makes the one of its name what it is to be.
+fn put(
+    transaction: &Connection,
+    asked: &CreateLimit,
+    by: &str,
+    now: Timestamp,
+) -> Result<(Outcome, KeptLimit), StoreError> {
+    let Some(kept) = limits::by_name(transaction, &asked.name)? else {
+        return Ok((Outcome::Created, asked.create(transaction, by, now)?));
+    };
+    let Limit { metric, amount, window, scope, each, .. } = asked.resolved(transaction)?;
+    let there = &kept.limit;
+    if (there.metric, &there.scope, &there.each) != (metric, &scope, &each) {
+        let name = &asked.name;
+        return Err(StoreError::Conflict(format!(
+            "a limit named \"{name}\" exists already, for something else: choose a prefix"
+        )));
+    }
+    if (there.amount, there.window) == (amount, window) {
+        return Ok((Outcome::Unchanged, kept));
+    }
+    let id = there.id;
+    let detail = ChangeLimit { amount: Some(asked.amount), window: Some(window), name: None };
+    audit(transaction, now, by, "limit.change", &subject(id), &json!(detail))?;
+    let change = LimitChange { amount: Some(amount), window: Some(window), name: None };
+    let changed = limits::change(transaction, id, &change)?;
+    Ok((Outcome::Updated, changed.ok_or_else(|| StoreError::Damaged(format!("limit {id} vanished")))?))
 }
 
 #[cfg(test)]

@@ -167,28 +167,42 @@ async fn presets_are_applied_whole_or_not_at_all() {
     let presets = test.get("/api/v1/limit-presets").await.json;
     let listed: Vec<_> =
         presets["data"].as_array().unwrap().iter().map(|preset| preset["name"].as_str().unwrap()).collect();
-    for name in ["tiers", "tiers-2025", "three-layers", "rpm", "tpm", "tpd", "session", "weekly"] {
+    for name in ["tiers", "three-layers", "rpm", "tpm", "tpd", "session", "weekly"] {
         assert!(listed.contains(&name), "{listed:?}");
     }
     let apply = async |name: &str, body: Value| test.post(&format!("/api/v1/limit-presets/{name}/apply"), body).await;
-    let tiers = apply("tiers-2025", json!({})).await;
-    assert_eq!(tiers.status, StatusCode::CREATED, "{}", tiers.text);
+    let tiers = apply("tiers", json!({})).await;
+    assert_eq!(tiers.status, StatusCode::OK, "{}", tiers.text);
     let third = tiers.json["data"].as_array().unwrap().iter().find(|limit| limit["name"] == "tier-3-gpt-4o-tpm");
     let third = third.unwrap();
     assert_eq!(
         (&third["amount"], &third["window"], &third["scope"]["tier"]["name"], &third["each"]),
         (&json!(600_000), &json!("minute"), &json!("Tier 3"), &json!(["account"]))
     );
+    // What accounts of a tier can consume in a month is the tier's own amount.
+    assert!(!tiers.text.contains("money"), "{}", tiers.text);
     let count = known(&test).len();
-    // Again, or the other one of the same names: nothing is made.
-    for name in ["tiers-2025", "tiers"] {
-        let refused = apply(name, json!({})).await;
-        assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text);
-    }
+    let outcomes = |answer: &Answer| -> Vec<String> {
+        let data = answer.json["data"].as_array().unwrap().iter();
+        data.map(|limit| limit["outcome"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(outcomes(&tiers).iter().all(|outcome| outcome == "created"), "{}", tiers.text);
+    // Again: what was changed meanwhile is as the preset says, and everything else is as it was.
+    test.patch(&format!("/api/v1/limits/{}", third["id"]), json!({ "amount": 5 })).await;
+    let deeds = test.get("/api/v1/audit").await.json["data"].as_array().unwrap().len();
+    let again = apply("tiers", json!({})).await;
+    assert_eq!(again.status, StatusCode::OK, "{}", again.text);
+    let changed: Vec<_> = outcomes(&again).into_iter().filter(|outcome| outcome != "unchanged").collect();
+    assert_eq!(changed, ["updated"]);
+    assert_eq!(test.get(&format!("/api/v1/limits/{}", third["id"])).await.json["amount"], 600_000);
+    assert_eq!(test.get("/api/v1/audit").await.json["data"].as_array().unwrap().len(), deeds + 1);
     assert_eq!(names(&test).await.len(), count);
     let body = json!({ "prefix": "acme-", "scope": { "account": "acme" }, "amounts": { "rpm": 7 } });
     let layers = apply("three-layers", body).await;
-    assert_eq!(layers.status, StatusCode::CREATED, "{}", layers.text);
+    assert_eq!(layers.status, StatusCode::OK, "{}", layers.text);
+    // The same names for something else: nothing is made.
+    let refused = apply("three-layers", json!({ "prefix": "acme-" })).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.text);
     let first = &layers.json["data"][0];
     assert_eq!(
         (&first["name"], &first["amount"], &first["scope"]["account"]["name"], &first["each"]),
@@ -243,6 +257,25 @@ async fn accounts_are_linked_by_operators_and_it_is_noted() {
 }
 
 #[tokio::test]
+async fn accounts_and_tiers_have_weights() {
+    let test = TestApp::start().await;
+    let acme = test.post("/api/v1/accounts", json!({ "name": "acme", "weight": 3 })).await.json;
+    assert_eq!((&acme["weight"], &acme["tier"]["weight"]), (&json!(3), &json!(1)), "{acme}");
+    let change = async |body: Value| test.patch("/api/v1/accounts/1", body).await;
+    assert_eq!(change(json!({ "weight": 1000 })).await.json["weight"], 1000);
+    assert_eq!(change(json!({ "weight": null })).await.json["weight"], Value::Null);
+    for bad in [json!(0), json!(1001), json!(-1), json!(1.5), json!("2"), json!(4_294_967_297_i64)] {
+        let refused = change(json!({ "weight": bad })).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{bad}: {}", refused.text);
+        let tier = json!({ "id": 0, "weight": bad }).to_string();
+        assert_eq!(test.call(Method::PUT, "/api/v1/tiers", Some(&tier)).await.status, StatusCode::BAD_REQUEST);
+    }
+    let tier = test.call(Method::PUT, "/api/v1/tiers", Some(r#"{"id":0,"weight":5}"#)).await.json;
+    assert_eq!((&tier["name"], &tier["weight"]), (&json!("Free"), &json!(5)));
+    assert_eq!(test.get("/api/v1/accounts/1").await.json["tier"]["weight"], 5);
+}
+
+#[tokio::test]
 async fn keys_wait_for_places_by_what_operators_say() {
     let test = TestApp::start().await;
     let (_, key) = test.account_and_key(json!({ "wait_seconds": 30, "priority": "low" })).await;
@@ -280,14 +313,19 @@ async fn the_command_line_does_the_same() {
     assert_eq!((&shown["amount"], &shown["scope"]["account"]["name"]), (&json!(90), &json!("acme")));
     assert!(run("limit delete 1").await.contains("limit 1 (rpm) is deleted"));
     assert!(run("limit preset list").await.contains("three-layers"));
-    assert!(run("limit preset show tiers-2025").await.contains("tier Tier 3, models gpt-4o"));
+    assert!(run("limit preset show tiers").await.contains("tier Tier 3, models gpt-4o"));
     let applied = run("limit preset apply three-layers --account acme --prefix a. --amount rpm=7").await;
-    assert!(applied.contains("a.rpm") && applied.contains("a.tpd"), "{applied}");
+    assert!(applied.contains("a.rpm") && applied.contains("a.tpd") && applied.contains("created"), "{applied}");
+    let applied = run("limit preset apply three-layers --account acme --prefix a. --amount rpm=8").await;
+    assert!(applied.contains("updated") && applied.contains("unchanged"), "{applied}");
     assert!(run("account link other acme").await.contains("linked to"));
     let shown: Value = serde_json::from_str(&run("account show other --json").await).unwrap();
     assert_eq!(shown["linked_to"], 1);
     let shown: Value = serde_json::from_str(&run("account unlink other --json").await).unwrap();
     assert_eq!(shown["linked_to"], Value::Null);
+    assert!(run("account edit other --weight 4").await.contains("weight          4"));
+    assert!(run("account edit other --no-weight").await.contains("weight          1 (its tier's)"));
+    assert!(run("tier set 0 --weight 6").await.contains("weight      6"));
     run("key create --account acme --name ci --wait 2m").await;
     let changed: Value = serde_json::from_str(&run("key change 1 --wait 5s --priority high --json").await).unwrap();
     assert_eq!((&changed["wait_seconds"], &changed["priority"]), (&json!(5), &json!("high")));
