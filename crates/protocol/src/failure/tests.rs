@@ -154,6 +154,8 @@ fn dialects_have_their_own_shapes() {
     let gemini = read(&error.body(Dialect::Gemini, None));
     assert_eq!((&gemini["error"]["code"], &gemini["error"]["status"]), (&503.into(), &"UNAVAILABLE".into()));
     assert_eq!(gemini["error"]["details"][1]["retryDelay"], "7.000s");
+    let kinds = [Dialect::Chat, Dialect::Messages, Dialect::Gemini].map(|dialect| error.text(dialect).kind);
+    assert_eq!(kinds, ["upstream_error", "overloaded_error", "UNAVAILABLE"]);
     for dialect in Dialect::ALL {
         let event = String::from_utf8(error.event(dialect, None).to_vec()).unwrap();
         assert_eq!((event.matches("data: ").count(), event.matches("\n\n").count()), (1, 1), "{event}");
