@@ -42,7 +42,7 @@ pub(crate) fn last_event(upstream: &Upstream, error: Option<&Told>, event: Bytes
         return event;
     }
     tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
-    failure.caller_error(now).event(Dialect::OpenAi, None)
+    failure.caller_error(now).event(Dialect::Chat, None)
 }
 
 /// The upstream failed; callers learn what, operators why.
@@ -69,7 +69,7 @@ fn as_ours(failure: &failure::Failure, body: Option<&Bytes>, now: Timestamp) -> 
             // The provider's own words on the request, in the shape that its SDK expects, where nothing is in them that
             // is not the caller's business.
             let body = body.filter(|body| failure.may_pass(body)).cloned();
-            let body = body.unwrap_or_else(|| error.body(Dialect::OpenAi, None));
+            let body = body.unwrap_or_else(|| error.body(Dialect::Chat, None));
             Failure::new(Case::UpstreamRefused { status, body: Some(body) }, error.message)
         }
     };

@@ -1,4 +1,7 @@
-//! What a JSON text must satisfy before `serde_json` reads it.
+//! What a JSON text must satisfy before it is read, and the tree and the writer that translations use.
+
+pub(crate) mod tree;
+pub(crate) mod write;
 
 use memchr::{memchr, memchr_iter, memchr2};
 

@@ -5,9 +5,11 @@
 //! borrows where it can, and every entry point that takes bytes answers any bytes without a panic.
 //!
 //! Where both sides speak the same format, bytes pass unchanged and are only observed. Read [`openai`] first for
-//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt. What goes wrong
-//! at a provider is understood in [`failure`], what is left of its limits in [`headroom`].
+//! one format from request to the last event, then [`sse`] for how a stream is cut without being rebuilt. Where they do
+//! not, [`dialect`] translates through the one form in [`canonical`]. What goes wrong at a provider is understood in
+//! [`failure`], what is left of its limits in [`headroom`].
 
+pub mod canonical;
 pub mod dialect;
 pub mod failure;
 pub mod headroom;

@@ -3,7 +3,7 @@
 
 use super::Failure;
 use super::cause::{Cause, Fault};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, ErrorText};
 use crate::openai::ErrorBody;
 use bytes::Bytes;
 use domain::Timestamp;
@@ -45,8 +45,8 @@ impl CallerError {
     /// The body of an answer. `request_id` is what this gateway calls the request.
     pub fn body(&self, dialect: Dialect, request_id: Option<&str>) -> Bytes {
         match dialect {
-            Dialect::OpenAi => self.open_ai().json(),
-            Dialect::Anthropic => self.anthropic(request_id).to_string().into(),
+            Dialect::Chat | Dialect::Completions | Dialect::Responses => self.open_ai().json(),
+            Dialect::Messages | Dialect::Converse => self.anthropic(request_id).to_string().into(),
             Dialect::Gemini => self.gemini().to_string().into(),
         }
     }
@@ -55,8 +55,10 @@ impl CallerError {
     /// event.
     pub fn event(&self, dialect: Dialect, request_id: Option<&str>) -> Bytes {
         match dialect {
-            Dialect::OpenAi => self.open_ai().event(),
-            Dialect::Anthropic => format!("event: error\ndata: {}\n\n", self.anthropic(request_id)).into(),
+            Dialect::Chat | Dialect::Completions | Dialect::Responses => self.open_ai().event(),
+            Dialect::Messages | Dialect::Converse => {
+                format!("event: error\ndata: {}\n\n", self.anthropic(request_id)).into()
+            }
             Dialect::Gemini => format!("data: {}\n\n", self.gemini()).into(),
         }
     }
@@ -65,9 +67,25 @@ impl CallerError {
         ErrorBody { message: &self.message, kind: self.kind, param: self.param.as_deref(), code: Some(&self.code) }
     }
 
+    /// For a writer of a translated stream, which knows how an error that comes late is framed in its dialect.
+    pub fn text(&self, dialect: Dialect) -> ErrorText<'_> {
+        let kind = match dialect {
+            Dialect::Chat | Dialect::Completions | Dialect::Responses => self.kind,
+            Dialect::Messages | Dialect::Converse => self.anthropic_type(),
+            Dialect::Gemini => self.google_status(),
+        };
+        let (message, param) = (&*self.message, self.param.as_deref());
+        ErrorText { status: self.status, kind, code: Some(&self.code), message, param }
+    }
+
     /// Anthropic's shape: the type follows the status (its table of errors), and there is no code.
     fn anthropic(&self, request_id: Option<&str>) -> serde_json::Value {
-        let kind = match self.status {
+        let kind = self.anthropic_type();
+        json!({"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id})
+    }
+
+    fn anthropic_type(&self) -> &'static str {
+        match self.status {
             401 => "authentication_error",
             402 => "billing_error",
             403 => "permission_error",
@@ -78,13 +96,11 @@ impl CallerError {
             504 | 408 => "timeout_error",
             500.. => "api_error",
             _ => "invalid_request_error",
-        };
-        json!({"type": "error", "error": {"type": kind, "message": self.message}, "request_id": request_id})
+        }
     }
 
-    /// Google's shape: `google.rpc.Status`, with the wait as `RetryInfo`.
-    fn gemini(&self) -> serde_json::Value {
-        let status = match self.status {
+    fn google_status(&self) -> &'static str {
+        match self.status {
             401 => "UNAUTHENTICATED",
             402 | 429 => "RESOURCE_EXHAUSTED",
             403 => "PERMISSION_DENIED",
@@ -95,7 +111,12 @@ impl CallerError {
             504 | 408 => "DEADLINE_EXCEEDED",
             500.. => "INTERNAL",
             _ => "INVALID_ARGUMENT",
-        };
+        }
+    }
+
+    /// Google's shape: `google.rpc.Status`, with the wait as `RetryInfo`.
+    fn gemini(&self) -> serde_json::Value {
+        let status = self.google_status();
         let mut details = vec![json!({
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": self.code.to_ascii_uppercase(),

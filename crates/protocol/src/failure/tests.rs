@@ -144,16 +144,18 @@ fn dialects_have_their_own_shapes() {
     let open_ai = format!(
         r#"{{"error":{{"message":"{message}","type":"upstream_error","param":null,"code":"no_upstream_available"}}}}"#
     );
-    assert_eq!(error.body(Dialect::OpenAi, None), open_ai);
-    assert_eq!(error.event(Dialect::OpenAi, None), format!("data: {open_ai}\n\n"));
+    assert_eq!(error.body(Dialect::Chat, None), open_ai);
+    assert_eq!(error.event(Dialect::Chat, None), format!("data: {open_ai}\n\n"));
     let read = |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap();
     assert_eq!(
-        read(&error.body(Dialect::Anthropic, Some("req_7"))),
+        read(&error.body(Dialect::Messages, Some("req_7"))),
         serde_json::json!({"type": "error", "error": {"type": "overloaded_error", "message": message}, "request_id": "req_7"})
     );
     let gemini = read(&error.body(Dialect::Gemini, None));
     assert_eq!((&gemini["error"]["code"], &gemini["error"]["status"]), (&503.into(), &"UNAVAILABLE".into()));
     assert_eq!(gemini["error"]["details"][1]["retryDelay"], "7.000s");
+    let kinds = [Dialect::Chat, Dialect::Messages, Dialect::Gemini].map(|dialect| error.text(dialect).kind);
+    assert_eq!(kinds, ["upstream_error", "overloaded_error", "UNAVAILABLE"]);
     for dialect in Dialect::ALL {
         let event = String::from_utf8(error.event(dialect, None).to_vec()).unwrap();
         assert_eq!((event.matches("data: ").count(), event.matches("\n\n").count()), (1, 1), "{event}");

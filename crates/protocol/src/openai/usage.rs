@@ -34,12 +34,17 @@ impl Reported {
     /// Reads the value of a `usage` field.
     ///
     /// In this family cached, written, audio and image tokens are inside the prompt's count, and reasoning is inside
-    /// the completion's. xAI's chat endpoint leaves reasoning out of the completion: an adapter of its own has to
-    /// add it. Here such an answer is [`Usage`](Self::Usage) with reasoning cut to the completion or
+    /// the completion's. xAI's chat endpoint leaves reasoning out of the completion, see [`read_as`](Self::read_as).
+    /// Here such an answer is [`Usage`](Self::Usage) with reasoning cut to the completion or
     /// [`Clamped`](Self::Clamped).
-    pub(super) fn read(json: &str) -> Self {
+    pub(crate) fn read(json: &str) -> Self {
+        Self::read_as(json, false)
+    }
+
+    /// The same, where a provider may count reasoning beside the completion (xAI's chat endpoint).
+    pub(crate) fn read_as(json: &str, reasoning_apart: bool) -> Self {
         match json.as_bytes().first() {
-            Some(b'{') => serde_json::from_str::<Raw>(json).map_or(Self::Nonsense, |raw| raw.normal()),
+            Some(b'{') => serde_json::from_str::<Raw>(json).map_or(Self::Nonsense, |raw| raw.normal(reasoning_apart)),
             _ if json == "null" => Self::Missing,
             _ => Self::Nonsense,
         }
@@ -89,7 +94,7 @@ struct CompletionDetails {
 }
 
 impl Raw {
-    fn normal(&self) -> Reported {
+    fn normal(&self, reasoning_apart: bool) -> Reported {
         let miss = self.prompt_cache_miss_tokens.0;
         let cached = [
             self.cached_tokens,
@@ -106,7 +111,9 @@ impl Raw {
             (None, None, None) if self.is_empty() => return Reported::Missing,
             (None, _, _) => return Reported::Nonsense,
         };
-        let completion = self.completion_tokens.0.unwrap_or(0);
+        let apart =
+            if reasoning_apart { self.completion_details(|details| details.reasoning_tokens).count() } else { 0 };
+        let completion = (self.completion_tokens.0.unwrap_or(0) + apart).min(COUNT_MAX);
         let written =
             self.prompt_details(|details| details.cache_write_tokens.max(details.cache_creation_input_tokens));
         let reasoning = self.completion_details(|details| details.reasoning_tokens);

@@ -1,0 +1,31 @@
+//! Usage as chat answers have it.
+
+use crate::canonical::Reported;
+use crate::json::write::Object;
+use domain::usage::Meter;
+
+/// Writes the field `usage`; the parts are within the wholes. Usage that nobody knows is left out.
+pub(in super::super) fn write_usage(object: &mut Object<'_>, reported: &Reported) {
+    let Some(usage) = reported.usage() else { return };
+    let mut object = object.object("usage");
+    object.number("prompt_tokens", usage.input_tokens());
+    object.number("completion_tokens", usage.output_tokens());
+    object.number("total_tokens", usage.total_tokens());
+    {
+        let mut details = object.object("prompt_tokens_details");
+        details.number("cached_tokens", usage[Meter::CachedInput]);
+        number_if(&mut details, "cache_write_tokens", usage[Meter::CacheWrite5m] + usage[Meter::CacheWrite1h]);
+        number_if(&mut details, "audio_tokens", usage[Meter::InputAudio]);
+        number_if(&mut details, "image_tokens", usage[Meter::InputImage]);
+    }
+    let mut details = object.object("completion_tokens_details");
+    details.number("reasoning_tokens", usage[Meter::Reasoning]);
+    number_if(&mut details, "audio_tokens", usage[Meter::OutputAudio]);
+    number_if(&mut details, "image_tokens", usage[Meter::OutputImage]);
+}
+
+fn number_if(object: &mut Object<'_>, name: &str, count: u64) {
+    if count > 0 {
+        object.number(name, count);
+    }
+}
