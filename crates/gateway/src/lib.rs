@@ -25,6 +25,7 @@ pub mod relay;
 pub mod settle;
 pub mod simulator;
 pub mod tokens;
+pub mod translation;
 pub mod upstream;
 
 pub use catalog::Catalog;

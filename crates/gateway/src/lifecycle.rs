@@ -13,6 +13,7 @@ use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, up
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
+use crate::translation::{Foreign, Translation};
 use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -117,6 +118,8 @@ pub struct Answer {
     pub output_cap: Option<u64>,
     /// How its limits stand.
     pub limits: Arc<[Told]>,
+    /// How it was told to a caller who does not speak chat.
+    pub translation: Option<Arc<Translation>>,
     /// The body.
     pub body: AnswerBody,
 }
@@ -125,7 +128,7 @@ pub struct Answer {
 pub enum AnswerBody {
     /// JSON, in one piece.
     Whole(Bytes),
-    /// Server-sent events.
+    /// Piece by piece: server-sent events, where the caller's dialect knows nothing else.
     Stream(Box<Relay>),
 }
 
@@ -140,6 +143,8 @@ pub struct Call {
     pub tags: Option<Box<str>>,
     /// Where it came from.
     pub address: IpAddr,
+    /// As its caller made it, where that was in another dialect; all of the above is what became of it.
+    pub foreign: Option<Box<Foreign>>,
 }
 
 /// What the later phases know of a request.
@@ -167,6 +172,8 @@ pub(crate) struct Exchange {
     prompt: Option<Bytes>,
     prompt_bytes: usize,
     deadline: Instant,
+    /// How the caller is told the answer, if not in chat.
+    pub(crate) translation: Option<Arc<Translation>>,
 }
 
 impl Gateway {
@@ -324,6 +331,7 @@ impl Gateway {
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(body)),
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
+            translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
             drop(catalog);
@@ -392,6 +400,14 @@ impl Gateway {
                 return Err(failure);
             }
         };
+        let translation = exchange.translation.clone();
+        let canonical = match translation.as_ref().map(|translation| translation.read(&body)).transpose() {
+            Ok(canonical) => canonical,
+            Err(error) => {
+                held.void(Ending::UpstreamMalformed);
+                return Err(upstream_failed("its answer cannot be read", &error.to_string()));
+            }
+        };
         let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
         self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
@@ -400,13 +416,15 @@ impl Gateway {
         }
         let tier = completion.service_tier.map(Arc::from);
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
+        let told = translation.as_ref().zip(canonical).map(|(translation, answer)| translation.whole(answer, usage));
         Ok(Answer {
             model: exchange.model,
             upstream: exchange.upstream.name.clone(),
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(body),
+            body: AnswerBody::Whole(told.unwrap_or(body)),
+            translation,
         })
     }
 
@@ -432,7 +450,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, limits) = (exchange.output_cap, exchange.limits.clone());
+        let (output_cap, limits, translation) =
+            (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
         let first_byte = self.settings.first_byte_timeout;
         let mut relay = Relay::new(self, exchange, held, reply.body);
         match timeout(first_byte, relay.first_event()).await {
@@ -447,7 +466,8 @@ impl Gateway {
             relay.void(Ending::GatewayFault);
             return Err(store_unavailable(error.to_string()).attempted());
         }
-        Ok(Answer { model, upstream, cost: None, output_cap, limits, body: AnswerBody::Stream(Box::new(relay)) })
+        let body = AnswerBody::Stream(Box::new(relay));
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, body })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
@@ -756,6 +776,7 @@ mod tests {
             prompt: None,
             prompt_bytes: 200,
             deadline: Instant::now(),
+            translation: None,
         }
     }
 

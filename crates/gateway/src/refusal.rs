@@ -34,15 +34,20 @@ pub(crate) fn refused_inside(upstream: &Upstream, error: Told, now: Timestamp) -
     as_ours(&failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now), None, now)
 }
 
-/// The last event of a stream that ends with an error of the upstream's, which came as `event`.
-pub(crate) fn last_event(upstream: &Upstream, error: Option<&Told>, event: Bytes, now: Timestamp) -> Bytes {
+/// The error that the upstream ended its stream with, and whether `event`, in which it came, may be passed on.
+pub(crate) fn failed_late(
+    upstream: &Upstream,
+    error: Option<&Told>,
+    event: &Bytes,
+    now: Timestamp,
+) -> (failure::Failure, bool) {
     let error = error.cloned().unwrap_or_default();
     let failure = failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now);
-    if failure.may_pass_in_stream(&event) {
-        return event;
+    let may_pass = failure.may_pass_in_stream(event);
+    if !may_pass {
+        tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
     }
-    tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
-    failure.caller_error(now).event(Dialect::Chat, None)
+    (failure, may_pass)
 }
 
 /// The upstream failed; callers learn what, operators why.

@@ -1,20 +1,25 @@
 //! A stream on its way from upstream to caller: passed on event by event, watched for usage, settled at its end.
 //!
+//! For a caller of another dialect than chat, each event is told by a [`Voice`] in place of its bytes; what is watched,
+//! counted and settled is the same.
+//!
 //! Whatever ends it, it ends once. The happy end and every failure that is noticed here settle in line; a caller
 //! who leaves drops the relay, and what is left to do is handed to a task of its own.
 
 use crate::failure::Failure;
 use crate::growth::Grown;
 use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
-use crate::refusal::{last_event, refused_inside, upstream_failed};
+use crate::refusal::{failed_late, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::RunningCount;
+use crate::translation::{self, Voice};
 use crate::upstream::{ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::{AccountId, Nanos, Seq, Usage};
-use protocol::failure::Told;
-use protocol::openai::{ChoiceStates, ErrorBody, Seen, StreamObserver};
+use protocol::dialect::Dialect;
+use protocol::failure::{CallerError, Told};
+use protocol::openai::{ChoiceStates, Seen, StreamObserver};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -31,8 +36,6 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 /// After `[DONE]`, how long the rest of the body is awaited so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The comment that keeps a silent connection open. It belongs to the connection, not to the answer.
-pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// See the module's description.
@@ -70,6 +73,18 @@ struct Streaming {
     body: ReplyBody,
     observer: StreamObserver,
     produced: RunningCount,
+    /// Tells the stream to a caller who does not speak chat.
+    voice: Option<Box<Voice>>,
+}
+
+/// How a stream ends for its caller.
+enum End {
+    /// With its last events, the terminator among them.
+    Events(Vec<Bytes>),
+    /// With this error.
+    Error(CallerError),
+    /// Its end was told already.
+    Told,
 }
 
 impl Relay {
@@ -79,7 +94,8 @@ impl Relay {
         let observer = StreamObserver::new(exchange.endpoint);
         let hold = held.hold().map(|hold| (hold.account, hold.seq));
         let suspensions = gateway.suspensions();
-        let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default() };
+        let voice = exchange.translation.clone().map(|translation| Box::new(Voice::new(translation)));
+        let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default(), voice };
         Self {
             gateway,
             hold,
@@ -153,6 +169,8 @@ impl Relay {
                     self.void(Ending::UpstreamCut);
                     return Err(upstream_failed("it broke off its answer", &error.to_string()));
                 }
+                // An empty answer, of which its dialect says nothing before the end.
+                None if streaming.observer.finish_seen() => self.broken_off(None),
                 None => {
                     let rest = self.reader.finish();
                     let error = rest.and_then(|rest| Told::json(&rest.raw));
@@ -251,15 +269,20 @@ impl Relay {
         let (idle_timeout, request_timeout) =
             (self.gateway.settings.idle_timeout, self.gateway.settings.request_timeout);
         if self.gateway.is_cut() {
-            self.fail(Ending::Stopped, "gateway_stopping", "The gateway is stopping; the answer ends here.");
+            self.fail(Ending::Stopped, 503, "gateway_stopping", "The gateway is stopping; the answer ends here.");
         } else if self.is_newly_suspended() {
             self.end_suspended();
         } else if now - self.last_event >= idle_timeout {
-            self.fail(Ending::UpstreamStalled, "upstream_stalled", "The upstream fell silent; the answer ends here.");
+            let message = "The upstream fell silent; the answer ends here.";
+            self.fail(Ending::UpstreamStalled, 504, "upstream_stalled", message);
         } else if now - self.started >= request_timeout {
-            self.fail(Ending::TimedOut, "request_timeout", "The answer took longer than any may; it ends here.");
+            self.fail(Ending::TimedOut, 504, "request_timeout", "The answer took longer than any may; it ends here.");
         } else if now - self.last_sent >= KEEP_ALIVE_AFTER && self.reader.buffered() == 0 {
-            self.ready.push_back(KEEP_ALIVE);
+            let voice = match &self.state {
+                State::Streaming(streaming) => streaming.voice.as_deref(),
+                _ => None,
+            };
+            self.ready.push_back(translation::keep_alive(voice));
         }
     }
 
@@ -270,7 +293,7 @@ impl Relay {
     }
 
     fn end_suspended(&mut self) {
-        self.fail(Ending::Stopped, "account_suspended", "The account was suspended; the answer ends here.");
+        self.fail(Ending::Stopped, 403, "account_suspended", "The account was suspended; the answer ends here.");
     }
 
     /// Takes a piece of the body: passes its events on and notes how far the answer has come.
@@ -282,34 +305,28 @@ impl Relay {
         let whole = (self.reader.buffered() == 0).then(|| chunk.clone());
         let first_new = self.ready.len();
         self.reader.push(chunk);
-        let mut nothing_dropped = true;
+        let mut nothing_dropped = streaming.voice.is_none();
         loop {
             let event = match self.reader.next_event() {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, upstream = %streaming.exchange.upstream.name, "an event is too long");
-                    return self.fail(
-                        Ending::UpstreamMalformed,
-                        "upstream_malformed",
-                        "The upstream sent an event that is too long; the answer ends here.",
-                    );
+                    let message = "The upstream sent an event that is too long; the answer ends here.";
+                    return self.fail(Ending::UpstreamMalformed, 502, "upstream_malformed", message);
                 }
             };
             match streaming.see(&event, &self.gateway) {
-                Next::Pass => self.ready.push_back(event.raw),
+                Next::Pass => match streaming.told(event) {
+                    Some(bytes) => self.ready.extend((!bytes.is_empty()).then_some(bytes)),
+                    None => return self.fail_unreadable(),
+                },
                 Next::Drop => nothing_dropped = false,
                 Next::Complete => return self.complete(Some(event.raw)),
                 Next::Failed => {
                     return self.failed(event.raw);
                 }
-                Next::Unreadable => {
-                    return self.fail(
-                        Ending::UpstreamMalformed,
-                        "upstream_malformed",
-                        "The upstream sent something that cannot be read; the answer ends here.",
-                    );
-                }
+                Next::Unreadable => return self.fail_unreadable(),
                 Next::Exhausted(relayed) => return self.end_by_length(relayed),
                 Next::Unheld => return self.end_unheld(),
             }
@@ -332,7 +349,13 @@ impl Relay {
         while let Some(event) = self.reader.finish() {
             let State::Streaming(streaming) = &mut self.state else { return };
             match streaming.see(&event, &self.gateway) {
-                Next::Pass => self.ready.push_back(terminated(event.raw)),
+                Next::Pass => {
+                    let told = match streaming.voice {
+                        None => Some(terminated(event.raw)),
+                        Some(_) => streaming.told(event),
+                    };
+                    self.ready.extend(told.filter(|bytes| !bytes.is_empty()));
+                }
                 Next::Drop | Next::Unreadable => {}
                 Next::Complete => return self.complete(Some(terminated(event.raw))),
                 Next::Failed => {
@@ -349,40 +372,54 @@ impl Relay {
         if let Some(error) = error {
             tracing::warn!(%error, upstream = %streaming.exchange.upstream.name, "a stream broke off");
         }
-        self.fail(Ending::UpstreamCut, "upstream_cut", "The upstream broke off; the answer ends here.");
+        self.fail(Ending::UpstreamCut, 502, "upstream_cut", "The upstream broke off; the answer ends here.");
     }
 
     /// The answer is whole: settle, then let the end out.
     fn complete(&mut self, done: Option<Bytes>) {
-        self.settle(Ending::Complete, vec![done.unwrap_or(DONE)]);
+        self.settle(Ending::Complete, End::Events(vec![done.unwrap_or(DONE)]));
     }
 
     /// The upstream ended the stream with this error: as far as it is the caller's business, it is passed on.
     fn failed(&mut self, event: Bytes) {
-        if let State::Streaming(streaming) = &self.state {
-            let (upstream, error) = (&streaming.exchange.upstream, streaming.observer.error());
-            self.ready.push_back(last_event(upstream, error, event, self.gateway.clock.now()));
-        }
-        self.settle(Ending::UpstreamError, Vec::new());
+        let State::Streaming(streaming) = &self.state else { return };
+        let now = self.gateway.clock.now();
+        let (upstream, error) = (&streaming.exchange.upstream, streaming.observer.error());
+        let (failure, may_pass) = failed_late(upstream, error, &event, now);
+        let end = match streaming.voice {
+            Some(_) => End::Error(failure.caller_error(now)),
+            None => {
+                let told = if may_pass { event } else { failure.caller_error(now).event(Dialect::Chat, None) };
+                self.ready.push_back(told);
+                End::Told
+            }
+        };
+        self.settle(Ending::UpstreamError, end);
     }
 
-    /// Ends the stream with one error event in place of a terminator.
-    fn fail(&mut self, ending: Ending, code: &str, message: &str) {
-        let error = ErrorBody { message, kind: "upstream_error", param: None, code: Some(code) };
-        self.settle(ending, vec![error.event()]);
+    /// Ends the stream with one error in place of a terminator, which has that status where errors have one.
+    fn fail(&mut self, ending: Ending, status: u16, code: &'static str, message: &str) {
+        let (kind, code, message) = ("upstream_error", code.into(), message.to_owned());
+        let error = CallerError { status, kind, code, message, param: None, retry_after_ms: None };
+        self.settle(ending, End::Error(error));
+    }
+
+    fn fail_unreadable(&mut self) {
+        let message = "The upstream sent something that cannot be read; the answer ends here.";
+        self.fail(Ending::UpstreamMalformed, 502, "upstream_malformed", message);
     }
 
     /// More of the answer could not be held, because the ledger takes nothing now.
     fn end_unheld(&mut self) {
         let message = "The gateway cannot write its ledger now; the answer ends here.";
-        self.fail(Ending::Stopped, "store_unavailable", message);
+        self.fail(Ending::Stopped, 503, "store_unavailable", message);
     }
 
     /// No more of the answer can be paid for: stops the upstream and ends the stream as the upstream would have ended it
     /// at its output cap. `relayed`: the choices as they stand in what was passed on.
     fn end_by_length(&mut self, relayed: ChoiceStates) {
         let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
-        let Streaming { exchange, held, body, observer, produced } = *streaming;
+        let Streaming { exchange, held, body, observer, produced, voice } = *streaming;
         drop(body);
         let gateway = self.gateway.clone();
         self.state = State::Settling(Box::pin(async move {
@@ -396,16 +433,26 @@ impl Relay {
             };
             let told = exchange.asked_for_usage.then_some(&settled.usage);
             let mut end = observer.length_end(relayed, told);
-            let done = end.pop().expect("a stream ends with its terminator");
-            end.extend([output_comment(settled.usage.output_tokens()), cost_comment(settled.cost), done]);
-            (settled, end)
+            let comments = [output_comment(settled.usage.output_tokens()), cost_comment(settled.cost)];
+            let last = match voice {
+                Some(mut voice) => {
+                    let said = voice.end(&end, &settled.usage);
+                    comments.into_iter().filter(|_| voice.has_comments()).chain([said]).collect()
+                }
+                None => {
+                    let done = end.pop().expect("a stream ends with its terminator");
+                    end.extend(comments.into_iter().chain([done]));
+                    end
+                }
+            };
+            (settled, last)
         }));
     }
 
     /// Settles, at once where the usage is known, and queues the stream's last bytes behind the settlement.
-    fn settle(&mut self, ending: Ending, last: Vec<Bytes>) {
+    fn settle(&mut self, ending: Ending, end: End) {
         let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
-        let Streaming { exchange, held, body, observer, produced } = *streaming;
+        let Streaming { exchange, held, body, observer, produced, voice } = *streaming;
         let reported = observer.usage();
         let tier = observer.service_tier().map(Arc::from);
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
@@ -417,8 +464,7 @@ impl Relay {
                 self.gateway.learned.hides(&exchange.model);
             }
             self.cost = Some(settled.cost);
-            self.ready.push_back(cost_comment(settled.cost));
-            self.ready.extend(last);
+            self.ready.extend(last_bytes(voice, &settled, end));
             if ending == Ending::Complete {
                 self.state = State::Lingering(body, Instant::now() + LINGER);
             }
@@ -429,7 +475,7 @@ impl Relay {
             });
             held.void(ending);
             self.cost = Some(Nanos::ZERO);
-            self.ready.extend(last);
+            self.ready.extend(end.told(voice, &Usage::NOTHING));
         } else {
             let gateway = self.gateway.clone();
             let settling = async move {
@@ -438,7 +484,7 @@ impl Relay {
                     gateway.learn(&exchange, &usage, true, None);
                 }
                 let settled = held.settle(usage, tier, true, ending);
-                (settled, std::iter::once(cost_comment(settled.cost)).chain(last).collect())
+                (settled, last_bytes(voice, &settled, end))
             };
             self.state = State::Settling(Box::pin(settling));
         }
@@ -458,7 +504,36 @@ enum Next {
     Unheld,
 }
 
+impl End {
+    /// As the caller reads it.
+    fn told(self, voice: Option<Box<Voice>>, usage: &Usage) -> Vec<Bytes> {
+        match (self, voice) {
+            (Self::Told, _) => Vec::new(),
+            (Self::Events(events), None) => events,
+            (Self::Events(events), Some(mut voice)) => vec![voice.end(&events, usage)],
+            (Self::Error(error), None) => vec![error.event(Dialect::Chat, None)],
+            (Self::Error(error), Some(mut voice)) => vec![voice.fail(&error)],
+        }
+    }
+}
+
+/// The end of a stream, and before it what it cost.
+fn last_bytes(voice: Option<Box<Voice>>, settled: &Settled, end: End) -> Vec<Bytes> {
+    let has_comments = voice.as_ref().is_none_or(|voice| voice.has_comments());
+    let mut last = Vec::from_iter(has_comments.then(|| cost_comment(settled.cost)));
+    last.extend(end.told(voice, &settled.usage));
+    last
+}
+
 impl Streaming {
+    /// What the caller reads in place of an event, which may be nothing. `None` where it cannot be read.
+    fn told(&mut self, event: Event) -> Option<Bytes> {
+        match &mut self.voice {
+            None => Some(event.raw),
+            Some(voice) => event.data().map_or(Some(Bytes::new()), |data| voice.say(&data)),
+        }
+    }
+
     fn see(&mut self, event: &Event, gateway: &Gateway) -> Next {
         let Some(data) = event.data() else { return Next::Pass };
         let before = self.held.output_paid().map(|_| (self.observer.choices(), self.produced.earlier(event.raw.len())));
@@ -517,7 +592,7 @@ impl Streaming {
             // Whatever the outcome, what has been seen by then is charged.
             let _ = tokio::time::timeout(gateway.settings.request_timeout, rest).await;
         }
-        let Self { exchange, held, body, observer, produced } = self;
+        let Self { exchange, held, body, observer, produced, .. } = self;
         drop(body);
         let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
@@ -556,6 +631,11 @@ impl Drop for Relay {
             runtime.spawn(self.hand_over());
         }
     }
+}
+
+/// Whether a piece of a stream belongs to its connection only, and not to the answer.
+pub fn is_keep_alive(piece: &[u8]) -> bool {
+    translation::is_keep_alive(piece)
 }
 
 /// The price of a stream, as a comment: event readers skip it, people see it.

@@ -5,7 +5,8 @@ use crate::limit_headers;
 use gateway::failure::KeyConflict;
 use gateway::{Case, Failure};
 use http::{HeaderValue, Response, StatusCode, header};
-use protocol::openai::ErrorBody;
+use protocol::dialect::Dialect;
+use protocol::failure::CallerError;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -32,6 +33,22 @@ impl ErrorProfile {
             "relay" => Some(Self::Relay),
             _ => None,
         }
+    }
+}
+
+/// How a caller is told of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// With which statuses and codes.
+    pub profile: ErrorProfile,
+    /// In which shape.
+    pub dialect: Dialect,
+}
+
+impl Manner {
+    /// In OpenAI's shape.
+    pub fn chat(profile: ErrorProfile) -> Self {
+        Self { profile, dialect: Dialect::Chat }
     }
 }
 
@@ -90,13 +107,21 @@ pub fn conflict_status(conflict: KeyConflict) -> StatusCode {
 }
 
 /// The answer that tells a failure. The failure is logged here, once, without secrets or prompts.
-pub fn response(failure: &Failure, profile: ErrorProfile, request_id: &str) -> Response<Body> {
+pub fn response(failure: &Failure, manner: Manner, request_id: &str) -> Response<Body> {
+    let Manner { profile, dialect } = manner;
     let (status, kind, code) = dress(&failure.case, profile);
     log(failure, status, request_id);
+    let is_openai_s = matches!(dialect, Dialect::Chat | Dialect::Completions | Dialect::Responses);
     let body = match &failure.case {
         // The provider's own words on the request, in the shape that its SDK expects.
-        Case::UpstreamRefused { body: Some(body), .. } => body.clone(),
-        _ => ErrorBody { message: &failure.message, kind, param: failure.param, code: Some(code) }.json(),
+        Case::UpstreamRefused { body: Some(body), .. } if is_openai_s => body.clone(),
+        _ => {
+            let (message, param) = (failure.message.clone(), failure.param.map(str::to_owned));
+            let retry_after_ms = failure.retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok());
+            let status = status.as_u16();
+            let error = CallerError { status, kind, code: code.into(), message, param, retry_after_ms };
+            error.body(dialect, Some(request_id))
+        }
     };
     let mut response = Response::new(Body::whole(body));
     *response.status_mut() = status;

@@ -11,7 +11,7 @@ pub use recorded::Recorded;
 use crate::app::App;
 use crate::body::Body;
 use crate::config::ClientLeft;
-use crate::error::{ErrorProfile, response};
+use crate::error::{ErrorProfile, Manner, response};
 use crate::limit_headers;
 use crate::relay::{COST_HEADER, MODEL_HEADER, answered};
 use crate::router::{REQUEST_ID_HEADER, failed};
@@ -89,8 +89,8 @@ pub struct Asked {
     pub caller: Arc<Caller>,
     /// Its id.
     pub request_id: Arc<str>,
-    /// How errors are dressed for the caller.
-    pub profile: ErrorProfile,
+    /// How the caller is told of failures.
+    pub manner: Manner,
 }
 
 impl Asked {
@@ -130,7 +130,12 @@ pub fn key_of(headers: &HeaderMap) -> Result<String, Failure> {
 /// Serves a request to a paid endpoint, or gives again what the first one with its key was given.
 pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Response<Body>, Failure> {
     let tenant = Tenant::account(asked.caller.account.id);
-    let content = [b"POST", asked.call.endpoint.path().as_bytes(), &asked.call.body];
+    // The bytes that its caller sent, whatever became of them.
+    let (path, body) = match &asked.call.foreign {
+        None => (asked.call.endpoint.path(), &asked.call.body),
+        Some(foreign) => (&*foreign.path, &foreign.body),
+    };
+    let content = [b"POST", path.as_bytes(), body];
     // Whatever hold it gets comes after this row.
     let after = Some(app.ledger.queue().decided());
     let request = Request { tenant: &tenant, key, content: &content, id: &asked.request_id, after, runs_again: false };
@@ -140,11 +145,15 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
             may_see(&asked.caller, replay.headers())?;
             let told = asked.limits_now(app);
             limit_headers::tell(replay.headers_mut(), &told);
+            limit_headers::tell_in(asked.manner.dialect, replay.headers_mut(), &told, app.now());
             return Ok(replay.map(Body::whole));
         }
         Met::Conflict(mut conflict) => {
             conflict.failure.limits = asked.limits_now(app);
-            return Ok(conflict.response(asked.profile, &asked.request_id));
+            let mut response = conflict.response(asked.manner, &asked.request_id);
+            let told = &conflict.failure.limits;
+            limit_headers::tell_in(asked.manner.dialect, response.headers_mut(), told, app.now());
+            return Ok(response);
         }
     };
     // A stream that is to stop when its caller leaves is served here, where that is noticed. Everything else goes on by
@@ -161,10 +170,15 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
 
 /// The first request with its key.
 async fn relay_first(app: Arc<App>, claim: Claim, asked: Asked) -> Result<Response<Body>, Failure> {
-    let Asked { call, caller, request_id, profile } = asked;
+    let Asked { call, caller, request_id, manner } = asked;
     let (answer, cost) = match app.gateway.serve(&caller, call, request_id.clone()).await {
-        Ok(answer @ Answer { cost, .. }) => (answered(answer, &caller), cost),
-        Err(failure) if failure.attempted => (kept_failure(failure, profile, &request_id), None),
+        Ok(answer @ Answer { cost, .. }) => (answered(answer, &caller, app.now()), cost),
+        Err(failure) if failure.attempted => {
+            let told = failure.limits.clone();
+            let mut response = kept_failure(failure, manner, &request_id);
+            limit_headers::tell_in(manner.dialect, response.headers_mut(), &told, app.now());
+            (response, None)
+        }
         Err(failure) => {
             claim.release().await;
             return Err(failure);
@@ -193,10 +207,10 @@ fn may_see(caller: &Caller, headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// A failure after something was sent upstream. To repeat the request with the same key gives the same again.
-fn kept_failure(mut failure: Failure, profile: ErrorProfile, request_id: &str) -> Response<Body> {
+fn kept_failure(mut failure: Failure, manner: Manner, request_id: &str) -> Response<Body> {
     failure.retry_after = None;
     failure.message += " This answer is kept for the Idempotency-Key: to run the request again, use another one.";
-    let mut response = response(&failure, profile, request_id);
+    let mut response = response(&failure, manner, request_id);
     response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     response
 }
@@ -227,7 +241,7 @@ pub async fn handle_once(
         Ok(Met::First(claim)) => claim,
         Ok(Met::Replay(replay)) => return replay.map(axum::body::Body::from),
         Ok(Met::Conflict(conflict)) => {
-            return conflict.response(ErrorProfile::default(), &id).map(axum::body::Body::new);
+            return conflict.response(Manner::chat(ErrorProfile::default()), &id).map(axum::body::Body::new);
         }
         Err(failure) => return refused(&failure),
     };
@@ -332,8 +346,8 @@ impl Conflict {
         Self { failure, first: None }
     }
 
-    fn response(&self, profile: ErrorProfile, request_id: &str) -> Response<Body> {
-        let mut response = response(&self.failure, profile, request_id);
+    fn response(&self, manner: Manner, request_id: &str) -> Response<Body> {
+        let mut response = response(&self.failure, manner, request_id);
         if let Some(Ended { request_id, cost, .. }) = &self.first {
             mark_replayed(response.headers_mut(), request_id, cost.map(|cost| cost.to_string()));
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));

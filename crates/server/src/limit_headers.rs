@@ -3,9 +3,11 @@
 //! Two forms: OpenAI's, of the tightest limit on requests and the tightest on tokens (platform.openai.com, "Rate limits in
 //! headers"), and the IETF's, of every limit (draft-ietf-httpapi-ratelimit-headers-10).
 
+use domain::Timestamp;
 use domain::rate::{Metric, Window};
 use gateway::limiter::Told;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use protocol::dialect::Dialect;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -57,6 +59,41 @@ pub fn tell(headers: &mut HeaderMap, told: &[Told]) {
     }
 }
 
+/// Adds the headers that are a dialect's own, beside those that every answer has: Anthropic's, with the time at which all
+/// of a limit will be there again (docs.anthropic.com, "Rate limits", response headers).
+pub fn tell_in(dialect: Dialect, headers: &mut HeaderMap, told: &[Told], now: Timestamp) {
+    if dialect != Dialect::Messages {
+        return;
+    }
+    let told = || told.iter().filter(|told| told.limit.window != Window::Request);
+    for (subject, metrics) in [
+        ("requests", &[Metric::Requests][..]),
+        ("tokens", &[Metric::TotalTokens, Metric::InputTokens, Metric::OutputTokens]),
+        ("input-tokens", &[Metric::InputTokens]),
+        ("output-tokens", &[Metric::OutputTokens]),
+    ] {
+        let Some(Told { standing, .. }) = tightest(told(), metrics) else { continue };
+        let mut header = |what: &str, value: HeaderValue| {
+            let name = HeaderName::try_from(format!("anthropic-ratelimit-{subject}-{what}"));
+            headers.insert(name.expect("letters and dashes are a header's name"), value);
+        };
+        header("limit", standing.limit.into());
+        header("remaining", standing.remaining.into());
+        // Whole seconds, rounded up: nobody is told to come too early.
+        let whole_at = now.0.saturating_add_unsigned(standing.whole_in_ms);
+        let seconds = whole_at.div_euclid(1_000) + i64::from(whole_at.rem_euclid(1_000) > 0);
+        if let Ok(at) = jiff::Timestamp::from_second(seconds) {
+            header("reset", HeaderValue::try_from(at.to_string()).expect("a time is plain ASCII"));
+        }
+    }
+}
+
+/// The limit by one of those metrics that has the least left.
+fn tightest<'t>(told: impl Iterator<Item = &'t Told>, metrics: &[Metric]) -> Option<&'t Told> {
+    let of_metrics = told.filter(|told| metrics.contains(&told.limit.metric));
+    of_metrics.min_by_key(|told| (told.standing.remaining, std::cmp::Reverse(told.standing.whole_in_ms)))
+}
+
 /// Limit, what is left, and the time until all of it is there again, of the limit that has the least left.
 fn openai_form<'t>(
     headers: &mut HeaderMap,
@@ -64,10 +101,7 @@ fn openai_form<'t>(
     told: impl Iterator<Item = &'t Told>,
     metrics: &[Metric],
 ) {
-    let of_metrics = told.filter(|told| metrics.contains(&told.limit.metric));
-    let tightest =
-        of_metrics.min_by_key(|told| (told.standing.remaining, std::cmp::Reverse(told.standing.whole_in_ms)));
-    let Some(Told { standing, .. }) = tightest else { return };
+    let Some(Told { standing, .. }) = tightest(told, metrics) else { return };
     headers.insert(names[0].clone(), HeaderValue::from(standing.limit));
     headers.insert(names[1].clone(), HeaderValue::from(standing.remaining));
     let reset = duration(Duration::from_millis(standing.whole_in_ms));

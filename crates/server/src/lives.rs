@@ -120,7 +120,8 @@ impl Life {
             body["user"] = user.into();
         }
         let body = Bytes::from(body.to_string());
-        let call = Call { endpoint: Endpoint::Chat, body, tags: None, address: std::net::Ipv4Addr::LOCALHOST.into() };
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let call = Call { endpoint: Endpoint::Chat, body, tags: None, address, foreign: None };
         let answer = self.app.gateway.serve(&caller, call, format!("req_{number}").into()).await?;
         assert!(matches!(answer.body, AnswerBody::Whole(_)));
         Ok(())

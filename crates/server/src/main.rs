@@ -9,6 +9,7 @@ mod cli;
 mod client_address;
 mod config;
 mod diagnose;
+mod doors;
 mod error;
 mod first_run;
 mod health;

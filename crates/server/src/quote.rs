@@ -3,7 +3,7 @@
 use crate::admin::{Amount, ErrorObject, shown_amount};
 use crate::app::App;
 use crate::body::Body;
-use crate::error::{ErrorProfile, dress};
+use crate::error::{ErrorProfile, Manner, dress};
 use crate::limit_headers;
 use crate::relay::{Asker, identified, read_body, tags_of};
 use domain::rate::Metric;
@@ -94,7 +94,8 @@ async fn quoted(
         })?,
     };
     let body = body.slice_ref(request.get().as_bytes());
-    answer(app, &caller, &Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer }, asker.profile).await
+    let call = Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer, foreign: None };
+    answer(app, &caller, &call, asker.manner).await
 }
 
 fn named(endpoint: &str) -> Option<Endpoint> {
@@ -102,14 +103,16 @@ fn named(endpoint: &str) -> Option<Endpoint> {
 }
 
 /// Decides about a request and answers with the decision.
-pub async fn answer(app: &App, caller: &Caller, call: &Call, profile: ErrorProfile) -> Result<Response<Body>, Failure> {
+pub async fn answer(app: &App, caller: &Caller, call: &Call, manner: Manner) -> Result<Response<Body>, Failure> {
     let quote = app.gateway.quote(caller, call).await?;
-    let object = serde_json::to_vec(&QuoteObject::of(&quote, caller, profile)).expect("a quote can be written as JSON");
+    let object =
+        serde_json::to_vec(&QuoteObject::of(&quote, caller, manner.profile)).expect("a quote can be written as JSON");
     let mut response = Response::new(Body::whole(object));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     limit_headers::tell(headers, &quote.limits);
+    limit_headers::tell_in(manner.dialect, headers, &quote.limits, app.now());
     Ok(response)
 }
 

@@ -5,20 +5,23 @@
 
 use crate::app::App;
 use crate::body::Body;
-use crate::error::{ErrorProfile, profile_of, response};
+use crate::doors::Door;
+use crate::error::{Manner, profile_of, response};
 use crate::idempotency::{self, IDEMPOTENCY_KEY};
 use crate::limit_headers;
 use crate::quote;
-use crate::router::request_id_of;
+use crate::router::{REQUEST_ID_HEADER, request_id_of};
 use bytes::Bytes;
+use domain::Timestamp;
 use gateway::authenticate::permit;
 use gateway::limiter::About;
+use gateway::translation::Asked;
 use gateway::{Answer, AnswerBody, Call, Case, Failure};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use protocol::openai::Endpoint;
+use protocol::dialect::Dialect;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,27 +34,38 @@ pub const MODEL_HEADER: HeaderName = HeaderName::from_static("x-tollgate-model")
 const UPSTREAM_HEADER: HeaderName = HeaderName::from_static("x-tollgate-upstream");
 const CACHE_HEADER: HeaderName = HeaderName::from_static("x-tollgate-cache");
 const TAGS_HEADER: HeaderName = HeaderName::from_static("x-tollgate-tags");
+/// What of the request the provider's dialect has no word for.
+const DROPPED_HEADER: HeaderName = HeaderName::from_static("x-tollgate-dropped");
+/// The request's id in Anthropic's dialect.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const OUTPUT_CAP_HEADER: HeaderName = HeaderName::from_static("x-tollgate-output-cap");
 
 /// Serves a request to one of the endpoints.
-pub async fn serve(
-    app: &Arc<App>,
-    endpoint: Endpoint,
-    request: Request<Incoming>,
-    peer: IpAddr,
-    request_id: &Arc<str>,
-) -> Response<Body> {
+pub async fn serve(app: &Arc<App>, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
+    let (head, body) = request.into_parts();
     let mut asker = Asker::unknown(app, peer);
-    match exchange(app, endpoint, request, peer, request_id, &mut asker).await {
+    let Some(door) = Door::at(head.uri.path()) else {
+        let failure = Failure::new(Case::Internal, "The gateway failed on this request. Its log says more.");
+        return asker.refused(app, failure, request_id);
+    };
+    asker.manner.dialect = door.dialect();
+    let mut response = match exchange(app, door, &head, body, request_id, &mut asker).await {
         Ok(response) => response,
         Err(failure) => asker.refused(app, failure, request_id),
+    };
+    if door.dialect() == Dialect::Messages {
+        // An answer that is given again names the request that it was first given to.
+        let first = response.headers().get(REQUEST_ID_HEADER).cloned();
+        let id = first.or_else(|| HeaderValue::from_str(request_id).ok());
+        response.headers_mut().extend(id.map(|id| (ANTHROPIC_REQUEST_ID, id)));
     }
+    response
 }
 
 /// Who a refusal is for, as far as that is known by then.
 pub struct Asker {
-    /// How errors are dressed for them.
-    pub profile: ErrorProfile,
+    /// How they are told of failures.
+    pub manner: Manner,
     /// Them.
     pub caller: Option<Arc<Caller>>,
     address: IpAddr,
@@ -60,7 +74,7 @@ pub struct Asker {
 impl Asker {
     /// Somebody at that address.
     pub fn unknown(app: &App, address: IpAddr) -> Self {
-        Self { profile: app.config.server.error_profile, caller: None, address }
+        Self { manner: Manner::chat(app.config.server.error_profile), caller: None, address }
     }
 
     /// The refusal, with how the limits stand, also where they were not looked at: clients pace themselves by every answer.
@@ -70,7 +84,9 @@ impl Asker {
         {
             failure.limits = app.gateway.limits_of(caller, &self.about(None));
         }
-        response(&failure, self.profile, request_id)
+        let mut response = response(&failure, self.manner, request_id);
+        limit_headers::tell_in(self.manner.dialect, response.headers_mut(), &failure.limits, app.now());
+        response
     }
 
     /// [`Asker::refused`] for the framework's handlers: `headers` are the request's.
@@ -81,7 +97,9 @@ impl Asker {
     /// Adds to an answer that no limit is asked for how the limits stand, of requests to that model if there is one.
     pub fn told<B>(&self, app: &App, model: Option<&str>, mut response: Response<B>) -> Response<B> {
         if let Some(caller) = &self.caller {
-            limit_headers::tell(response.headers_mut(), &app.gateway.limits_of(caller, &self.about(model)));
+            let told = app.gateway.limits_of(caller, &self.about(model));
+            limit_headers::tell(response.headers_mut(), &told);
+            limit_headers::tell_in(self.manner.dialect, response.headers_mut(), &told, app.now());
         }
         response
     }
@@ -93,30 +111,43 @@ impl Asker {
 
 async fn exchange(
     app: &Arc<App>,
-    endpoint: Endpoint,
-    request: Request<Incoming>,
-    peer: IpAddr,
+    door: Door<'_>,
+    head: &request::Parts,
+    body: Incoming,
     request_id: &Arc<str>,
     asker: &mut Asker,
 ) -> Result<Response<Body>, Failure> {
-    let (head, body) = request.into_parts();
     let caller = identified(app, &head.headers, &head.uri, asker).await?;
-    let profile = asker.profile;
+    let manner = asker.manner;
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
     let body = read_body(app, &head.headers, body).await?;
-    let call = Call { endpoint, body, tags, address: peer };
+    let call = match door {
+        Door::Own(endpoint) => Call { endpoint, body, tags, address: asker.address, foreign: None },
+        door if door.counts() => return count(app, &caller, &door.asked(&head.uri, body), asker).await,
+        door => app.gateway.translated(door.asked(&head.uri, body), request_id, tags, asker.address)?,
+    };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {
-        return Box::pin(quote::answer(app, &caller, &call, profile)).await;
+        return Box::pin(quote::answer(app, &caller, &call, manner)).await;
     }
     if head.headers.contains_key(IDEMPOTENCY_KEY) {
         let key = idempotency::key_of(&head.headers)?;
-        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), profile };
+        let asked = idempotency::Asked { call, caller, request_id: request_id.clone(), manner };
         return Box::pin(idempotency::relay_once(app, &key, asked)).await;
     }
     let answer = app.gateway.serve(&caller, call, request_id.clone()).await?;
-    Ok(answered(answer, &caller))
+    Ok(answered(answer, &caller, app.now()))
+}
+
+/// Counts the tokens of a request that is not sent.
+async fn count(app: &App, caller: &Caller, asked: &Asked, asker: &Asker) -> Result<Response<Body>, Failure> {
+    let (model, body) = app.gateway.count_tokens(caller, asked).await?;
+    let mut response = Response::new(Body::whole(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(asker.told(app, Some(&model), response))
 }
 
 /// Who calls, if they may; from then on errors are dressed for them.
@@ -129,7 +160,7 @@ pub async fn identified(app: &App, headers: &HeaderMap, uri: &Uri, asker: &mut A
 /// Who calls, whether they may or not.
 pub async fn known(app: &App, headers: &HeaderMap, uri: &Uri, asker: &mut Asker) -> Result<Arc<Caller>, Failure> {
     let caller = app.authenticator.identify(headers, uri, app.now()).await?;
-    asker.profile = profile_of(&caller, asker.profile);
+    asker.manner.profile = profile_of(&caller, asker.manner.profile);
     asker.caller = Some(caller.clone());
     Ok(caller)
 }
@@ -213,11 +244,14 @@ fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// A successful answer as it leaves.
-pub fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
-    let Answer { model, upstream, cost, output_cap, limits, body } = answer;
+pub fn answered(answer: Answer, caller: &Caller, now: Timestamp) -> Response<Body> {
+    let Answer { model, upstream, cost, output_cap, limits, translation, body } = answer;
     let (body, content_type, trailer) = match body {
         AnswerBody::Whole(bytes) => (Body::whole(bytes), "application/json", false),
-        AnswerBody::Stream(relay) => (Body::stream(relay), "text/event-stream; charset=utf-8", true),
+        AnswerBody::Stream(relay) => {
+            let events = "text/event-stream; charset=utf-8";
+            (Body::stream(relay), translation.as_ref().map_or(events, |translation| translation.stream_type()), true)
+        }
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -242,6 +276,10 @@ pub fn answered(answer: Answer, caller: &Caller) -> Response<Body> {
         text(OUTPUT_CAP_HEADER, &cap.to_string());
     }
     limit_headers::tell(headers, &limits);
+    if let Some(translation) = translation {
+        headers.extend(translation.dropped().map(|names| (DROPPED_HEADER, names)));
+        limit_headers::tell_in(translation.dialect(), headers, &limits, now);
+    }
     if trailer {
         headers.insert(header::TRAILER, HeaderValue::from_static("x-tollgate-cost"));
         // Some front proxies collect answers unless told not to.

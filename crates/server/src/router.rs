@@ -3,14 +3,15 @@
 
 use crate::app::App;
 use crate::body::Body;
-use crate::error::{ErrorProfile, response};
+use crate::doors::Door;
+use crate::error::{ErrorProfile, Manner, response};
 use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, relay};
 use axum::Router;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use protocol::openai::Endpoint;
+use protocol::dialect::Dialect;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -77,29 +78,29 @@ impl Service {
     async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
         let server = &self.app.config.server;
         let peer = client_address::of(self.peer, request.headers(), &server.trusted_proxies, server.address_header);
-        if let Some(endpoint) = endpoint(request.uri().path()) {
+        if let Some(door) = Door::at(request.uri().path()) {
             if request.method() == Method::POST {
-                return relay::serve(&self.app, endpoint, request, peer, request_id).await;
+                return relay::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, request_id, "POST");
+            return not_allowed(&self.app, door.dialect(), request_id, "POST");
         }
         if request.uri().path() == quote::PATH {
             if request.method() == Method::POST {
                 return quote::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, request_id, "POST");
+            return not_allowed(&self.app, Dialect::Chat, request_id, "POST");
         }
         if request.uri().path() == diagnose::PATH {
             if request.method() == Method::POST {
                 return diagnose::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, request_id, "POST");
+            return not_allowed(&self.app, Dialect::Chat, request_id, "POST");
         }
         if request.uri().path() == limit_status::PATH {
             if request.method() == Method::GET {
                 return limit_status::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, request_id, "GET");
+            return not_allowed(&self.app, Dialect::Chat, request_id, "GET");
         }
         request.extensions_mut().insert(Peer(peer));
         // Handlers of the framework find the id where they find everything else; whatever the caller sent is gone.
@@ -112,13 +113,10 @@ impl Service {
     }
 }
 
-fn endpoint(path: &str) -> Option<Endpoint> {
-    Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path)
-}
-
-fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<Body> {
+fn not_allowed(app: &App, dialect: Dialect, request_id: &str, allowed: &'static str) -> Response<Body> {
     let failure = Failure::new(Case::BadRequest, format!("This endpoint takes {allowed} only."));
-    let mut response = response(&failure, app.config.server.error_profile, request_id);
+    let manner = Manner { profile: app.config.server.error_profile, dialect };
+    let mut response = response(&failure, manner, request_id);
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
@@ -174,7 +172,7 @@ pub fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> axum::resp
 
 /// A failure as the framework's answer to a request with these headers.
 pub fn failed(profile: ErrorProfile, headers: &HeaderMap, failure: &Failure) -> axum::response::Response {
-    response(failure, profile, request_id_of(headers)).map(axum::body::Body::new)
+    response(failure, Manner::chat(profile), request_id_of(headers)).map(axum::body::Body::new)
 }
 
 /// The id that a request of the framework has in its headers.
@@ -196,21 +194,6 @@ fn next_request_id() -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn c_14_only_exact_paths_are_endpoints() {
-        for path in [
-            "/v1/chat/completions/",
-            "/v1//chat/completions",
-            "/v1/chat/../chat/completions",
-            "/V1/chat/completions",
-            "/v1/chat/completions;x",
-            "/v1/chat%2fcompletions",
-        ] {
-            assert_eq!(endpoint(path), None, "{path}");
-        }
-        assert_eq!(endpoint("/v1/chat/completions"), Some(Endpoint::Chat));
-    }
 
     #[test]
     fn request_ids_differ() {

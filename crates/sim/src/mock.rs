@@ -2,8 +2,10 @@
 //!
 //! It speaks the exact wire format of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/models`,
 //! streaming and not, and misbehaves on demand: each request carries its own [`Script`] in the top-level JSON field
-//! `mock`, which survives a gateway because unknown fields do. Without a script it is a fast, well-behaved upstream
-//! whose answers are predictable: [`Script::prompt_tokens`] and [`Script::completion_tokens`] state the defaults.
+//! `mock`, which survives a gateway because unknown fields do. For those whose requests are translated on their way,
+//! [`Mock::play`] or `POST /mock/script` gives the script of all requests that bring none. Without a script it is a fast,
+//! well-behaved upstream whose answers are predictable: [`Script::prompt_tokens`] and [`Script::completion_tokens`] state
+//! the defaults.
 //!
 //! What it was asked and what it answered is at `GET /mock/stats` ([`Stats`]); `POST /mock/reset` forgets it.
 //!
@@ -22,7 +24,7 @@ pub use stats::{ModelStats, Recorded, Stats};
 use stats::Counters;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
@@ -56,6 +58,18 @@ struct Shared {
     authorization: Option<String>,
     models: Vec<String>,
     counters: Counters,
+    /// For requests that bring none.
+    script: Mutex<Option<Box<Script>>>,
+}
+
+impl Shared {
+    fn play(&self, script: Option<Box<Script>>) {
+        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = script;
+    }
+
+    fn script(&self) -> Option<Box<Script>> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Default for Options {
@@ -80,6 +94,7 @@ impl Mock {
             authorization: options.key.map(|key| format!("Bearer {key}")),
             models: options.models,
             counters: Counters::default(),
+            script: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { address, shared, accepting })
@@ -103,6 +118,11 @@ impl Mock {
     /// What it was asked and what it answered since the start or the last [`Mock::reset`].
     pub fn stats(&self) -> Stats {
         self.shared.counters.stats()
+    }
+
+    /// What requests get from now on that bring no script of their own.
+    pub fn play(&self, script: Script) {
+        self.shared.play(Some(Box::new(script)));
     }
 
     /// Waits until no request is being answered; false if that takes longer than `wait_max`. A caller who leaves is

@@ -6,7 +6,7 @@ use crate::body::cost_trailer;
 use crate::config::ClientLeft;
 use bytes::Bytes;
 use domain::Nanos;
-use gateway::relay::{KEEP_ALIVE, Relay};
+use gateway::relay::{Relay, is_keep_alive};
 use http::response;
 use http_body::Frame;
 use std::pin::Pin;
@@ -74,7 +74,7 @@ impl Recording {
     fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let polled = self.relay.poll_bytes(context);
         if let Poll::Ready(Some(bytes)) = &polled
-            && *bytes != KEEP_ALIVE
+            && !is_keep_alive(bytes)
             && let Some(so_far) = &mut self.so_far
         {
             if so_far.len() + bytes.len() <= self.claim.answer_bytes_max() {

@@ -5,6 +5,7 @@ mod bad_input;
 mod budgets;
 mod crash;
 mod diagnose;
+mod dialects;
 mod harness;
 mod holds;
 mod http;

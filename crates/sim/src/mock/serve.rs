@@ -444,6 +444,16 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
             out.extend_from_slice(b"{}");
             return reply;
         }
+        ("POST", "/mock/script") => {
+            match serde_json::from_slice(body) {
+                Ok(script) => {
+                    shared.play(script);
+                    out.extend_from_slice(b"{}");
+                }
+                Err(error) => return refuse(reply, 400, Some(&format!("This is no script: {error}")), out),
+            }
+            return reply;
+        }
         _ => {}
     }
     reply.counted = true;
@@ -475,12 +485,13 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
             return reply;
         }
     };
-    let call: Call<'_> = match serde_json::from_slice(body) {
+    let mut call: Call<'_> = match serde_json::from_slice(body) {
         Ok(call) => call,
         Err(error) => {
             return refuse(reply, 400, Some(&format!("We could not parse the body of your request: {error}")), out);
         }
     };
+    call.mock = call.mock.or_else(|| shared.script());
     follow(reply, endpoint, call, out)
 }
 

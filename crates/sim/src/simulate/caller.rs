@@ -55,7 +55,13 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, ma
     let body = Bytes::from(body.to_string());
     let serving = gateway.serve(
         caller,
-        Call { endpoint: Endpoint::Chat, body, tags: None, address: std::net::Ipv4Addr::LOCALHOST.into() },
+        Call {
+            endpoint: Endpoint::Chat,
+            body,
+            tags: None,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            foreign: None,
+        },
         request.clone(),
     );
     let answer = match tokio::time::timeout(patience, serving).await {
