@@ -5,6 +5,7 @@
 
 use crate::failure::{Case, Failure};
 use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::limiter::About;
 use bytes::Bytes;
 use domain::Usage;
 use http::HeaderValue;
@@ -12,7 +13,7 @@ use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
 use protocol::failure::CallerError;
-use protocol::openai::{BadRequest, Endpoint};
+use protocol::openai::{self, BadRequest, Endpoint};
 use protocol::sse::EventReader;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -69,10 +70,23 @@ pub struct Translation {
 
 impl Gateway {
     /// A call in chat that asks for the same. `id` is what the answer is called where the provider has no name for it.
-    pub fn translated(&self, asked: Asked, id: &str, tags: Option<Box<str>>, address: IpAddr) -> Result<Call, Failure> {
+    pub fn translated(
+        &self,
+        caller: &Caller,
+        asked: Asked,
+        id: &str,
+        tags: Option<Box<str>>,
+        address: IpAddr,
+    ) -> Result<Call, Failure> {
         let Asked { dialect, path, body, in_path } = asked;
-        let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref())?;
-        let (quirks, written) = self.in_chat(&request)?;
+        let early = |failure| {
+            let named = || openai::model_named(&body);
+            let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
+            let about = About { model: model.as_deref(), address: Some(address), ..About::default() };
+            Failure { limits: self.limits_of(caller, &about), ..failure }
+        };
+        let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
+        let (quirks, written) = self.in_chat(&request).map_err(early)?;
         let model: Box<str> = (*request.model).into();
         drop(request);
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };

@@ -11,6 +11,7 @@ pub mod converse;
 pub mod embeddings;
 pub mod gemini;
 pub mod messages;
+pub mod models;
 pub mod quirks;
 mod read;
 pub mod responses;

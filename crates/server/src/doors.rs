@@ -17,7 +17,7 @@ pub enum Door<'p> {
     MessagesCount,
     /// `POST /v1/responses`, OpenAI's.
     Responses,
-    /// `POST /v1beta/models/{model}:{method}`, Gemini's.
+    /// `POST /v1beta/models/{model}:{method}`, Gemini's, also below `/v1`.
     Gemini {
         /// The model.
         model: &'p str,
@@ -37,8 +37,8 @@ pub enum Method {
     Count,
 }
 
-/// What Gemini's paths begin with.
-const GEMINI: &str = "/v1beta/models/";
+/// What Gemini's paths begin with: Google's libraries ask for either version.
+const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
 
 impl<'p> Door<'p> {
     /// The endpoint with exactly that path.
@@ -52,7 +52,7 @@ impl<'p> Door<'p> {
             "/v1/responses" => Some(Self::Responses),
             _ => {
                 // Names of models may hold colons themselves.
-                let (model, method) = path.strip_prefix(GEMINI)?.rsplit_once(':')?;
+                let (model, method) = GEMINI.into_iter().find_map(|begin| path.strip_prefix(begin))?.rsplit_once(':')?;
                 let method = match method {
                     "generateContent" => Method::Generate,
                     "streamGenerateContent" => Method::Stream,
@@ -124,7 +124,9 @@ mod tests {
         }
         assert_eq!(Door::at("/v1/chat/completions"), Some(Door::Own(Endpoint::Chat)));
         let gemini = Door::Gemini { model: "a/b:7b", method: Method::Stream };
-        assert_eq!(Door::at("/v1beta/models/a/b:7b:streamGenerateContent"), Some(gemini));
+        for begin in GEMINI {
+            assert_eq!(Door::at(&format!("{begin}a/b:7b:streamGenerateContent")), Some(gemini));
+        }
     }
 
     #[test]

@@ -43,12 +43,11 @@ const OUTPUT_CAP_HEADER: HeaderName = HeaderName::from_static("x-tollgate-output
 /// Serves a request to one of the endpoints.
 pub async fn serve(app: &Arc<App>, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let mut asker = Asker::unknown(app, peer);
     let Some(door) = Door::at(head.uri.path()) else {
         let failure = Failure::new(Case::Internal, "The gateway failed on this request. Its log says more.");
-        return asker.refused(app, failure, request_id);
+        return Asker::unknown(app, peer).refused(app, failure, request_id);
     };
-    asker.manner.dialect = door.dialect();
+    let mut asker = Asker::speaking(app, door.dialect(), peer);
     let mut response = match exchange(app, door, &head, body, request_id, &mut asker).await {
         Ok(response) => response,
         Err(failure) => asker.refused(app, failure, request_id),
@@ -74,7 +73,12 @@ pub struct Asker {
 impl Asker {
     /// Somebody at that address.
     pub fn unknown(app: &App, address: IpAddr) -> Self {
-        Self { manner: Manner::chat(app.config.server.error_profile), caller: None, address }
+        Self::speaking(app, Dialect::Chat, address)
+    }
+
+    /// Somebody at that address who speaks that dialect.
+    pub fn speaking(app: &App, dialect: Dialect, address: IpAddr) -> Self {
+        Self { manner: Manner { profile: app.config.server.error_profile, dialect }, caller: None, address }
     }
 
     /// The refusal, with how the limits stand, also where they were not looked at: clients pace themselves by every answer.
@@ -125,7 +129,7 @@ async fn exchange(
     let call = match door {
         Door::Own(endpoint) => Call { endpoint, body, tags, address: asker.address, foreign: None },
         door if door.counts() => return count(app, &caller, &door.asked(&head.uri, body), asker).await,
-        door => app.gateway.translated(door.asked(&head.uri, body), request_id, tags, asker.address)?,
+        door => app.gateway.translated(&caller, door.asked(&head.uri, body), request_id, tags, asker.address)?,
     };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {

@@ -132,6 +132,8 @@ pub fn public(app: Arc<App>) -> Router {
     router
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::show))
+        .route("/v1beta/models", get(models::list_of_gemini))
+        .route("/v1beta/models/{*id}", get(models::show_of_gemini))
         .route("/v1/dashboard/billing/usage", get(billing::usage))
         .route("/dashboard/billing/usage", get(billing::usage))
         .route("/v1/dashboard/billing/subscription", get(billing::subscription))

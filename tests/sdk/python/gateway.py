@@ -106,6 +106,12 @@ class Mock(Process):
         command = [os.environ["MOCK_BIN"], "--listen", "127.0.0.1:0", "--key", UPSTREAM_SECRET]
         super().__init__(command, "mock listening on")
 
+    def play(self, script):
+        """What requests get that bring no script, as those of other dialects cannot; `None` is the usual answer."""
+        body = json.dumps(script).encode()
+        request = urllib.request.Request(f"{self.url}/mock/script", data=body, method="POST")
+        urllib.request.urlopen(request, timeout=WAIT_SECONDS_MAX).close()
+
     def stats(self):
         return get_json(f"{self.url}/mock/stats")
 

@@ -1,6 +1,6 @@
 //! Callers of other dialects than chat over an upstream that speaks chat: the same requests, money and ends.
 
-use crate::harness::{Gateway, Outcome, price};
+use crate::harness::{Gateway, Outcome, amount, price};
 use crate::http::{Answer, Caller, Connection, PATIENCE, within};
 use domain::Nanos;
 use domain::ledger::Ending;
@@ -233,5 +233,326 @@ async fn u_10_a_cut_stream_ends_in_anthropic_s_error_and_is_charged_for_what_was
         assert_eq!((fate.outcome, fate.ending, fate.estimated), (Outcome::Settled, ending, true), "{fate:?}");
         assert_eq!((fate.usage["output"].as_u64(), Some(fate.cost)), (Some(3), answer.cost()));
     }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn m_10_a_message_that_can_get_no_more_ends_as_by_its_cap() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({"prompt_tokens": 10, "completion_tokens": 2_000, "gap_ms": 8})));
+    for (path, body) in [
+        (MESSAGES, message(json!({"stream": true, "max_tokens": 4_000}))),
+        (
+            "/v1beta/models/mock-model:streamGenerateContent?alt=sse",
+            json!({"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 4_000}}),
+        ),
+        ("/v1/responses", json!({"model": "mock-model", "input": "hi", "stream": true, "max_output_tokens": 4_000})),
+    ] {
+        let account = gateway.account(path, price(0, 5_000)).await;
+        let key = gateway.key(json!({"account": path})).await;
+        let body = body.to_string();
+        let begun = key.caller.begin(path, body.as_bytes());
+        let mut begun = within(PATIENCE, "the head of an answer", begun).await.expect("an answer");
+        let request_id = begun.request_id();
+        let first = begun.until(" word").await;
+        // Somebody takes what it would have grown into.
+        let balance = amount(&gateway.account_shown(account).await["balance"]);
+        let path_of_money = format!("/accounts/{account}/top-ups");
+        gateway.manage("POST", &path_of_money, json!({"amount": Nanos(100 - balance.0)})).await;
+        let answer = begun.whole().await.expect("a whole stream");
+        let fate = gateway.fate(&request_id).await;
+        assert_eq!((fate.outcome, fate.ending), (Outcome::Settled, Ending::FundsExhausted), "{path}");
+        assert_eq!(answer.cost(), Some(fate.cost));
+        let events = named_events(&answer);
+        let last = &events[events.len() - 1].1;
+        let (stop, output) = match path {
+            MESSAGES => {
+                let end = &events[events.len() - 2].1;
+                (end["delta"]["stop_reason"].clone(), end["usage"]["output_tokens"].clone())
+            }
+            "/v1/responses" => {
+                let response = &last["response"];
+                (response["incomplete_details"]["reason"].clone(), response["usage"]["output_tokens"].clone())
+            }
+            _ => (last["candidates"][0]["finishReason"].clone(), last["usageMetadata"]["candidatesTokenCount"].clone()),
+        };
+        let expected = match path {
+            MESSAGES => "max_tokens",
+            "/v1/responses" => "max_output_tokens",
+            _ => "MAX_TOKENS",
+        };
+        assert_eq!((stop, &output), (json!(expected), &fate.usage["output"]), "{path}");
+        if path == MESSAGES {
+            let words = (first + &answer.text()).matches(" word").count();
+            assert_eq!(output, words, "what was told is what is charged");
+        }
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_a_message_pays_for_what_was_produced() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({"completion_tokens": 400, "gap_ms": 25})));
+    let body = message(json!({"stream": true, "max_tokens": 400}));
+    let mut begun = gateway.caller.begin(MESSAGES, body.to_string().as_bytes()).await.expect("an answer");
+    let request_id = begun.request_id();
+    begun.until(" word").await;
+    drop(begun);
+    let fate = gateway.fate(&request_id).await;
+    assert_eq!((fate.outcome, fate.ending, fate.estimated), (Outcome::Settled, Ending::ClientLeft, true), "{fate:?}");
+    let output = fate.usage["output"].as_u64().expect("words");
+    assert!((1..400).contains(&output), "{fate:?}");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn idempotency_keys_and_dry_runs_are_for_every_dialect() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({})));
+    let content = json!({"contents": [{"parts": [{"text": "hi"}]}]});
+    let gemini = "/v1beta/models/mock-model:streamGenerateContent";
+    for (index, (path, body)) in [
+        (MESSAGES, message(json!({}))),
+        (MESSAGES, message(json!({"stream": true}))),
+        (gemini, content.clone()),
+        ("/v1/responses", json!({"model": "mock-model", "input": "hi", "stream": true})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rows = gateway.journal().rows();
+        let quote = post(&gateway.caller, path, &[("x-tollgate-dry-run", "true")], &body).await.json();
+        assert_eq!((&quote["object"], &quote["admitted"]), (&json!("quote"), &json!(true)), "{path}: {quote}");
+        gateway.quiet().await;
+        assert_eq!(gateway.journal().rows(), rows, "a dry run leaves no trace");
+        let key = format!("key-{index}");
+        let keyed = [("idempotency-key", key.as_str())];
+        let first = post(&gateway.caller, path, &keyed, &body).await;
+        gateway.charged(&first, (PROMPT, WORDS)).await;
+        let again = post(&gateway.caller, path, &keyed, &body).await;
+        assert_eq!(again.header("idempotent-replayed"), Some("true"), "{path}: {}", again.text());
+        assert_eq!((again.status, again.text(), again.cost()), (200, first.text(), first.cost()), "{path}");
+        assert_eq!(again.header("content-type"), first.header("content-type"));
+        assert_eq!(again.request_id(), first.request_id());
+    }
+    let other = post(&gateway.caller, MESSAGES, &[("idempotency-key", "key-0")], &message(json!({"top_k": 3}))).await;
+    assert_eq!(other.status, 422, "{}", other.text());
+    is_error(&other, 422, "invalid_request_error");
+    // The same body, framed otherwise, is another request.
+    let other = post(&gateway.caller, &format!("{gemini}?alt=sse"), &[("idempotency-key", "key-2")], &content).await;
+    assert_eq!(other.status, 422, "{}", other.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn what_chat_has_no_word_for_is_named_and_limits_are_told_as_anthropic_does() {
+    let mut gateway = Gateway::start().await;
+    let new = json!({"name": "many", "metric": "requests", "amount": 100, "window": "hour", "each": ["key"]});
+    gateway.manage("POST", "/limits", new).await;
+    gateway.mock.play(script(json!({})));
+    let body = message(json!({"context_management": {"edits": []}, "stream": true}));
+    let answer = post(&gateway.caller, MESSAGES, &[("anthropic-version", "2023-06-01")], &body).await;
+    assert_eq!((answer.status, answer.header("x-tollgate-dropped")), (200, Some("context_management")));
+    assert_eq!(answer.header("anthropic-ratelimit-requests-limit"), Some("100"));
+    assert_eq!(answer.header("anthropic-ratelimit-requests-remaining"), Some("99"));
+    assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("99"));
+    let reset = answer.header("anthropic-ratelimit-requests-reset").expect("a time");
+    assert!(reset.ends_with('Z') && reset.contains('T'), "{reset}");
+    let refused = post(&gateway.caller, MESSAGES, &[], &message(json!({"messages": 5}))).await;
+    is_error(&refused, 400, "invalid_request_error");
+    assert_eq!(refused.header("anthropic-ratelimit-requests-remaining"), Some("99"));
+    assert_eq!(post(&gateway.caller, MESSAGES, &[], &message(json!({}))).await.header("x-tollgate-dropped"), None);
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn tokens_are_counted_for_nothing() {
+    let mut gateway = Gateway::start().await;
+    let rows = gateway.journal().rows();
+    let (short, long) = ("hi", "one two three four five six seven eight nine ten");
+    let counted = async |path: &str, body: Value, field: &str| {
+        let answer = post(&gateway.caller, path, &[], &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()[field].as_u64().expect("a count")
+    };
+    let count = async |text: &str| {
+        let body = json!({"model": "mock-model", "messages": [{"role": "user", "content": text}]});
+        let messages = counted("/v1/messages/count_tokens", body, "input_tokens").await;
+        let body = json!({"contents": [{"parts": [{"text": text}]}]});
+        let gemini = counted("/v1beta/models/mock-model:countTokens", body, "totalTokens").await;
+        assert_eq!(messages, gemini);
+        messages
+    };
+    let (short, long) = (count(short).await, count(long).await);
+    assert!(short > 0 && long >= short + 8, "{short} {long}");
+    let nobody = Caller { key: "sk-tg-nobody".to_owned(), ..gateway.caller.clone() };
+    let body = json!({"model": "mock-model", "messages": [{"role": "user", "content": "hi"}]});
+    is_error(&post(&nobody, "/v1/messages/count_tokens", &[], &body).await, 401, "authentication_error");
+    assert_eq!((gateway.journal().rows(), gateway.mock.stats().requests), (rows, 0));
+    gateway.quiet().await;
+}
+
+const GENERATE: &str = "/v1beta/models/mock-model:generateContent";
+const STREAM: &str = "/v1beta/models/mock-model:streamGenerateContent";
+
+fn content() -> Value {
+    json!({
+        "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "generationConfig": {"maxOutputTokens": 50, "temperature": 0.5},
+    })
+}
+
+#[tokio::test]
+async fn content_is_generated_as_gemini_would_and_charged_by_its_usage() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({"reasoning_tokens": 2})));
+    let answer = post(&gateway.caller, GENERATE, &[], &content()).await;
+    let told = answer.json();
+    assert_eq!(answer.status, 200, "{told}");
+    let candidate = &told["candidates"][0];
+    assert!(candidate["content"]["parts"][0]["text"].as_str().is_some_and(|text| text.starts_with(" word")), "{told}");
+    assert_eq!((&candidate["finishReason"], &candidate["content"]["role"]), (&json!("STOP"), &json!("model")));
+    let usage = &told["usageMetadata"];
+    // Thinking stands beside the answer.
+    assert_eq!((&usage["promptTokenCount"], &usage["candidatesTokenCount"]), (&json!(PROMPT), &json!(WORDS - 2)));
+    assert_eq!((&usage["thoughtsTokenCount"], &usage["totalTokenCount"]), (&json!(2), &json!(PROMPT + WORDS)));
+    assert_eq!(told["modelVersion"], "mock-model");
+    gateway.charged(&answer, (PROMPT, WORDS)).await;
+    let recent = gateway.mock.stats().recent;
+    let sent: Value = serde_json::from_str(&recent.last().expect("a request").body).expect("JSON");
+    assert_eq!((&sent["model"], &sent["max_tokens"]), (&json!("mock-model"), &json!(50)));
+    // The key as Google's clients send it, and in the address.
+    let Caller { address, key } = gateway.caller.clone();
+    for (query, header) in [("", format!("x-goog-api-key: {key}\r\n")), (&*format!("?key={key}"), String::new())] {
+        let body = content().to_string();
+        let request = format!(
+            "POST {GENERATE}{query} HTTP/1.1\r\nhost: {address}\r\n{header}content-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        assert_eq!(gateway.caller.raw(request.as_bytes()).await.expect("an answer").status, 200);
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn content_streams_as_events_and_as_an_array() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({})));
+    let events = post(&gateway.caller, &format!("{STREAM}?alt=sse"), &[], &content()).await;
+    assert!(events.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream")));
+    assert!(!events.text().contains("x-tollgate"), "Google's libraries take comments for data: {}", events.text());
+    let of_events: Vec<Value> = named_events(&events).into_iter().map(|(_, data)| data).collect();
+    let array = post(&gateway.caller, STREAM, &[], &content()).await;
+    assert!(array.header("content-type").is_some_and(|kind| kind.starts_with("application/json")));
+    let of_array = array.json().as_array().expect("an array").clone();
+    for (answer, pieces) in [(&events, of_events), (&array, of_array)] {
+        let text = pieces.iter().filter_map(|piece| piece["candidates"][0]["content"]["parts"][0]["text"].as_str());
+        assert_eq!(text.collect::<String>(), " word".repeat(WORDS as usize));
+        let last = pieces.last().expect("an end");
+        assert_eq!(last["candidates"][0]["finishReason"], "STOP");
+        let usage = &last["usageMetadata"];
+        assert_eq!((&usage["promptTokenCount"], &usage["candidatesTokenCount"]), (&json!(PROMPT), &json!(WORDS)));
+        gateway.charged(answer, (PROMPT, WORDS)).await;
+    }
+    gateway.mock.play(script(json!({"cut_after": 4})));
+    for path in [STREAM.to_owned(), format!("{STREAM}?alt=sse")] {
+        let answer = post(&gateway.caller, &path, &[], &content()).await;
+        let pieces = match path == STREAM {
+            true => answer.json().as_array().expect("an array").clone(),
+            false => named_events(&answer).into_iter().map(|(_, data)| data).collect(),
+        };
+        let error = &pieces.last().expect("an end")["error"];
+        assert_eq!((&error["code"], &error["status"]), (&json!(502), &json!("INTERNAL")), "{error}");
+        let fate = gateway.fate(&answer.request_id()).await;
+        assert_eq!((fate.ending, fate.usage["output"].as_u64()), (Ending::UpstreamCut, Some(3)), "{fate:?}");
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn failures_have_google_s_shape() {
+    let mut gateway = Gateway::start().await;
+    let check = |answer: &Answer, status: u16, word: &str| {
+        let error = &answer.json()["error"];
+        assert_eq!(
+            (answer.status, &error["code"], &error["status"]),
+            (status, &json!(status), &json!(word)),
+            "{error}"
+        );
+    };
+    let nobody = Caller { key: "sk-tg-nobody".to_owned(), ..gateway.caller.clone() };
+    check(&post(&nobody, GENERATE, &[], &content()).await, 401, "UNAUTHENTICATED");
+    check(&post(&gateway.caller, "/v1beta/models/none:generateContent", &[], &content()).await, 404, "NOT_FOUND");
+    check(&post(&gateway.caller, GENERATE, &[], &json!({"contents": 5})).await, 400, "INVALID_ARGUMENT");
+    let poor = gateway.key(json!({"quota": Nanos(1)})).await;
+    check(&post(&poor.caller, GENERATE, &[], &content()).await, 402, "RESOURCE_EXHAUSTED");
+    gateway.mock.play(script(json!({"status": 500})));
+    check(&post(&gateway.caller, STREAM, &[], &content()).await, 502, "INTERNAL");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn responses_are_given_whole_and_in_pieces_and_charged_by_their_usage() {
+    let mut gateway = Gateway::start().await;
+    gateway.mock.play(script(json!({})));
+    let body = json!({"model": "mock-model", "instructions": "Be brief.", "input": "hi", "max_output_tokens": 50});
+    let answer = post(&gateway.caller, "/v1/responses", &[], &body).await;
+    let told = answer.json();
+    assert_eq!(
+        (answer.status, &told["object"], &told["status"]),
+        (200, &json!("response"), &json!("completed")),
+        "{told}"
+    );
+    assert_eq!(told["output"][0]["content"][0]["text"], " word".repeat(WORDS as usize));
+    assert_eq!((&told["usage"]["input_tokens"], &told["usage"]["output_tokens"]), (&json!(PROMPT), &json!(WORDS)));
+    assert_eq!((&told["instructions"], &told["max_output_tokens"]), (&json!("Be brief."), &json!(50)));
+    gateway.charged(&answer, (PROMPT, WORDS)).await;
+    let mut streamed = body.clone();
+    streamed["stream"] = true.into();
+    let answer = post(&gateway.caller, "/v1/responses", &[], &streamed).await;
+    let events = named_events(&answer);
+    let deltas = events.iter().filter(|(name, _)| name == "response.output_text.delta");
+    assert_eq!(
+        deltas.filter_map(|(_, data)| data["delta"].as_str()).collect::<String>(),
+        " word".repeat(WORDS as usize)
+    );
+    let (name, last) = events.last().expect("an end");
+    assert_eq!(name, "response.completed");
+    assert_eq!(last["response"]["usage"]["output_tokens"], WORDS);
+    gateway.charged(&answer, (PROMPT, WORDS)).await;
+    gateway.mock.play(script(json!({"cut_after": 4})));
+    let answer = post(&gateway.caller, "/v1/responses", &[], &streamed).await;
+    let events = named_events(&answer);
+    let (name, last) = events.last().expect("an end");
+    assert_eq!((name.as_str(), &last["response"]["error"]["code"]), ("response.failed", &json!("upstream_cut")));
+    let fate = gateway.fate(&answer.request_id()).await;
+    assert_eq!((fate.ending, fate.usage["output"].as_u64()), (Ending::UpstreamCut, Some(3)), "{fate:?}");
+    let state = json!({"model": "mock-model", "input": "hi", "previous_response_id": "resp_1"});
+    let refused = post(&gateway.caller, "/v1/responses", &[], &state).await;
+    assert_eq!(refused.error().0, 400, "{}", refused.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn models_are_listed_as_whoever_asks_expects() {
+    let mut gateway = Gateway::start().await;
+    let Caller { address, key } = gateway.caller.clone();
+    let get = async |path: &str, headers: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n");
+        gateway.caller.raw(request.as_bytes()).await.expect("an answer")
+    };
+    let anthropic = format!("x-api-key: {key}\r\nanthropic-version: 2023-06-01\r\n");
+    let listed = get("/v1/models", &anthropic).await.json();
+    assert_eq!((&listed["data"][0]["id"], &listed["has_more"]), (&json!("mock-model"), &json!(false)), "{listed}");
+    assert_eq!(get("/v1/models/mock-model", &anthropic).await.json()["type"], "model");
+    assert_eq!(get("/v1/models/none", &anthropic).await.json()["error"]["type"], "not_found_error");
+    let google = format!("x-goog-api-key: {key}\r\n");
+    assert_eq!(get("/v1beta/models", &google).await.json()["models"][0]["name"], "models/mock-model");
+    assert_eq!(get("/v1beta/models/mock-model", &google).await.json()["name"], "models/mock-model");
+    assert_eq!(get("/v1beta/models/none", &google).await.json()["error"]["status"], "NOT_FOUND");
+    assert_eq!(get("/v1beta/models", "").await.json()["error"]["status"], "UNAUTHENTICATED");
     gateway.quiet().await;
 }
