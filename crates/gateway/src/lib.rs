@@ -19,6 +19,7 @@ pub mod learned;
 pub mod lifecycle;
 pub mod limiter;
 pub mod limits;
+pub mod native;
 pub mod quote;
 mod refusal;
 pub mod relay;

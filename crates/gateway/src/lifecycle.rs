@@ -9,6 +9,7 @@ use crate::failure::{Case, Failure};
 use crate::learned::Learned;
 use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
+use crate::native::{Native, Outgoing};
 use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, upstream_failed};
 use crate::relay::Relay;
 use crate::settle::Held;
@@ -21,6 +22,7 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, StatusCode, header};
+use protocol::dialect::Dialect;
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -172,6 +174,8 @@ pub(crate) struct Exchange {
     prompt: Option<Bytes>,
     prompt_bytes: usize,
     deadline: Instant,
+    /// How the upstream is heard, if it does not speak chat.
+    native: Option<Arc<Native>>,
     /// How the caller is told the answer, if not in chat.
     pub(crate) translation: Option<Arc<Translation>>,
 }
@@ -308,8 +312,14 @@ impl Gateway {
         let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
-        let forward = translate(&request, body, route, terms.cap_to_set);
         let bound = held.bound();
+        let outgoing = match translate(&request, body, route, terms.cap_to_set, bound.output_tokens(), now) {
+            Ok(outgoing) => outgoing,
+            Err(failure) => {
+                held.void(Ending::GatewayFault);
+                return Err(Failure { limits: told, ..failure });
+            }
+        };
         let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
         let exchange = Box::new(Exchange {
             endpoint,
@@ -331,11 +341,12 @@ impl Gateway {
             prompt: (body.len() <= PROMPT_KEPT_MAX).then(|| Bytes::copy_from_slice(body)),
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
+            native: outgoing.native.clone(),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
             drop(catalog);
-            let beginning = self.clone().begin_stream(exchange, held, forward);
+            let beginning = self.clone().begin_stream(exchange, held, outgoing);
             match self.settings.on_client_left {
                 OnClientLeft::Stop => beginning.await,
                 // Also one whose caller leaves before its first event is read to its end.
@@ -344,7 +355,7 @@ impl Gateway {
         } else {
             // A caller who leaves does not stop the upstream from working, so the answer is awaited all the same,
             // for the usage in it.
-            OrDetach::new(self.clone().answer_whole(exchange, held, forward)).await
+            OrDetach::new(self.clone().answer_whole(exchange, held, outgoing)).await
         };
         answer.map_err(|failure| Failure { limits: told, ..failure })
     }
@@ -368,9 +379,9 @@ impl Gateway {
         self: Arc<Self>,
         exchange: Box<Exchange>,
         held: Box<Held>,
-        forward: Bytes,
+        outgoing: Outgoing,
     ) -> Result<Answer, Failure> {
-        let (reply, held) = self.send(&exchange, held, forward).await?;
+        let (reply, held) = self.send(&exchange, held, outgoing).await?;
         let (status, headers) = (reply.status, reply.headers);
         let limit = if status == StatusCode::OK { self.settings.answer_bytes_max } else { ERROR_BYTES_MAX };
         let body = match tokio::time::timeout_at(exchange.deadline, reply.body.collect(limit)).await {
@@ -393,6 +404,10 @@ impl Gateway {
             held.void(Ending::UpstreamError);
             return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
         }
+        let body = match &exchange.native {
+            None => body,
+            Some(native) => native.heard(body),
+        };
         let completion = match answer_of(&exchange, &headers, &body, self.clock.now()) {
             Ok(completion) => completion,
             Err((ending, failure)) => {
@@ -433,9 +448,9 @@ impl Gateway {
         self: Arc<Self>,
         exchange: Box<Exchange>,
         held: Box<Held>,
-        forward: Bytes,
+        outgoing: Outgoing,
     ) -> Result<Answer, Failure> {
-        let (reply, held) = self.send(&exchange, held, forward).await?;
+        let (reply, held) = self.send(&exchange, held, outgoing).await?;
         if reply.status != StatusCode::OK {
             let (status, headers) = (reply.status, reply.headers);
             let body = match timeout(self.settings.idle_timeout, reply.body.collect(ERROR_BYTES_MAX)).await {
@@ -453,7 +468,11 @@ impl Gateway {
         let (output_cap, limits, translation) =
             (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
         let first_byte = self.settings.first_byte_timeout;
-        let mut relay = Relay::new(self, exchange, held, reply.body);
+        let body = match &exchange.native {
+            None => reply.body,
+            Some(native) => native.listen(reply.body, self.settings.event_bytes_max),
+        };
+        let mut relay = Relay::new(self, exchange, held, body);
         match timeout(first_byte, relay.first_event()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => return Err(failure),
@@ -471,9 +490,14 @@ impl Gateway {
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
-    async fn send(&self, exchange: &Exchange, held: Box<Held>, forward: Bytes) -> Result<(Reply, Box<Held>), Failure> {
+    async fn send(
+        &self,
+        exchange: &Exchange,
+        held: Box<Held>,
+        outgoing: Outgoing,
+    ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(exchange.endpoint, forward, &held));
+        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, &held));
         match sent.await {
             Ok(Ok(reply)) => {
                 self.counters.upstream_answered(exchange.endpoint, started.elapsed());
@@ -667,6 +691,10 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
+    if route.upstream.dialect != Dialect::Chat && request.endpoint != Endpoint::Chat {
+        let message = format!("The provider of the model \"{model}\" has no such endpoint. Use /v1/chat/completions.");
+        return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
+    }
     let priced = route.priced.as_ref().ok_or_else(|| {
         let message = format!("The model \"{model}\" has no price, so it is not served. Ask the operator to set one.");
         Failure::new(Case::ModelNotPriced, message).param(Some("model"))
@@ -674,14 +702,29 @@ pub(crate) fn choose<'c>(
     Ok((route, priced))
 }
 
-/// What is sent: the caller's bytes, edited only where the upstream must read something else.
-fn translate(request: &Request<'_>, body: &Bytes, route: &Route, cap: Option<u64>) -> Bytes {
+/// What is sent: the caller's bytes, edited only where the upstream must read something else, and written anew where it
+/// does not speak chat. `output_max`: the most answer tokens of all choices.
+fn translate(
+    request: &Request<'_>,
+    body: &Bytes,
+    route: &Route,
+    cap: Option<u64>,
+    output_max: u64,
+    now: Timestamp,
+) -> Result<Outgoing, Failure> {
     let edits = Edits {
         model: (*route.upstream_model != *route.model).then_some(&*route.upstream_model),
         include_usage: request.stream,
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
-    request.forward(body, &edits)
+    let forward = request.forward(body, &edits);
+    match route.upstream.dialect {
+        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+        dialect => {
+            let each = output_max / request.choices.max(1);
+            Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
+        }
+    }
 }
 
 fn answer_of(
@@ -776,6 +819,7 @@ mod tests {
             prompt: None,
             prompt_bytes: 200,
             deadline: Instant::now(),
+            native: None,
             translation: None,
         }
     }

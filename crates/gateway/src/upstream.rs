@@ -3,9 +3,10 @@
 //! Requests go out as they are, over pooled connections; nothing is followed, decoded or sent twice behind the
 //! gateway's back. The built-in simulator and the scripted upstreams of a simulation answer in process.
 
+use crate::native::{Listening, Outgoing};
 use crate::settle::Held;
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body::Body;
@@ -15,6 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use protocol::dialect::Dialect;
 use protocol::openai::{CapField, Endpoint};
 use protocol::provider::Provider;
 use std::pin::Pin;
@@ -28,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 /// Idle connections kept to one upstream.
 const POOL_IDLE_MAX: usize = 512;
+/// The version of Anthropic's interface that is spoken.
+const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -37,6 +41,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// The kind of provider: decides which shipped price applies.
     pub provider: String,
+    /// In what it is spoken to.
+    pub dialect: Dialect,
     transport: Transport,
 }
 
@@ -49,7 +55,7 @@ enum Transport {
 struct Remote {
     client: HttpClient,
     base: Uri,
-    authorization: Option<HeaderValue>,
+    credential: Option<(HeaderName, HeaderValue)>,
 }
 
 /// An upstream inside the process.
@@ -72,6 +78,8 @@ pub struct Reply {
 pub enum ReplyBody {
     /// From the network.
     Http(Incoming),
+    /// From an upstream that does not speak chat.
+    Native(Box<Listening>),
     /// From inside the process.
     Local(Pin<Box<dyn Body<Data = Bytes, Error = SendError> + Send>>),
 }
@@ -123,8 +131,9 @@ pub enum BadUpstream {
 }
 
 impl Upstream {
-    /// An upstream on the network that speaks OpenAI's dialect below `base_url` (which ends before
-    /// `/chat/completions`).
+    /// An upstream on the network. Below `base_url` it speaks OpenAI's dialect (it ends before `/chat/completions`), or its
+    /// provider's own: Anthropic's, with or without `/v1`, and Gemini's, with or without `/v1beta`, but not below
+    /// `/openai`.
     pub fn http(
         client: HttpClient,
         name: &str,
@@ -133,27 +142,45 @@ impl Upstream {
         api_key: Option<&str>,
     ) -> Result<Self, BadUpstream> {
         let bad_url = || BadUpstream::BaseUrl(base_url.to_owned());
-        let base: Uri = base_url.trim_end_matches('/').parse().map_err(|_| bad_url())?;
+        let base_url = base_url.trim_end_matches('/');
+        let dialect = match provider {
+            "anthropic" => Dialect::Messages,
+            "gemini" if !base_url.ends_with("/openai") => Dialect::Gemini,
+            _ => Dialect::Chat,
+        };
+        // The path of a request has the version.
+        let base_url = match dialect {
+            Dialect::Messages => base_url.strip_suffix("/v1").unwrap_or(base_url),
+            Dialect::Gemini => base_url.strip_suffix("/v1beta").unwrap_or(base_url),
+            _ => base_url,
+        };
+        let base: Uri = base_url.parse().map_err(|_| bad_url())?;
         let usable = matches!(base.scheme_str(), Some("http" | "https"))
             && base.authority().is_some_and(|authority| !authority.as_str().contains('@'))
             && base.query().is_none();
         if !usable {
             return Err(bad_url());
         }
-        let authorization = api_key
+        let credential = api_key
             .map(|key| {
-                let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| BadUpstream::ApiKey)?;
+                let (name, value) = match dialect {
+                    Dialect::Messages => (HeaderName::from_static("x-api-key"), HeaderValue::try_from(key)),
+                    Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), HeaderValue::try_from(key)),
+                    _ => (header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
+                };
+                let mut value = value.map_err(|_| BadUpstream::ApiKey)?;
                 value.set_sensitive(true);
-                Ok(value)
+                Ok((name, value))
             })
             .transpose()?;
-        let transport = Transport::Http(Box::new(Remote { client, base, authorization }));
-        Ok(Self { name: name.into(), provider: provider.to_owned(), transport })
+        let transport = Transport::Http(Box::new(Remote { client, base, credential }));
+        Ok(Self { name: name.into(), provider: provider.to_owned(), dialect, transport })
     }
 
     /// An upstream inside the process.
     pub fn local(name: &str, provider: &str, local: Arc<dyn Local>) -> Self {
-        Self { name: name.into(), provider: provider.to_owned(), transport: Transport::Local(local) }
+        let (name, provider, transport) = (name.into(), provider.to_owned(), Transport::Local(local));
+        Self { name, provider, dialect: Dialect::Chat, transport }
     }
 
     /// In whose words its errors are.
@@ -170,11 +197,11 @@ impl Upstream {
     }
 
     /// Sends a request. Only a request that holds money can be sent.
-    pub async fn send(&self, endpoint: Endpoint, body: Bytes, _held: &Held) -> Result<Reply, SendError> {
+    pub async fn send(&self, outgoing: Outgoing, _held: &Held) -> Result<Reply, SendError> {
         match &self.transport {
-            Transport::Local(local) => local.send(endpoint, body).await,
+            Transport::Local(local) => local.send(outgoing.endpoint, outgoing.body).await,
             Transport::Http(remote) => {
-                let request = remote.request(endpoint, body);
+                let request = remote.request(outgoing);
                 let response = remote.client.request(request).await.map_err(|error| {
                     let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
                     if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
@@ -187,18 +214,25 @@ impl Upstream {
 }
 
 impl Remote {
-    fn request(&self, endpoint: Endpoint, body: Bytes) -> Request<Full<Bytes>> {
+    fn request(&self, outgoing: Outgoing) -> Request<Full<Bytes>> {
+        let Outgoing { endpoint, body, native } = outgoing;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = below(&self.base, endpoint.path().trim_start_matches("/v1"));
+        *request.uri_mut() = match &native {
+            None => below(&self.base, endpoint.path().trim_start_matches("/v1")),
+            Some(native) => below(&self.base, native.path()),
+        };
         let headers = request.headers_mut();
-        headers.reserve(4);
+        headers.reserve(5);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // Bytes are passed on as they come, so they must come as they are.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(authorization) = &self.authorization {
-            headers.insert(header::AUTHORIZATION, authorization.clone());
+        if let Some((name, value)) = &self.credential {
+            headers.insert(name.clone(), value.clone());
+        }
+        if native.is_some_and(|native| native.is_messages()) {
+            headers.insert("anthropic-version", HeaderValue::from_static(ANTHROPIC_VERSION));
         }
         request
     }
@@ -234,6 +268,7 @@ impl ReplyBody {
             let frame = match self {
                 Self::Http(body) => ready!(Pin::new(body).poll_frame(context))
                     .map(|frame| frame.map_err(|error| SendError::Broken(innermost(&error)))),
+                Self::Native(listening) => return listening.poll_data(context),
                 Self::Local(body) => ready!(body.as_mut().poll_frame(context)),
             };
             match frame.map(|frame| frame.map(http_body::Frame::into_data)) {

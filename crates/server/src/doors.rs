@@ -52,7 +52,8 @@ impl<'p> Door<'p> {
             "/v1/responses" => Some(Self::Responses),
             _ => {
                 // Names of models may hold colons themselves.
-                let (model, method) = GEMINI.into_iter().find_map(|begin| path.strip_prefix(begin))?.rsplit_once(':')?;
+                let (model, method) =
+                    GEMINI.into_iter().find_map(|begin| path.strip_prefix(begin))?.rsplit_once(':')?;
                 let method = match method {
                     "generateContent" => Method::Generate,
                     "streamGenerateContent" => Method::Stream,

@@ -79,6 +79,8 @@ struct Raw {
 struct PromptDetails {
     cached_tokens: Count,
     cache_write_tokens: Count,
+    /// Our own: of those, what is kept for an hour.
+    cache_write_1h_tokens: Count,
     /// Qwen.
     cache_creation_input_tokens: Count,
     audio_tokens: Count,
@@ -121,7 +123,9 @@ impl Raw {
         let mut usage = Usage::default();
         let mut input = Whole(prompt, false);
         usage[Meter::CachedInput] = input.take(cached);
-        usage[Meter::CacheWrite5m] = input.take(written.count());
+        let for_an_hour = self.prompt_details(|details| details.cache_write_1h_tokens).count().min(written.count());
+        usage[Meter::CacheWrite1h] = input.take(for_an_hour);
+        usage[Meter::CacheWrite5m] = input.take(written.count() - for_an_hour);
         usage[Meter::InputAudio] = input.take(self.prompt_details(|details| details.audio_tokens).count());
         usage[Meter::InputImage] = input.take(self.prompt_details(|details| details.image_tokens).count());
         usage[Meter::Input] = input.0;

@@ -15,6 +15,7 @@ mod limits;
 mod limits_saved;
 mod lives;
 mod members;
+mod native;
 mod payments;
 mod postgres;
 mod quota;

@@ -15,6 +15,7 @@ pub(in super::super) fn write_usage(object: &mut Object<'_>, reported: &Reported
         let mut details = object.object("prompt_tokens_details");
         details.number("cached_tokens", usage[Meter::CachedInput]);
         number_if(&mut details, "cache_write_tokens", usage[Meter::CacheWrite5m] + usage[Meter::CacheWrite1h]);
+        number_if(&mut details, "cache_write_1h_tokens", usage[Meter::CacheWrite1h]);
         number_if(&mut details, "audio_tokens", usage[Meter::InputAudio]);
         number_if(&mut details, "image_tokens", usage[Meter::InputImage]);
     }
