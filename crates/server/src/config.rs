@@ -8,6 +8,7 @@ mod environment;
 mod limits;
 mod payments;
 pub mod redis;
+mod routes;
 mod secret;
 
 use anyhow::{Context, bail};
@@ -15,6 +16,7 @@ use gateway::catalog::RouteDeclared;
 use gateway::lifecycle::{OnClientLeft, Settings};
 use gateway::simulator::{self, Behaviour, Simulator};
 use gateway::upstream::{Upstream, http_client};
+use routes::{MODES, RouteEntry};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -22,7 +24,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::database::Database;
-use store::keys::WAIT_SECONDS_MAX;
 use store::prices;
 use toml::Spanned;
 
@@ -206,21 +207,6 @@ pub struct UpstreamEntry {
     pub api_key: Option<Spanned<String>>,
 }
 
-/// `[[routes]]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteEntry {
-    /// The public model name.
-    pub model: Spanned<String>,
-    /// Upstreams by name, in the order of preference.
-    pub upstreams: Spanned<Vec<String>>,
-    /// The name that the upstream knows, if it is another.
-    pub upstream_model: Option<String>,
-    /// How long its requests may wait for a place that a limit has no room for, in seconds, 1 to 600, where their key says
-    /// nothing of it. Absent: they are refused at once.
-    pub wait_seconds: Option<Spanned<u32>>,
-}
-
 /// `[[prices]]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "serde_json::Map<String, serde_json::Value>")]
@@ -282,24 +268,7 @@ impl Config {
         }
         let mut models = HashSet::new();
         for route in &self.routes {
-            let model = route.model.as_ref();
-            if model.is_empty() || !models.insert(model.as_str()) {
-                bail!("{}: routes.model: {model:?} is empty or routed twice", lines.of(route.model.span()));
-            }
-            let line = || lines.of(route.upstreams.span());
-            if route.upstreams.as_ref().is_empty() {
-                bail!("{}: routes.upstreams: {model:?} has no upstream", line());
-            }
-            let missing = route.upstreams.as_ref().iter().find(|name| !self.knows_upstream(name));
-            if let Some(name) = missing {
-                bail!("{}: routes.upstreams: no upstream is called {name:?}", line());
-            }
-            if let Some(seconds) = &route.wait_seconds
-                && !(1..=WAIT_SECONDS_MAX).contains(seconds.as_ref())
-            {
-                let line = lines.of(seconds.span());
-                bail!("{line}: routes.wait_seconds: requests wait for a place from 1 to {WAIT_SECONDS_MAX} seconds");
-            }
+            route.check(self, &mut models, lines)?;
         }
         if let Some(behaviour) = &self.simulator {
             Simulator::new(behaviour.clone()).context("simulator.script")?;
@@ -371,7 +340,7 @@ impl Config {
         for entry in &self.upstreams {
             upstreams.push(Arc::new(entry.build_with(&client).map_err(anyhow::Error::msg)?));
         }
-        let mut routes: Vec<_> = self.routes.iter().map(RouteEntry::declared).collect();
+        let mut routes = Vec::new();
         if self.uses_simulator() {
             let simulator = Simulator::new(self.simulator.clone().unwrap_or_default())?;
             upstreams.push(Arc::new(Upstream::local(SIMULATOR, SIMULATOR, Arc::new(simulator))));
@@ -387,14 +356,15 @@ impl Config {
                 Upstream::http(client.clone(), name, provider, &found.base_url, Some(&found.api_key))
                     .with_context(|| format!("the credential in {}", found.variable))?,
             ));
-            let modes = ["chat", "completion", "embedding"];
-            let models = database.read(move |connection| prices::models_of(connection, provider, &modes)).await?;
+            let models = database.read(move |connection| prices::models_of(connection, provider, &MODES)).await?;
             for model in models {
                 routes.push(route_to(&model, None, name));
                 routes.push(route_to(&format!("{name}/{model}"), Some(&model), name));
             }
         }
-        Ok((upstreams, routes))
+        let mut declared = self.declared_routes(&upstreams, database).await?;
+        declared.append(&mut routes);
+        Ok((upstreams, declared))
     }
 }
 
@@ -407,17 +377,6 @@ fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteD
         upstream_model: upstream_model.map(str::to_owned),
         upstreams: vec![upstream.to_owned()],
         wait_seconds: None,
-    }
-}
-
-impl RouteEntry {
-    fn declared(&self) -> RouteDeclared {
-        RouteDeclared {
-            model: self.model.as_ref().clone(),
-            upstream_model: self.upstream_model.clone(),
-            upstreams: self.upstreams.as_ref().clone(),
-            wait_seconds: self.wait_seconds.as_ref().map(|seconds| *seconds.as_ref()),
-        }
     }
 }
 
