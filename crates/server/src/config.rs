@@ -201,8 +201,8 @@ pub struct UpstreamEntry {
     pub name: Spanned<String>,
     /// The kind of provider: `openai-compatible`, or a provider of the price book such as `openai`.
     pub provider: String,
-    /// Where it is, up to and with `/v1` or what it has in its place.
-    pub base_url: Spanned<String>,
+    /// Where it is, up to and with `/v1` or what it has in its place. Absent: where its provider is.
+    pub base_url: Option<Spanned<String>>,
     /// Its credential.
     pub api_key: Option<Spanned<String>>,
 }
@@ -383,24 +383,33 @@ fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteD
 impl UpstreamEntry {
     fn build(&self, lines: &Lines<'_>) -> anyhow::Result<()> {
         let key_line = || lines.of(self.api_key.as_ref().map_or(self.name.span(), Spanned::span));
-        let url = secret::expand(self.base_url.as_ref())
-            .with_context(|| format!("{}: upstreams.base_url", lines.of(self.base_url.span())))?;
+        let url_line = || lines.of(self.base_url.as_ref().map_or(self.name.span(), Spanned::span));
+        let url = self.url().map_err(|error| anyhow::anyhow!("{}: upstreams.base_url: {error}", url_line()))?;
         let key = self.api_key.as_ref().map(|key| secret::expand(key.as_ref())).transpose();
         let key = key.with_context(|| format!("{}: upstreams.api_key", key_line()))?;
         let built = Upstream::http(http_client(), self.name.as_ref(), &self.provider, &url, key.as_deref());
         match built {
             Ok(_) => Ok(()),
             Err(error @ gateway::upstream::BadUpstream::BaseUrl(_)) => {
-                bail!("{}: upstreams.base_url: {error}", lines.of(self.base_url.span()))
+                bail!("{}: upstreams.base_url: {error}", url_line())
             }
             Err(error @ gateway::upstream::BadUpstream::ApiKey) => bail!("{}: upstreams.api_key: {error}", key_line()),
+        }
+    }
+
+    fn url(&self) -> Result<String, String> {
+        match &self.base_url {
+            Some(url) => secret::expand(url.as_ref()).map_err(|error| error.to_string()),
+            None => environment::base_url_of(&self.provider).map(str::to_owned).ok_or_else(|| {
+                format!("where the provider {:?} is must be said, as in \"https://api.example.com/v1\"", self.provider)
+            }),
         }
     }
 
     fn build_with(&self, client: &gateway::upstream::HttpClient) -> Result<Upstream, String> {
         let text = |value: &Spanned<String>| secret::expand(value.as_ref()).map_err(|error| error.to_string());
         let key = self.api_key.as_ref().map(text).transpose()?;
-        Upstream::http(client.clone(), self.name.as_ref(), &self.provider, &text(&self.base_url)?, key.as_deref())
+        Upstream::http(client.clone(), self.name.as_ref(), &self.provider, &self.url()?, key.as_deref())
             .map_err(|error| error.to_string())
     }
 }

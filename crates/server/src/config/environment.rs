@@ -14,9 +14,10 @@ pub struct Found {
     pub api_key: String,
 }
 
-/// Providers that speak OpenAI's dialect: name, provider in the price book, variable, address, and the variable that
+/// Providers that are known by their credential: name, provider in the price book, variable, address, and the variable that
 /// gives another address.
-const KNOWN: [(&str, &str, &str, &str, &str); 9] = [
+const KNOWN: [(&str, &str, &str, &str, &str); 10] = [
+    ("anthropic", "anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com", "ANTHROPIC_BASE_URL"),
     ("openai", "openai", "OPENAI_API_KEY", "https://api.openai.com/v1", "OPENAI_BASE_URL"),
     ("deepseek", "deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com/v1", "DEEPSEEK_BASE_URL"),
     ("mistral", "mistral", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", "MISTRAL_BASE_URL"),
@@ -39,6 +40,17 @@ const KNOWN: [(&str, &str, &str, &str, &str); 9] = [
         "GEMINI_OPENAI_BASE_URL",
     ),
 ];
+
+/// Where Gemini is spoken to in its own dialect. By its credential alone it is spoken to in OpenAI's, which has embeddings.
+const GEMINI: &str = "https://generativelanguage.googleapis.com";
+
+/// Where a provider is that an upstream names without an address.
+pub fn base_url_of(provider: &str) -> Option<&'static str> {
+    if provider == "gemini" {
+        return Some(GEMINI);
+    }
+    KNOWN.into_iter().find(|(_, known, ..)| *known == provider).map(|(_, _, _, base_url, _)| base_url)
+}
 
 /// The credentials of this process's environment.
 pub fn found() -> impl Iterator<Item = Found> {
