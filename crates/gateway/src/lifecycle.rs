@@ -431,7 +431,8 @@ impl Gateway {
         }
         let tier = completion.service_tier.map(Arc::from);
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
-        let told = translation.as_ref().zip(canonical).map(|(translation, answer)| translation.whole(answer, usage));
+        let told = translation.as_ref().zip(canonical);
+        let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
         Ok(Answer {
             model: exchange.model,
             upstream: exchange.upstream.name.clone(),

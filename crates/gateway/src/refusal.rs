@@ -26,7 +26,8 @@ pub(crate) fn refused(
     now: Timestamp,
 ) -> Failure {
     let failure = failure::Failure::read(upstream.speaker(), status.as_u16(), headers, body, now);
-    as_ours(&failure, Some(body), now)
+    // Callers read chat's errors here; another dialect's are told again in that shape.
+    as_ours(&failure, Some(body).filter(|_| upstream.dialect == Dialect::Chat), now)
 }
 
 /// An error that came with status 200, before anything else: as a failed answer.
@@ -43,11 +44,11 @@ pub(crate) fn failed_late(
 ) -> (failure::Failure, bool) {
     let error = error.cloned().unwrap_or_default();
     let failure = failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now);
-    let may_pass = failure.may_pass_in_stream(event);
-    if !may_pass {
+    let is_clean = failure.may_pass_in_stream(event);
+    if !is_clean {
         tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
     }
-    (failure, may_pass)
+    (failure, is_clean && upstream.dialect == Dialect::Chat)
 }
 
 /// The upstream failed; callers learn what, operators why.

@@ -233,6 +233,12 @@ async fn a_provider_s_failures_are_told_in_the_caller_s_dialect_and_settled_righ
         assert_eq!(answer.status, 503, "{path}: {}", answer.text());
         assert_eq!(gateway.fate(&answer.request_id()).await.outcome, Outcome::Voided);
     }
+    let refused = json!({"type": "error", "error": {"type": "invalid_request_error", "message": "n is odd"}});
+    claude.answers(400, &refused.to_string(), "");
+    let answer = gateway.asks("/v1/chat/completions", &all[0].1).await;
+    let (status, kind, _) = answer.error();
+    assert_eq!((status, kind.as_str()), (400, "invalid_request_error"), "in OpenAI's shape: {}", answer.text());
+    assert!(answer.text().contains("n is odd"), "{}", answer.text());
     claude.answers(200, "<html>", "");
     let answer = gateway.asks("/v1/messages", &all[1].1).await;
     assert_eq!(answer.status, 502, "{}", answer.text());
