@@ -37,6 +37,25 @@ fn m_41_grants_then_the_allowance_then_the_wallet_in_one_entry() {
 }
 
 #[test]
+fn t_09_what_the_plan_pays_alone_nobody_else_pays_a_part_of() {
+    let mut journal = Journal::with(100);
+    journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(50, 20) })).unwrap();
+    let alone = Limits { plan_alone: true, ..Limits::default() };
+    let room = |journal: &Journal, limits: &Limits| journal.book.headroom(KEY, limits, journal.now).money.0;
+    assert_eq!((room(&journal, &alone), room(&journal, &unlimited())), (20, 70));
+    let short = |available, needed| Err(Refusal::Wallet { available: Nanos(available), needed: Nanos(needed) });
+    assert_eq!(journal.hold(21, &alone), short(20, 21));
+    let hold = journal.hold(15, &alone).unwrap();
+    assert_eq!(journal.extend(hold, 6, 0, &alone), short(5, 6));
+    journal.extend(hold, 5, 0, &alone).unwrap();
+    assert_eq!((room(&journal, &alone), room(&journal, &unlimited())), (0, 50));
+    journal.extend(hold, 6, 0, &unlimited()).unwrap();
+    // Without a plan there is nothing that it could pay.
+    let without = Journal::with(100);
+    assert_eq!((room(&without, &alone), room(&without, &unlimited())), (0, 100));
+}
+
+#[test]
 fn m_41_without_fallback_the_wallet_pays_nothing() {
     let mut journal = Journal::with(100);
     journal.start(&Arc::new(plan(50, 20))).unwrap();
