@@ -50,6 +50,14 @@ fn t_09_what_the_plan_pays_alone_nobody_else_pays_a_part_of() {
     journal.extend(hold, 5, 0, &alone).unwrap();
     assert_eq!((room(&journal, &alone), room(&journal, &unlimited())), (0, 50));
     journal.extend(hold, 6, 0, &unlimited()).unwrap();
+    // An allowance in tokens bounds both; beside it there is no plan.
+    let mut by_tokens = Journal::with(100);
+    by_tokens.start(&Arc::new(PlanTerms { fallback: true, allowance: tokens(30), ..plan(50, 0) })).unwrap();
+    let headroom = by_tokens.book.headroom(KEY, &alone, by_tokens.now);
+    assert_eq!((headroom.money, headroom.tokens), (HOLD_MAX, Some(30)));
+    let beside = |limits: &Limits| by_tokens.book.headroom_beside_tokens(KEY, limits, by_tokens.now);
+    assert_eq!((beside(&alone).money.0, beside(&unlimited()).money.0), (0, 50));
+    assert!(beside(&alone).plan.is_none() && beside(&unlimited()).plan.is_none());
     // Without a plan there is nothing that it could pay.
     let without = Journal::with(100);
     assert_eq!((room(&without, &alone), room(&without, &unlimited())), (0, 100));
