@@ -64,6 +64,40 @@ fn t_09_what_the_plan_pays_alone_nobody_else_pays_a_part_of() {
 }
 
 #[test]
+fn t_09_a_plan_pays_alone_where_no_grant_pays_first_and_nothing_is_owed() {
+    let begun = |fallback| {
+        let mut journal = Journal::with(100);
+        journal.start(&Arc::new(PlanTerms { fallback, ..plan(50, 20) })).unwrap();
+        journal
+    };
+    let alone = |journal: &Journal| {
+        let headroom = journal.book.headroom(KEY, &unlimited(), journal.now);
+        headroom.plan.map(|plan| (plan.money.0, plan.tokens, plan.is_all))
+    };
+    assert_eq!(alone(&begun(true)), Some((20, None, false)));
+    assert_eq!(alone(&begun(false)), Some((20, None, true)));
+    assert_eq!(alone(&Journal::with(100)), None);
+    // A grant pays first, until it is over or held or used up.
+    let mut journal = begun(true);
+    journal.grant(5, Some(1_000)).unwrap();
+    assert_eq!(alone(&journal), None);
+    journal.now = journal.now.plus_ms(1_000);
+    assert_eq!(alone(&journal), Some((20, None, false)));
+    let mut journal = begun(true);
+    journal.grant(5, None).unwrap();
+    let hold = journal.hold(5, &unlimited()).unwrap();
+    assert_eq!(alone(&journal), Some((20, None, false)));
+    journal.void(hold).unwrap();
+    assert_eq!(alone(&journal), None);
+    // Who owes has nothing.
+    let mut journal = begun(true);
+    let hold = journal.hold(10, &unlimited()).unwrap();
+    journal.settle(hold, 75, 0).unwrap();
+    assert!(journal.book.totals().debt < Nanos::ZERO);
+    assert_eq!(alone(&journal), None);
+}
+
+#[test]
 fn m_41_without_fallback_the_wallet_pays_nothing() {
     let mut journal = Journal::with(100);
     journal.start(&Arc::new(plan(50, 20))).unwrap();
