@@ -399,6 +399,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn m_34_a_stored_maximum_of_no_answer_says_nothing() {
+        for (stored, most) in [("", None), (r#","max_output_tokens":0"#, None), (r#","max_output_tokens":1"#, Some(1))]
+        {
+            let sheet: PriceSheet = serde_json::from_str(&format!(r#"{{"input_per_million":"1"{stored}}}"#)).unwrap();
+            assert_eq!(sheet.compile().unwrap().output_tokens_max, most, "{stored}");
+        }
+    }
+
+    #[test]
     fn sheets_read_back_as_written() {
         let json = r#"{"input_per_million":"1.25","output_per_million":"10.00","per_web_search":"0.01",
             "max_input_tokens":1000000,"max_output_tokens":128000,"tiers":[{"above_input_tokens":200000,"input_per_million":"2.50"}],

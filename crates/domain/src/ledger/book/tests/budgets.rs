@@ -109,6 +109,33 @@ fn a_late_charge_counts_where_its_hold_did() {
 }
 
 #[test]
+fn m_09_what_expired_and_what_comes_late_is_one_request_at_most() {
+    let all = limits(&[budget(1, Metric::Requests, 100, Period::ALL_TIME)]);
+    let counted = |expired: (i64, u64)| {
+        let mut journal = Journal::with(1_000);
+        let hold = journal.hold_for(KEY, 60, 60, &all).unwrap();
+        let counter = journal.book.budget(&all.budgets[0].counted).unwrap();
+        assert_eq!((counter.until, counter.held.requests), (Period::ALL_TIME.end, 1));
+        let requests = |journal: &Journal| {
+            let of_budget = journal.book.budget(&all.budgets[0].counted).unwrap();
+            assert_eq!(of_budget.held, Tally::default());
+            assert_eq!(journal.book.key(KEY).unwrap().requests, of_budget.used.requests);
+            of_budget.used.requests
+        };
+        journal.resolve(hold, settle(expired.0, expired.1), true).unwrap();
+        let then = requests(&journal);
+        journal.late_charge(hold, 50, 50).unwrap();
+        (then, requests(&journal))
+    };
+    // Nothing consumed is no request, until something comes.
+    assert_eq!(counted((0, 0)), (0, 1));
+    // What costs nothing, or costs something without tokens, was one, and what comes late is the rest of it.
+    for expired in [(0, 5), (5, 0), (5, 5)] {
+        assert_eq!(counted(expired), (1, 1), "{expired:?}");
+    }
+}
+
+#[test]
 fn t_07_a_budget_is_set_back_in_its_period() {
     let mut journal = Journal::with(1_000);
     let all = limits(&[budget(1, Metric::Money, 100, day(journal.now))]);

@@ -80,6 +80,17 @@ fn m_08_settle_and_void_cannot_both_happen() {
 }
 
 #[test]
+fn m_11_the_larger_hold_of_one_who_is_alone_is_refused_beside_others() {
+    let mut journal = Journal::with(100);
+    let alone = Limits { only_open: true, ..Limits::default() };
+    let first = journal.hold(10, &alone).unwrap();
+    assert_eq!(journal.hold(10, &alone), Err(Refusal::Forbidden("another request is open")));
+    journal.hold(10, &unlimited()).unwrap();
+    journal.void(first).unwrap();
+    assert!(journal.hold(10, &alone).is_err());
+}
+
+#[test]
 fn m_09_usage_after_expiry_is_a_late_charge_and_only_once() {
     let mut journal = Journal::with(100);
     let hold = journal.hold(20, &unlimited()).unwrap();

@@ -37,6 +37,67 @@ fn m_41_grants_then_the_allowance_then_the_wallet_in_one_entry() {
 }
 
 #[test]
+fn t_09_what_the_plan_pays_alone_nobody_else_pays_a_part_of() {
+    let mut journal = Journal::with(100);
+    journal.start(&Arc::new(PlanTerms { fallback: true, ..plan(50, 20) })).unwrap();
+    let alone = Limits { plan_alone: true, ..Limits::default() };
+    let room = |journal: &Journal, limits: &Limits| journal.book.headroom(KEY, limits, journal.now).money.0;
+    assert_eq!((room(&journal, &alone), room(&journal, &unlimited())), (20, 70));
+    let short = |available, needed| Err(Refusal::Wallet { available: Nanos(available), needed: Nanos(needed) });
+    assert_eq!(journal.hold(21, &alone), short(20, 21));
+    let hold = journal.hold(15, &alone).unwrap();
+    assert_eq!(journal.extend(hold, 6, 0, &alone), short(5, 6));
+    journal.extend(hold, 5, 0, &alone).unwrap();
+    assert_eq!((room(&journal, &alone), room(&journal, &unlimited())), (0, 50));
+    journal.extend(hold, 6, 0, &unlimited()).unwrap();
+    // An allowance in tokens bounds both; beside it there is no plan.
+    let mut by_tokens = Journal::with(100);
+    by_tokens.start(&Arc::new(PlanTerms { fallback: true, allowance: tokens(30), ..plan(50, 0) })).unwrap();
+    let headroom = by_tokens.book.headroom(KEY, &alone, by_tokens.now);
+    assert_eq!((headroom.money, headroom.tokens), (HOLD_MAX, Some(30)));
+    let beside = |limits: &Limits| by_tokens.book.headroom_beside_tokens(KEY, limits, by_tokens.now);
+    assert_eq!((beside(&alone).money.0, beside(&unlimited()).money.0), (0, 50));
+    assert!(beside(&alone).plan.is_none() && beside(&unlimited()).plan.is_none());
+    // Without a plan there is nothing that it could pay.
+    let without = Journal::with(100);
+    assert_eq!((room(&without, &alone), room(&without, &unlimited())), (0, 100));
+}
+
+#[test]
+fn t_09_a_plan_pays_alone_where_no_grant_pays_first_and_nothing_is_owed() {
+    let begun = |fallback| {
+        let mut journal = Journal::with(100);
+        journal.start(&Arc::new(PlanTerms { fallback, ..plan(50, 20) })).unwrap();
+        journal
+    };
+    let alone = |journal: &Journal| {
+        let headroom = journal.book.headroom(KEY, &unlimited(), journal.now);
+        headroom.plan.map(|plan| (plan.money.0, plan.tokens, plan.is_all))
+    };
+    assert_eq!(alone(&begun(true)), Some((20, None, false)));
+    assert_eq!(alone(&begun(false)), Some((20, None, true)));
+    assert_eq!(alone(&Journal::with(100)), None);
+    // A grant pays first, until it is over or held or used up.
+    let mut journal = begun(true);
+    journal.grant(5, Some(1_000)).unwrap();
+    assert_eq!(alone(&journal), None);
+    journal.now = journal.now.plus_ms(1_000);
+    assert_eq!(alone(&journal), Some((20, None, false)));
+    let mut journal = begun(true);
+    journal.grant(5, None).unwrap();
+    let hold = journal.hold(5, &unlimited()).unwrap();
+    assert_eq!(alone(&journal), Some((20, None, false)));
+    journal.void(hold).unwrap();
+    assert_eq!(alone(&journal), None);
+    // Who owes has nothing.
+    let mut journal = begun(true);
+    let hold = journal.hold(10, &unlimited()).unwrap();
+    journal.settle(hold, 75, 0).unwrap();
+    assert!(journal.book.totals().debt < Nanos::ZERO);
+    assert_eq!(alone(&journal), None);
+}
+
+#[test]
 fn m_41_without_fallback_the_wallet_pays_nothing() {
     let mut journal = Journal::with(100);
     journal.start(&Arc::new(plan(50, 20))).unwrap();
