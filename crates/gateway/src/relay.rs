@@ -1,6 +1,6 @@
 //! A stream on its way from upstream to caller: passed on event by event, watched for usage, settled at its end.
 //!
-//! For a caller of another dialect than chat, each event is told by a [`Voice`] in place of its bytes; what is watched,
+//! For a caller of another dialect than chat, each event is told by a voice in place of its bytes; what is watched,
 //! counted and settled is the same.
 //!
 //! Whatever ends it, it ends once. The happy end and every failure that is noticed here settle in line; a caller
