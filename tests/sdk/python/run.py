@@ -1,4 +1,4 @@
-"""Runs all tests of the official Python SDK against a gateway over the mock upstream.
+"""Runs all tests of the official Python SDKs against a gateway over the mock upstream.
 
 `TOLLGATE_BIN` and `MOCK_BIN` name the two executables; arguments, if any, are parts of the names of tests to run.
 """
@@ -14,7 +14,7 @@ MODULES = ["test_answers", "test_streams", "test_errors", "test_limits", "test_u
 def main():
     for name in list(os.environ):
         # Neither a proxy nor an SDK's setting of this machine may stand between the tests and the gateway.
-        if name.lower().endswith("_proxy") or name.startswith("OPENAI_"):
+        if name.lower().endswith("_proxy") or name.startswith(("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")):
             del os.environ[name]
     from gateway import Bed
 

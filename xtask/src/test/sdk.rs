@@ -35,7 +35,7 @@ pub fn install_tools() -> Result<()> {
         .with_context(advice)
 }
 
-/// The `openai` package of PyPI.
+/// The `openai`, `anthropic` and `google-genai` packages of PyPI.
 pub fn python() -> Result<()> {
     let script = source("python/run.py")?;
     let requirements = source("python/requirements.txt")?;
