@@ -111,7 +111,7 @@ fn a_late_charge_counts_where_its_hold_did() {
 #[test]
 fn m_09_what_expired_and_what_comes_late_is_one_request_at_most() {
     let all = limits(&[budget(1, Metric::Requests, 100, Period::ALL_TIME)]);
-    let counted = |expired: (i64, u64)| {
+    let counted = |expired: (i64, u64), late: (i64, u64)| {
         let mut journal = Journal::with(1_000);
         let hold = journal.hold_for(KEY, 60, 60, &all).unwrap();
         let counter = journal.book.budget(&all.budgets[0].counted).unwrap();
@@ -124,14 +124,16 @@ fn m_09_what_expired_and_what_comes_late_is_one_request_at_most() {
         };
         journal.resolve(hold, settle(expired.0, expired.1), true).unwrap();
         let then = requests(&journal);
-        journal.late_charge(hold, 50, 50).unwrap();
+        journal.late_charge(hold, late.0, late.1).unwrap();
         (then, requests(&journal))
     };
     // Nothing consumed is no request, until something comes.
-    assert_eq!(counted((0, 0)), (0, 1));
+    assert_eq!(counted((0, 0), (50, 50)), (0, 1));
+    assert_eq!(counted((0, 0), (0, 0)), (0, 0));
     // What costs nothing, or costs something without tokens, was one, and what comes late is the rest of it.
     for expired in [(0, 5), (5, 0), (5, 5)] {
-        assert_eq!(counted(expired), (1, 1), "{expired:?}");
+        assert_eq!(counted(expired, (50, 50)), (1, 1), "{expired:?}");
+        assert_eq!(counted(expired, expired), (1, 1), "{expired:?}");
     }
 }
 

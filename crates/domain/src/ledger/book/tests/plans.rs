@@ -58,6 +58,10 @@ fn t_09_what_the_plan_pays_alone_nobody_else_pays_a_part_of() {
     let beside = |limits: &Limits| by_tokens.book.headroom_beside_tokens(KEY, limits, by_tokens.now);
     assert_eq!((beside(&alone).money.0, beside(&unlimited()).money.0), (0, 50));
     assert!(beside(&alone).plan.is_none() && beside(&unlimited()).plan.is_none());
+    by_tokens.hold_for(KEY, 1, 30, &alone).unwrap();
+    let used_up = |limits: &Limits| by_tokens.book.headroom(KEY, limits, by_tokens.now);
+    assert_eq!((used_up(&alone).money.0, used_up(&alone).tokens), (0, Some(0)));
+    assert_eq!((used_up(&unlimited()).money.0, used_up(&unlimited()).tokens), (50, None));
     // Without a plan there is nothing that it could pay.
     let without = Journal::with(100);
     assert_eq!((room(&without, &alone), room(&without, &unlimited())), (0, 100));
