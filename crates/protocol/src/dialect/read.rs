@@ -1,6 +1,6 @@
 //! Reads the parts of a request strictly, and says where it found what it refuses.
 
-use crate::canonical::{BadRequest, Dialect, Extra, Extras, Message, PartKind, Role};
+use crate::canonical::{BadRequest, Dialect, Extra, Extras, Message, Part, PartKind, Role};
 use crate::json::tree::{Member, NoTree, Node, Value};
 use crate::openai::same_without_case;
 use domain::usage::COUNT_MAX;
@@ -104,6 +104,30 @@ impl fmt::Display for At<'_> {
             }
             Step::Index(index) => write!(f, "[{index}]"),
         }
+    }
+}
+
+/// The data of an event with its tree, if it is an object in JSON.
+pub(super) fn event(data: &[u8]) -> Option<(&str, Node<'_>)> {
+    let text = std::str::from_utf8(data).ok()?;
+    let node = Node::read(text).ok()?;
+    node.is_object().then_some((text, node))
+}
+
+/// What may be a text in place of a list with one text in it. `what` the list is of, for the refusal.
+pub(super) fn text_or<'a>(
+    node: Node<'a>,
+    at: &At<'_>,
+    what: &str,
+    one: impl Fn(Node<'a>, &At<'_>) -> Result<Part<'a>, BadRequest>,
+) -> Result<Vec<Part<'a>>, BadRequest> {
+    match node.value {
+        Value::Text(text) => Ok(vec![Part::text(text)]),
+        Value::Array(_) => {
+            let elements = elements(node, at)?;
+            elements.into_iter().enumerate().map(|(index, element)| one(element, &at.index(index))).collect()
+        }
+        _ => Err(at.refuse(format_args!("must be a string or an array of {what}, not {}", shown(&node)))),
     }
 }
 

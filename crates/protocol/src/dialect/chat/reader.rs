@@ -1,6 +1,7 @@
 //! Reads a chat stream.
 
 use super::super::quirks::Quirks;
+use super::super::read;
 use super::answer::{arguments, created_s, joined_texts, usage};
 use super::request_in::reasoning_details;
 use super::stop_reason;
@@ -53,8 +54,7 @@ impl StreamReader {
         if data.starts_with(b"[DONE]") {
             return self.end(sink);
         }
-        let node = std::str::from_utf8(data).ok().and_then(|text| Some((text, Node::read(text).ok()?)));
-        let Some((text, node)) = node.filter(|(_, node)| node.is_object()) else { return sink(Event::Unreadable) };
+        let Some((text, node)) = read::event(data) else { return sink(Event::Unreadable) };
         let choices = node.get("choices").map(Node::elements).unwrap_or_default();
         let failed = |node: &Node<'_>| node.get("error").is_some_and(|error| !matches!(error.raw, "false" | "\"\""));
         if failed(&node) || choices.iter().any(failed) || node.get("x_groq").is_some_and(failed) {

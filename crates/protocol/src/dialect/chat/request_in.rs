@@ -287,14 +287,7 @@ fn called<'a>(node: Node<'a>, input: &str, at: &At<'_>) -> Result<(Cow<'a, str>,
 
 /// The value of `content`: a text, or parts.
 fn parts<'a>(node: Node<'a>, at: &At<'_>) -> Result<Vec<Part<'a>>, BadRequest> {
-    match node.value {
-        Value::Text(text) => Ok(vec![Part::text(text)]),
-        Value::Array(_) => {
-            let elements = read::elements(node, at)?;
-            elements.into_iter().enumerate().map(|(index, element)| part(element, &at.index(index))).collect()
-        }
-        _ => Err(at.refuse(format_args!("must be a string or an array of parts, not {}", read::shown(&node)))),
-    }
+    read::text_or(node, at, "parts", part)
 }
 
 fn part<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {

@@ -1,5 +1,6 @@
 //! Reads a stream of content: each event is an answer with the next pieces.
 
+use super::super::read;
 use super::answer::{is_blocked, logprobs, part, usage};
 use super::{get, stop_reason, text_of};
 use crate::canonical::{Delta, Event, Part, PartKind, PartStart, Reported, Signature, Stop, StopReason};
@@ -40,8 +41,7 @@ impl StreamReader {
         if data.is_empty() || self.ended {
             return;
         }
-        let node = std::str::from_utf8(data).ok().and_then(|text| Some((text, Node::read(text).ok()?)));
-        let Some((text, node)) = node.filter(|(_, node)| node.is_object()) else { return sink(Event::Unreadable) };
+        let Some((text, node)) = read::event(data) else { return sink(Event::Unreadable) };
         if node.get("error").is_some() {
             self.ended = true;
             return sink(Event::Failed { data: text });

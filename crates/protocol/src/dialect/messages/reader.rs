@@ -1,5 +1,6 @@
 //! Reads a stream of a message.
 
+use super::super::read;
 use super::usage::Counts;
 use super::{read_seal, stop_reason, tier_used};
 use crate::canonical::{CallKind, Delta, Dialect, Event, Part, PartKind, PartStart, Stop};
@@ -30,8 +31,7 @@ impl StreamReader {
         if data.is_empty() || self.ended {
             return;
         }
-        let node = std::str::from_utf8(data).ok().and_then(|text| Some((text, Node::read(text).ok()?)));
-        let Some((text, node)) = node.filter(|(_, node)| node.is_object()) else { return sink(Event::Unreadable) };
+        let Some((text, node)) = read::event(data) else { return sink(Event::Unreadable) };
         match node.text_of("type").as_deref() {
             Some("message_start") => self.start(&node, sink),
             Some("content_block_start") => self.block(&node, sink),

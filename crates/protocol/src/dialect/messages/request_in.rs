@@ -7,7 +7,7 @@ use crate::canonical::{
     BadRequest, CallKind, Dialect, Effort, Format, Media, Message, Part, PartKind, Reasoning, Request, Role, Schema,
     Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Vendor,
 };
-use crate::json::tree::{Member, Node, Value};
+use crate::json::tree::{Member, Node};
 use std::borrow::Cow;
 
 /// Reads a body. Any bytes are answered.
@@ -124,14 +124,7 @@ fn message<'a>(node: Node<'a>, messages: &mut Vec<Message<'a>>, at: &At<'_>) -> 
 
 /// A text, or blocks.
 fn blocks<'a>(node: Node<'a>, at: &At<'_>) -> Result<Vec<Part<'a>>, BadRequest> {
-    match node.value {
-        Value::Text(text) => Ok(vec![Part::text(text)]),
-        Value::Array(_) => {
-            let elements = read::elements(node, at)?;
-            elements.into_iter().enumerate().map(|(index, element)| block(element, &at.index(index))).collect()
-        }
-        _ => Err(at.refuse(format_args!("must be a string or an array of blocks, not {}", read::shown(&node)))),
-    }
+    read::text_or(node, at, "blocks", block)
 }
 
 fn block<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {

@@ -4,7 +4,7 @@ use super::super::chat::request_out::write_data_url;
 use super::super::read::{self, At};
 use super::set_seal;
 use crate::canonical::{BadRequest, CallKind, Dialect, Media, Part, PartKind, Reasoning, Source, ToolCall, Vendor};
-use crate::json::tree::{Member, Node, Value};
+use crate::json::tree::{Member, Node};
 use crate::json::write::Object;
 use std::borrow::Cow;
 
@@ -42,14 +42,7 @@ pub(super) fn call<'a>(item: &Node<'a>, kind: CallKind) -> Option<Part<'a>> {
 
 /// A text, or parts.
 pub(super) fn content<'a>(node: Node<'a>, at: &At<'_>) -> Result<Vec<Part<'a>>, BadRequest> {
-    match node.value {
-        Value::Text(text) => Ok(vec![Part::text(text)]),
-        Value::Array(_) => {
-            let elements = read::elements(node, at)?;
-            elements.into_iter().enumerate().map(|(index, element)| part(element, &at.index(index))).collect()
-        }
-        _ => Err(at.refuse(format_args!("must be a string or an array of parts, not {}", read::shown(&node)))),
-    }
+    read::text_or(node, at, "parts", part)
 }
 
 fn part<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {

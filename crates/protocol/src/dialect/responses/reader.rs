@@ -1,5 +1,6 @@
 //! Reads a stream of a response.
 
+use super::super::read;
 use super::answer::{created_s, other, stop_in};
 use super::set_seal;
 use super::usage::read_usage;
@@ -42,8 +43,7 @@ impl StreamReader {
         if data.is_empty() || self.ended || data.starts_with(b"[DONE]") {
             return;
         }
-        let node = std::str::from_utf8(data).ok().and_then(|text| Some((text, Node::read(text).ok()?)));
-        let Some((text, node)) = node.filter(|(_, node)| node.is_object()) else { return sink(Event::Unreadable) };
+        let Some((text, node)) = read::event(data) else { return sink(Event::Unreadable) };
         let kind = node.text_of("type").unwrap_or_default();
         let output = node.count_of("output_index").unwrap_or_default();
         let content = node.count_of("content_index");
