@@ -313,7 +313,7 @@ impl Gateway {
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let bound = held.bound();
-        let outgoing = match translate(&request, body, route, terms.cap_to_set, bound.output_tokens(), now) {
+        let outgoing = match translate(&request, &call, route, terms.cap_to_set, bound.output_tokens(), now) {
             Ok(outgoing) => outgoing,
             Err(failure) => {
                 held.void(Ending::GatewayFault);
@@ -416,13 +416,14 @@ impl Gateway {
             }
         };
         let translation = exchange.translation.clone();
-        let canonical = match translation.as_ref().map(|translation| translation.read(&body)).transpose() {
-            Ok(canonical) => canonical,
-            Err(error) => {
-                held.void(Ending::UpstreamMalformed);
-                return Err(upstream_failed("its answer cannot be read", &error.to_string()));
-            }
-        };
+        let canonical =
+            match translation.as_ref().map(|translation| translation.read(exchange.endpoint, &body)).transpose() {
+                Ok(canonical) => canonical,
+                Err(error) => {
+                    held.void(Ending::UpstreamMalformed);
+                    return Err(upstream_failed("its answer cannot be read", &error.to_string()));
+                }
+            };
         let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
         self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
@@ -432,7 +433,10 @@ impl Gateway {
         let tier = completion.service_tier.map(Arc::from);
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
         let told = translation.as_ref().zip(canonical);
-        let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
+        let told = match told {
+            Some((translation, answer)) => Some(translation.whole(answer, settled.usage)),
+            None => exchange.native.as_ref().and_then(|native| native.charged(&body, &exchange.model, settled.usage)),
+        };
         Ok(Answer {
             model: exchange.model,
             upstream: exchange.upstream.name.clone(),
@@ -692,7 +696,11 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
-    if route.upstream.dialect != Dialect::Chat && request.endpoint != Endpoint::Chat {
+    let is_served = match (route.upstream.dialect, request.endpoint) {
+        (Dialect::Chat, _) | (_, Endpoint::Chat) | (Dialect::Gemini, Endpoint::Embeddings) => true,
+        (_, Endpoint::Completions | Endpoint::Embeddings) => false,
+    };
+    if !is_served {
         let message = format!("The provider of the model \"{model}\" has no such endpoint. Use /v1/chat/completions.");
         return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
     }
@@ -707,7 +715,7 @@ pub(crate) fn choose<'c>(
 /// does not speak chat. `output_max`: the most answer tokens of all choices.
 fn translate(
     request: &Request<'_>,
-    body: &Bytes,
+    call: &Call,
     route: &Route,
     cap: Option<u64>,
     output_max: u64,
@@ -718,9 +726,13 @@ fn translate(
         include_usage: request.stream,
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
-    let forward = request.forward(body, &edits);
+    let forward = request.forward(&call.body, &edits);
     match route.upstream.dialect {
         Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+        Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
+            let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
+            Outgoing::embedding(&route.upstream.provider, &forward, asked)
+        }
         dialect => {
             let each = output_max / request.choices.max(1);
             Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
@@ -790,14 +802,14 @@ impl<T: Send + 'static> Drop for OrDetach<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::simulator::{Behaviour, Simulator};
     use domain::PriceId;
     use domain::price::PriceSheet;
 
     /// A request with room for ten answer tokens, and for so many more where nobody told the upstream a cap.
-    fn exchange(beyond: u64) -> Exchange {
+    pub(crate) fn exchange(beyond: u64) -> Exchange {
         let simulator = Arc::new(Simulator::new(Behaviour::default()).unwrap());
         let sheet = r#"{"input_per_million":"1","output_per_million":"1","max_output_tokens":10}"#;
         let price = Arc::new(serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap());

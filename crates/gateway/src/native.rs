@@ -4,10 +4,10 @@
 use crate::failure::{Case, Failure};
 use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
-use domain::Timestamp;
+use domain::{Timestamp, Usage};
 use http::uri::PathAndQuery;
-use protocol::canonical::{Dialect, Event};
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
+use protocol::canonical::{Dialect, Event, Reported};
+use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
 use std::sync::Arc;
@@ -32,6 +32,14 @@ pub(crate) struct Native {
     path: String,
     /// When it was asked, in seconds since 1970.
     created_s: u64,
+    /// It embeds texts, for a caller who wants vectors in base64 or as numbers.
+    embeds: Option<Wanted>,
+}
+
+/// How a caller of OpenAI's endpoint wants vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    base64: bool,
 }
 
 /// The chat that is heard is told on by others, under their names. `created_s`: where the provider does not say when.
@@ -67,13 +75,37 @@ impl Outgoing {
             (Dialect::Gemini, true) => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
             _ => "/v1/messages".to_owned(),
         };
-        if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
-            let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
-            return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
-        }
-        let native = Native { dialect, quirks, path, created_s: u64::try_from(now.seconds()).unwrap_or(0) };
+        let path = checked(path, model)?;
+        let created_s = u64::try_from(now.seconds()).unwrap_or(0);
+        let native = Native { dialect, quirks, path, created_s, embeds: None };
         Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
     }
+
+    /// Texts to be embedded, for an upstream that speaks Gemini's dialect. `asked` is what a caller of the same dialect sent,
+    /// which is then sent on.
+    pub(crate) fn embedding(provider: &str, openai: &[u8], asked: Option<&[u8]>) -> Result<Self, Failure> {
+        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
+        let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
+        let request = embeddings::read_openai(openai).map_err(refused)?;
+        let model = &*request.model;
+        let body = match asked {
+            Some(asked) => embeddings::forward_gemini(asked, model).map_err(refused)?,
+            None => embeddings::write_gemini(&request, &Target::new(model, &quirks)).body,
+        };
+        let path = checked(format!("/v1beta/models/{model}:batchEmbedContents"), model)?;
+        let embeds = Some(Wanted { base64: request.base64 });
+        let native = Native { dialect: Dialect::Gemini, quirks, path, created_s: 0, embeds };
+        Ok(Self { endpoint: Endpoint::Embeddings, body: body.into(), native: Some(Arc::new(native)) })
+    }
+}
+
+/// A path that can be asked for.
+fn checked(path: String, model: &str) -> Result<String, Failure> {
+    if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
+        let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
+        return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
+    }
+    Ok(path)
 }
 
 impl Native {
@@ -89,10 +121,26 @@ impl Native {
 
     /// A whole answer as chat. What is no answer stays as it came: it tells what went wrong.
     pub(crate) fn heard(&self, body: Bytes) -> Bytes {
+        if self.embeds.is_some() {
+            return match embeddings::read_gemini_answer(&body) {
+                // As numbers for now: they may have to be written in yet another way.
+                Ok(answer) => embeddings::write_openai_answer(&answer, false, &heard_at(0)).into(),
+                Err(dialect::NotAnAnswer) => body,
+            };
+        }
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
             Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &heard_at(self.created_s)).into(),
             Err(dialect::NotAnAnswer) => body,
         }
+    }
+
+    /// Vectors that were heard, as their caller of OpenAI's endpoint wants them, with what is charged.
+    pub(crate) fn charged(&self, heard: &Bytes, model: &str, usage: Usage) -> Option<Bytes> {
+        let Wanted { base64 } = self.embeds?;
+        let answer = embeddings::read_openai_answer(heard).ok()?;
+        let answer = embeddings::Answer { usage: Reported::Usage(usage), ..answer };
+        let reply = Reply { model: Some(model), ..heard_at(0) };
+        Some(embeddings::write_openai_answer(&answer, base64, &reply).into())
     }
 
     /// A stream as chat.

@@ -652,3 +652,6 @@ fn output_comment(output_tokens: u64) -> Bytes {
 fn terminated(raw: Bytes) -> Bytes {
     Bytes::from([&raw[..], b"\n\n"].concat())
 }
+
+#[cfg(test)]
+mod tests;

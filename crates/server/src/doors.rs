@@ -35,10 +35,12 @@ pub enum Method {
     Stream,
     /// `countTokens`.
     Count,
+    /// `embedContent` or `batchEmbedContents`.
+    Embed,
 }
 
 /// What Gemini's paths begin with: Google's libraries ask for either version.
-const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
+pub const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
 
 impl<'p> Door<'p> {
     /// The endpoint with exactly that path.
@@ -58,6 +60,7 @@ impl<'p> Door<'p> {
                     "generateContent" => Method::Generate,
                     "streamGenerateContent" => Method::Stream,
                     "countTokens" => Method::Count,
+                    "embedContent" | "batchEmbedContents" => Method::Embed,
                     _ => return None,
                 };
                 Some(Self::Gemini { model, method })
@@ -86,7 +89,8 @@ impl<'p> Door<'p> {
         let framing = if is_sse(uri) { Framing::Events } else { Framing::Array };
         let in_path = match self {
             Self::Gemini { model, method } => {
-                Some(InPath { model: model.to_owned(), framing: (method == Method::Stream).then_some(framing) })
+                let (model, embeds) = (model.to_owned(), method == Method::Embed);
+                Some(InPath { model, embeds, framing: (method == Method::Stream).then_some(framing) })
             }
             _ => None,
         };

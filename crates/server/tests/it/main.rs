@@ -21,4 +21,5 @@ mod postgres;
 mod quota;
 mod quote;
 mod shop;
+mod small_doors;
 mod streams;

@@ -16,7 +16,7 @@ const OUTPUT: u64 = 7;
 const SECRET: &str = "native-secret";
 
 /// A provider that answers what it is told to, one request for each connection.
-struct Provider {
+pub struct Provider {
     address: SocketAddr,
     /// Status and body of the next answers, whole and streamed.
     answer: Arc<Mutex<(u16, String, String)>>,
@@ -38,11 +38,11 @@ impl Provider {
         provider
     }
 
-    fn answers(&self, status: u16, whole: &str, stream: &str) {
+    pub fn answers(&self, status: u16, whole: &str, stream: &str) {
         *self.answer.lock().expect("no panic") = (status, whole.to_owned(), stream.to_owned());
     }
 
-    fn asked(&self) -> (String, Value) {
+    pub fn asked(&self) -> (String, Value) {
         let (head, body) = self.asked.lock().expect("no panic").clone();
         (head, serde_json::from_str(&body).expect("JSON"))
     }
@@ -94,6 +94,12 @@ async fn with_providers() -> (Gateway, Provider, Provider) {
         ));
     }
     (Gateway::start_with(&sections).await, claude, gemini)
+}
+
+/// The same, of which only the model of Gemini's is of interest.
+pub async fn with_gemini() -> (Gateway, Provider) {
+    let (gateway, _claude, gemini) = with_providers().await;
+    (gateway, gemini)
 }
 
 fn message(usage: Value) -> String {
