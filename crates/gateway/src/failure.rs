@@ -56,6 +56,8 @@ pub enum Case {
     NotServed,
     /// The endpoint takes another HTTP method.
     MethodNotAllowed,
+    /// The endpoint speaks WebSocket.
+    UpgradeRequired,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The body is of a kind that is not taken.
@@ -191,6 +193,7 @@ impl Case {
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::NotServed => "not_served",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::UpgradeRequired => "upgrade_required",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMedia => "unsupported_media",
             Self::BodyTimeout => "body_timeout",

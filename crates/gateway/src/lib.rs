@@ -21,6 +21,7 @@ pub mod limiter;
 pub mod limits;
 pub mod native;
 pub mod quote;
+pub mod realtime;
 mod refusal;
 pub mod relay;
 pub mod settle;

@@ -40,10 +40,10 @@ use tokio::time::{Instant, timeout};
 const PROMPT_KEPT_MAX: usize = 64 * 1024;
 /// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
 /// tools, templates, search results. Further than that it is not believed.
-const PROMPT_ADDED_MAX: u64 = 262_144;
+pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
-const OUTPUT_ADDED_MAX: u64 = 262_144;
+pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;

@@ -100,16 +100,24 @@ pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client with the limits that every outgoing connection has.
 pub fn http_client() -> HttpClient {
+    client(true)
+}
+
+/// The same for sockets, which HTTP/2 has not.
+pub(crate) fn socket_client() -> HttpClient {
+    client(false)
+}
+
+fn client(speaks_http2: bool) -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.enforce_http(false);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(connector);
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
+    let connector = match speaks_http2 {
+        true => builder.enable_http2().wrap_connector(connector),
+        false => builder.wrap_connector(connector),
+    };
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
@@ -202,14 +210,38 @@ impl Upstream {
             Transport::Local(local) => local.send(outgoing.endpoint, outgoing.body).await,
             Transport::Http(remote) => {
                 let request = remote.request(outgoing);
-                let response = remote.client.request(request).await.map_err(|error| {
-                    let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
-                    if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
-                })?;
+                let response = remote.client.request(request).await.map_err(|error| SendError::of(&error))?;
                 let (head, body) = response.into_parts();
                 Ok(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) })
             }
         }
+    }
+}
+
+impl Upstream {
+    /// It answers inside this process.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.transport, Transport::Local(_))
+    }
+
+    /// A request that asks for a socket at a path below the address, with the credential; `None` inside this process.
+    pub(crate) fn realtime_request(&self, path: &str) -> Option<Request<Full<Bytes>>> {
+        let Transport::Http(remote) = &self.transport else { return None };
+        let mut request = Request::new(Full::default());
+        *request.version_mut() = Version::HTTP_11;
+        *request.uri_mut() = below(&remote.base, path);
+        if let Some((name, value)) = &remote.credential {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        Some(request)
+    }
+}
+
+impl SendError {
+    /// Of what the client tells.
+    pub(crate) fn of(error: &hyper_util::client::legacy::Error) -> Self {
+        let source = std::error::Error::source(error).map_or_else(String::new, innermost);
+        if error.is_connect() { Self::Connect(source) } else { Self::Broken(source) }
     }
 }
 

@@ -17,4 +17,5 @@ mod json;
 mod moment;
 pub mod openai;
 pub mod provider;
+pub mod realtime;
 pub mod sse;

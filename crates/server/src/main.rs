@@ -22,6 +22,7 @@ mod lives;
 mod models;
 mod payments;
 mod quote;
+mod realtime;
 mod relay;
 mod router;
 mod serve;

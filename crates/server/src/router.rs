@@ -6,7 +6,7 @@ use crate::body::Body;
 use crate::doors::Door;
 use crate::error::{ErrorProfile, Manner, response};
 use crate::unserved::{self, Unserved};
-use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, relay};
+use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, realtime, relay};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -100,6 +100,9 @@ impl Service {
                 return limit_status::serve(&self.app, request, peer, request_id).await;
             }
             return not_allowed(&self.app, request_id, "GET");
+        }
+        if request.uri().path() == realtime::PATH && request.method() == Method::GET {
+            return realtime::serve(&self.app, request, peer, request_id).await;
         }
         if let Some(unserved) = Unserved::of(request.method(), request.uri().path(), request.headers()) {
             return unserved::serve(&self.app, unserved, &request, peer, request_id).await;

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::doors::{Door, GEMINI};
 use crate::models;
+use crate::realtime;
 use crate::relay::{Asker, identified};
 use gateway::{Case, Failure};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -85,6 +86,9 @@ impl Unserved {
     pub fn of(method: &Method, path: &str, headers: &HeaderMap) -> Option<Self> {
         if let Some(door) = Door::at(path) {
             return (method != Method::POST).then(|| Self::Takes(door.dialect(), "POST"));
+        }
+        if path == realtime::PATH {
+            return (method != Method::GET).then_some(Self::Takes(Dialect::Chat, "GET"));
         }
         if let Some(name) = GEMINI.into_iter().find_map(|begin| path.strip_prefix(begin)) {
             return Self::of_model(method, name, path, headers);
@@ -202,6 +206,8 @@ mod tests {
         check(Method::POST, "/v1beta/models/m:sing", Some(Unserved::NoMethod(Dialect::Gemini)));
         check(Method::GET, "/v1beta/models/m:generateContent", Some(Unserved::Takes(Dialect::Gemini, "POST")));
         check(Method::GET, "/v1/messages", Some(Unserved::Takes(Dialect::Messages, "POST")));
+        check(Method::POST, "/v1/realtime", Some(Unserved::Takes(Dialect::Chat, "GET")));
+        check(Method::POST, "/v1/realtime/client_secrets", not_here(Dialect::Chat));
         check(Method::DELETE, "/v1beta/models/m", Some(Unserved::Takes(Dialect::Gemini, "GET")));
         check(Method::DELETE, "/v1/models/ft:m:1", Some(Unserved::Takes(Dialect::Chat, "GET")));
         for (method, path) in [

@@ -13,11 +13,13 @@
 //! library lets through: a cut inside a chunk, a false `content-length`, one byte per write.
 
 mod answer;
+mod realtime;
 mod request;
 mod script;
 mod serve;
 mod stats;
 
+pub use realtime::Realtime;
 pub use script::{Close, LengthFault, Script, UsageFault};
 pub use stats::{ModelStats, Recorded, Stats};
 

@@ -50,6 +50,8 @@ pub struct Request<'a> {
     pub has_files: bool,
     /// What of the body is not text.
     pub media: Media,
+    /// What is not text is within [`input_tokens_bound`](Self::input_tokens_bound) all the same.
+    pub media_bounded: bool,
     /// The answer can hold audio.
     pub audio_out: bool,
     /// The answer can hold images.
@@ -267,6 +269,7 @@ impl<'a> Request<'a> {
             has_audio: content.audio,
             has_files: content.files,
             media: content.media,
+            media_bounded: false,
             audio_out: fields.given(Field::Audio).is_some() || modalities.iter().any(|kind| kind == "audio"),
             images_out: modalities.iter().any(|kind| kind == "image"),
             web_search: fields.given(Field::WebSearchOptions).is_some()

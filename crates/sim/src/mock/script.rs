@@ -109,6 +109,9 @@ pub struct Script {
     pub content_length: Option<LengthFault>,
     /// Send half a head, then fall silent.
     pub hang_head: bool,
+    /// How realtime sessions go. With a `status`, none is opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub realtime: Option<super::realtime::Realtime>,
 }
 
 /// What can be wrong with the reported usage.

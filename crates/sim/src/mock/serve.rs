@@ -1,6 +1,6 @@
 //! One connection of the mock: requests in, scripted bytes out.
 
-use super::Shared;
+use super::{Shared, realtime};
 use super::answer::{self, Answer, Content, Kind, Usage, put};
 use super::request::Call;
 use super::script::{Close, LengthFault, Script};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Longest accepted request body.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -95,6 +96,9 @@ impl Connection {
     async fn serve(&mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         while let Some(received) = self.receive().await? {
+            if let Some(model) = self.session_asked(received.head_size)? {
+                return self.session(model, received.consumed).await;
+            }
             self.scratch.clear();
             let body = received.joined.as_deref().unwrap_or(&self.inbox[received.body.clone()]);
             let reply = match http1::head(&self.inbox[..received.head_size])? {
@@ -120,6 +124,35 @@ impl Connection {
                 break;
             }
         }
+        Ok(())
+    }
+
+    /// The model of a realtime session that is asked for as it should be, and is not refused by the script.
+    fn session_asked(&self, head_size: usize) -> io::Result<Option<String>> {
+        let Some(head) = http1::head(&self.inbox[..head_size])? else { return Ok(None) };
+        let target = head.first_line().strip_prefix("GET /v1/realtime?").and_then(|rest| rest.split(' ').next());
+        let is_allowed =
+            self.shared.authorization.is_none() || head.header("authorization") == self.shared.authorization.as_deref();
+        let is_socket = head.header("upgrade").is_some_and(|name| name.eq_ignore_ascii_case("websocket"));
+        let refuses = self.shared.script().is_some_and(|script| script.status.is_some());
+        let Some(query) = target.filter(|_| is_allowed && is_socket && !refuses) else { return Ok(None) };
+        let model = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "model");
+        Ok(model.map(|(_, model)| model.into_owned()))
+    }
+
+    /// Accepts a session and serves it.
+    async fn session(&mut self, model: String, consumed: usize) -> io::Result<()> {
+        let head = self.inbox[..consumed].to_vec();
+        let key = http1::head(&head)?.and_then(|head| head.header("sec-websocket-key").map(str::to_owned));
+        let accept = derive_accept_key(key.unwrap_or_default().as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+        );
+        self.stream.write_all(answer.as_bytes()).await?;
+        let rest = self.inbox.split_off(consumed);
+        let script = self.shared.script().and_then(|script| script.realtime).unwrap_or_default();
+        // A session that is cut by its script or its caller is over.
+        let _ = realtime::serve(&mut self.stream, rest, script, model, &head, &self.shared).await;
         Ok(())
     }
 
@@ -476,6 +509,13 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
         }
         ("GET", path) if path.strip_prefix("/v1/models/").is_some_and(|id| shared.models.iter().any(|m| m == id)) => {
             answer::model(&path["/v1/models/".len()..], out);
+            return reply;
+        }
+        ("GET", "/v1/realtime") if shared.script().is_some_and(|script| script.status.is_some()) => {
+            let script = shared.script().unwrap_or_default();
+            reply.status = script.status.unwrap_or(500);
+            reply.ending = Ending::Failed;
+            put_error(&script, reply.status, out);
             return reply;
         }
         _ => {
