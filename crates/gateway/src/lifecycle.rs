@@ -10,6 +10,7 @@ use crate::learned::Learned;
 use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
 use crate::native::{Native, Outgoing};
+use crate::realtime::Sessions;
 use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, upstream_failed};
 use crate::relay::Relay;
 use crate::settle::Held;
@@ -106,6 +107,8 @@ pub struct Gateway {
     /// Accounts whose streams are to end, and a count that tells relays when to look.
     suspended: ArcSwap<HashSet<AccountId>>,
     suspensions: AtomicU64,
+    /// Realtime sessions that are open.
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// A successful answer.
@@ -203,6 +206,7 @@ impl Gateway {
             cut: AtomicBool::new(false),
             suspended: ArcSwap::default(),
             suspensions: AtomicU64::new(0),
+            sessions: Arc::default(),
         })
     }
 

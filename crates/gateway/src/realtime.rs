@@ -11,6 +11,7 @@ mod session;
 
 pub use session::{Renew, Session};
 
+use crate::admit::store_unavailable;
 use crate::catalog::Route;
 use crate::failure::{Case, Failure};
 use crate::lifecycle::{Gateway, choose};
@@ -23,6 +24,7 @@ use protocol::openai::{Endpoint, Request};
 use reserve::{Need, Reserve, request_body};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use store::keys::Caller;
 use store::prices::Priced;
@@ -31,6 +33,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 /// The longest session, as OpenAI has it.
 pub const SESSION_MAX: Duration = Duration::from_secs(60 * 60);
+/// Sessions at once: each may have an event of the greatest length in memory on either side.
+const SESSIONS_MAX: usize = 4_096;
 /// How long the upstream may take to open its side.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest refusal of an upstream that is read.
@@ -58,6 +62,32 @@ pub struct Opening {
     pub request_id: Arc<str>,
 }
 
+/// How many sessions are open.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(AtomicUsize);
+
+/// A place among the open sessions, until it is dropped.
+pub(crate) struct Place(Arc<Sessions>);
+
+impl Sessions {
+    fn enter(self: &Arc<Self>) -> Result<Place, Failure> {
+        metrics::gauge!("tollgate_realtime_sessions").increment(1.0);
+        let place = Place(self.clone());
+        if self.0.fetch_add(1, Ordering::Relaxed) < SESSIONS_MAX {
+            return Ok(place);
+        }
+        let message = "Too many sessions are open on this gateway. Try again in a moment.";
+        Err(Failure::new(Case::TooManyOpen, message).retry_after(Duration::from_secs(1)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        metrics::gauge!("tollgate_realtime_sessions").decrement(1.0);
+    }
+}
+
 /// The bounds of both sockets of a session.
 pub fn socket_config() -> WebSocketConfig {
     let most = Some(protocol::realtime::EVENT_BYTES_MAX);
@@ -76,13 +106,18 @@ impl Gateway {
             let message = "The gateway is stopping. Try again in a moment.";
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
+        let place = self.sessions.enter()?;
         let (route, priced) = self.realtime_route(&opening)?;
         let Opening { caller, renew, address, tags, beta, request_id, .. } = opening;
         let mut reserve = Reserve::new(self.clone(), &caller, route.clone(), priced, address, tags, request_id);
         let first = reserve.hold(Need::at_first(), None).await?;
+        if let Err(error) = first.held().durable().await {
+            first.release(Ending::GatewayFault);
+            return Err(store_unavailable(error.to_string()));
+        }
         let dialled = timeout(OPEN_TIMEOUT, connect::connect(&route, beta, first.held())).await;
         match dialled {
-            Ok(Ok(Dialled::Open(socket))) => Ok(Session::new(self.clone(), reserve, first, socket, renew)),
+            Ok(Ok(Dialled::Open(socket))) => Ok(Session::new(self.clone(), reserve, first, socket, renew, place)),
             Ok(Ok(Dialled::Answered(reply))) => {
                 first.release(Ending::UpstreamError);
                 let body = match timeout(OPEN_TIMEOUT, reply.body.collect(ERROR_BYTES_MAX)).await {
@@ -107,6 +142,11 @@ impl Gateway {
         }
     }
 
+    /// Sessions that are open.
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.0.load(Ordering::Relaxed)
+    }
+
     /// The route and price of the model, which a session keeps to its end.
     fn realtime_route(&self, opening: &Opening) -> Result<(Route, Priced), Failure> {
         let body = request_body(&opening.model, 1);
@@ -115,7 +155,8 @@ impl Gateway {
         let catalog = self.catalog();
         let (route, priced) = choose(&catalog, &request, &opening.caller)?;
         let upstream = &route.upstream;
-        if upstream.dialect != Dialect::Chat || !PROVIDERS.contains(&upstream.provider.as_str()) || upstream.is_local() {
+        if upstream.dialect != Dialect::Chat || !PROVIDERS.contains(&upstream.provider.as_str()) || upstream.is_local()
+        {
             let message = format!("The provider of the model \"{}\" has no realtime sessions.", route.model);
             return Err(Failure::new(Case::NotServed, message).param(Some("model")));
         }

@@ -6,7 +6,7 @@
 //! audio below `session.audio`, and the beta's flat one. (`RealtimeClientEvent…` and `RealtimeServerEvent…` of OpenAI's
 //! reference.)
 
-use crate::json::tree::{Node, NoTree, Value};
+use crate::json::tree::{NoTree, Node, Value};
 use crate::openai::{BadRequest, Reported};
 use domain::usage::{COUNT_MAX, Meter, Usage};
 use std::borrow::Cow;
@@ -268,10 +268,9 @@ fn read_update<'a>(session: &Node<'a>, whole: &str) -> Result<Update<'a>, BadReq
 /// The cap of a session or response. Of two that differ the larger one.
 fn read_cap(node: &Node<'_>) -> Result<Option<Cap>, BadRequest> {
     let mut found: Option<Cap> = None;
-    for (name, param) in [
-        ("max_output_tokens", "max_output_tokens"),
-        ("max_response_output_tokens", "max_response_output_tokens"),
-    ] {
+    for (name, param) in
+        [("max_output_tokens", "max_output_tokens"), ("max_response_output_tokens", "max_response_output_tokens")]
+    {
         let Some(node) = node.get(name) else { continue };
         let cap = match (&node.value, node.count()) {
             (Value::Text(text), _) if text == "inf" => Cap::Model,
@@ -439,8 +438,7 @@ pub fn error_event(
     param: Option<&str>,
     about: Option<&str>,
 ) -> String {
-    let error =
-        serde_json::json!({"type": kind, "code": code, "message": message, "param": param, "event_id": about});
+    let error = serde_json::json!({"type": kind, "code": code, "message": message, "param": param, "event_id": about});
     serde_json::json!({"type": "error", "event_id": id, "error": error}).to_string()
 }
 
@@ -525,7 +523,8 @@ mod tests {
         assert_eq!((usage[Meter::Input], usage[Meter::CachedInput], usage[Meter::InputAudio]), (55, 64, 13));
         assert_eq!((usage[Meter::Output], usage[Meter::OutputAudio]), (30, 91));
         let cached = DONE.replace(r#""cached_tokens":64"#, r#""cached_tokens":70"#);
-        let cached = cached.replace(r#"{"text_tokens":64,"audio_tokens":0,"#, r#"{"text_tokens":60,"audio_tokens":10,"#);
+        let cached =
+            cached.replace(r#"{"text_tokens":64,"audio_tokens":0,"#, r#"{"text_tokens":60,"audio_tokens":10,"#);
         let Ok(ServerEvent::Done { usage, .. }) = read_server(&cached) else { panic!("a response's end") };
         let usage = *usage.usage().unwrap();
         assert_eq!((usage[Meter::Input], usage[Meter::CachedInput], usage[Meter::InputAudio]), (59, 70, 3));

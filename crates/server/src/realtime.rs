@@ -35,12 +35,7 @@ const BETA_PROTOCOL: &str = "openai-beta.realtime-v1";
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a request for a session.
-pub async fn serve(
-    app: &Arc<App>,
-    request: Request<Incoming>,
-    peer: IpAddr,
-    request_id: &Arc<str>,
-) -> Response<Body> {
+pub async fn serve(app: &Arc<App>, request: Request<Incoming>, peer: IpAddr, request_id: &Arc<str>) -> Response<Body> {
     let mut asker = Asker::speaking(app, Dialect::Chat, peer);
     match opened(app, request, peer, request_id, &mut asker).await {
         Ok(response) => response,
@@ -72,8 +67,7 @@ async fn opened(
         || headers.get("openai-beta").is_some_and(|beta| beta.as_bytes() == b"realtime=v1");
     let tags = tags_of(&headers)?;
     let renew = renewal(app.clone(), headers, uri, peer);
-    let opening =
-        Opening { caller, renew, model, address: peer, tags, beta: is_beta, request_id: request_id.clone() };
+    let opening = Opening { caller, renew, model, address: peer, tags, beta: is_beta, request_id: request_id.clone() };
     // What few requests carry is boxed.
     let session = Box::pin(app.gateway.open_realtime(opening)).await?;
     let upgrade = hyper::upgrade::on(&mut request);
@@ -132,7 +126,8 @@ fn with_key(headers: &HeaderMap, offered: &[String]) -> Result<HeaderMap, Failur
     let mut headers = headers.clone();
     headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
     for key in offered.iter().filter_map(|offered| offered.strip_prefix(KEY_PROTOCOL)) {
-        let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| bad("The key is not well formed."))?;
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| bad("The key is not well formed."))?;
         value.set_sensitive(true);
         headers.append(header::AUTHORIZATION, value);
     }
@@ -142,9 +137,11 @@ fn with_key(headers: &HeaderMap, offered: &[String]) -> Result<HeaderMap, Failur
 /// What accepts the handshake, if it is one. (RFC 6455, 4.2.1.)
 fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Failure> {
     let names = |header, wanted: &str| {
-        headers.get_all(header).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted))
-        })
+        headers
+            .get_all(header)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted)))
     };
     if !names(header::UPGRADE, "websocket") || !names(header::CONNECTION, "upgrade") {
         let message = "This endpoint speaks WebSocket. Open it with a WebSocket client.";
@@ -208,7 +205,8 @@ mod tests {
         ];
         assert_eq!(handshake(&headers(&good)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         for missing in 0..good.len() {
-            let some: Vec<_> = good.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, pair)| *pair).collect();
+            let some: Vec<_> =
+                good.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, pair)| *pair).collect();
             assert!(handshake(&headers(&some)).is_err(), "{missing}");
         }
     }

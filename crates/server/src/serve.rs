@@ -131,7 +131,8 @@ async fn finish(app: &App) {
 }
 
 async fn wait_until_settled(app: &App, limit: Duration) {
-    wait_until(limit, || app.ledger.open_holds() == 0).await;
+    // A session may be open that holds nothing.
+    wait_until(limit, || app.ledger.open_holds() == 0 && app.gateway.open_sessions() == 0).await;
 }
 
 async fn wait_until(limit: Duration, is_over: impl Fn() -> bool) {

@@ -43,10 +43,17 @@ pub(super) async fn connect(route: &Route, beta: bool, _held: &Held) -> Result<D
     let mut response = CLIENT.request(request).await.map_err(|error| SendError::of(&error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (head, body) = response.into_parts();
-        return Ok(Dialled::Answered(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) }));
+        return Ok(Dialled::Answered(Reply {
+            status: head.status,
+            headers: head.headers,
+            body: ReplyBody::Http(body),
+        }));
     }
     let expected = derive_accept_key(key.as_bytes());
-    if response.headers().get(header::SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept.as_bytes() != expected.as_bytes())
+    if response
+        .headers()
+        .get(header::SEC_WEBSOCKET_ACCEPT)
+        .is_none_or(|accept| accept.as_bytes() != expected.as_bytes())
     {
         return Err(SendError::Broken("it accepted another handshake than this one".to_owned()));
     }

@@ -22,6 +22,8 @@ use store::prices::Priced;
 const UNSEEN_TOKENS: u64 = 1_024;
 /// Room for the instructions that a provider gives a session by itself, which it tells with its first event.
 const INSTRUCTIONS_TOKENS: u64 = 4_096;
+/// Room for what will be said next: some minutes of a voice.
+const HEADROOM_TOKENS: u64 = 2_048;
 /// Tokens that limits take a part that is not text for.
 const TOKENS_PER_PART: u64 = 1_000;
 /// Beyond the longest session, how long a hold outlives it before the sweeper may act.
@@ -139,7 +141,7 @@ impl Reserve {
             // First, because it may be what the larger one needs.
             instead.release(Ending::Complete);
         }
-        match self.hold_for(need.input.saturating_add(need.input / 4), need.cap).await {
+        match self.hold_for(need.input.saturating_add((need.input / 4).max(HEADROOM_TOKENS)), need.cap).await {
             Err(Failure { case: Case::QuotaExceeded { .. } | Case::ExceedsLimit { .. }, .. }) => {
                 self.hold_for(need.input, need.cap).await
             }
@@ -171,8 +173,7 @@ impl Reserve {
         let body = request_body(&self.route.model, self.output_max(cap));
         let request = self.request(&body, input)?;
         let (no_limits, nothing) = (Limits::default(), Bytes::new());
-        let asking =
-            self.gateway.asking(&self.caller, &request, &nothing, &self.route, &self.priced, &no_limits);
+        let asking = self.gateway.asking(&self.caller, &request, &nothing, &self.route, &self.priced, &no_limits);
         Ok(self.gateway.enter(&asking, self.address).await?.0)
     }
 

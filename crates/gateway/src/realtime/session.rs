@@ -2,7 +2,7 @@
 
 use super::connect::Socket;
 use super::reserve::{Need, Ready, Reserve};
-use super::SESSION_MAX;
+use super::{Place, SESSION_MAX};
 use crate::authenticate::permit;
 use crate::failure::{Case, Failure, Fault};
 use crate::lifecycle::{Gateway, OUTPUT_ADDED_MAX, PROMPT_ADDED_MAX};
@@ -70,6 +70,7 @@ pub struct Session {
     /// The suspensions that have been looked at.
     suspensions: u64,
     events_told: u64,
+    _place: Place,
 }
 
 /// A response that was asked for.
@@ -123,6 +124,7 @@ impl Session {
         first: Ready,
         socket: Box<Socket>,
         renew: Renew,
+        place: Place,
     ) -> Self {
         let suspensions = gateway.suspensions();
         Self {
@@ -140,6 +142,7 @@ impl Session {
             formats: (AudioFormat::G711, AudioFormat::G711),
             suspensions,
             events_told: 0,
+            _place: place,
         }
     }
 
@@ -294,13 +297,19 @@ impl Session {
             && **model != *route.model
             && **model != *route.upstream_model
         {
-            let message = format!("This session is with \"{}\"; another model needs a session of its own.", route.model);
+            let message =
+                format!("This session is with \"{}\"; another model needs a session of its own.", route.model);
             return Some(self.refuse("model_not_allowed", &message, Some("session.model"), about));
         }
         if update.transcription.is_some() {
             let message = "Transcription of what is said is not served in sessions: another model does it, at another \
                            price. Leave it out.";
-            return Some(self.refuse("transcription_not_served", message, Some("session.audio.input.transcription"), about));
+            return Some(self.refuse(
+                "transcription_not_served",
+                message,
+                Some("session.audio.input.transcription"),
+                about,
+            ));
         }
         None
     }
@@ -381,7 +390,9 @@ impl Session {
                     running.mark(format);
                 }
             }
-            ServerEvent::Done { response, usage, is_kept } => self.end_response(&response, &usage, is_kept),
+            ServerEvent::Done { response, usage, is_kept } => {
+                self.end_response(&response, &usage, is_kept, Ending::Complete)
+            }
             ServerEvent::Failed { event } => self.unpromise(event.as_deref()),
             ServerEvent::Transcribed { .. } => {
                 let upstream = &self.reserve.route().upstream.name;
@@ -438,13 +449,13 @@ impl Session {
     }
 
     /// A response has ended: it is settled, and the conversation is as long as it tells.
-    fn end_response(&mut self, response: &str, usage: &Reported, is_kept: bool) {
+    fn end_response(&mut self, response: &str, usage: &Reported, is_kept: bool, ending: Ending) {
         let Some(running) = self.running.remove(response) else {
             tracing::warn!(upstream = %self.reserve.route().upstream.name, "a response ended that never began");
             return;
         };
         let (before, text_bytes, audio_bytes) = (running.before, running.text_bytes, running.audio_bytes);
-        let settled = running.settle(Some(usage), self.formats.1, Ending::Complete);
+        let settled = running.settle(Some(usage), self.formats.1, ending);
         match settled {
             Some(usage) => {
                 self.reserve.learn(&usage);
@@ -491,7 +502,7 @@ impl Session {
             let _ = timeout(LAST_WORDS, client.close(Some(CloseFrame { code, reason: name.into() }))).await;
         }
         if ending != Ending::UpstreamCut {
-            let _ = timeout(LAST_WORDS, self.last_words(&mut upstream)).await;
+            let _ = timeout(LAST_WORDS, self.last_words(&mut upstream, ending)).await;
         }
         let format = self.formats.1;
         for (_, running) in self.running.drain() {
@@ -513,7 +524,7 @@ impl Session {
     }
 
     /// Stops what is under way, and hears what it has consumed.
-    async fn last_words(&mut self, upstream: &mut Socket) {
+    async fn last_words(&mut self, upstream: &mut Socket, ending: Ending) {
         for response in self.running.keys().cloned().collect::<Vec<_>>() {
             if stop(upstream, &response).await.is_err() {
                 return;
@@ -523,7 +534,7 @@ impl Session {
             let Ok(text) = text_of_upstream(upstream.next().await) else { return };
             let Some(text) = text else { continue };
             if let Ok(ServerEvent::Done { response, usage, is_kept }) = read_server(&text) {
-                self.end_response(&response, &usage, is_kept);
+                self.end_response(&response, &usage, is_kept, ending);
             }
         }
     }
@@ -642,10 +653,7 @@ async fn stop(upstream: &mut Socket, response: &str) -> Result<(), End> {
     send(upstream, Message::text(event)).await.map_err(|()| End::cut())
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    message: Message,
-) -> Result<(), ()> {
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: Message) -> Result<(), ()> {
     match timeout(WRITE_TIMEOUT, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(()),

@@ -20,6 +20,7 @@ mod payments;
 mod postgres;
 mod quota;
 mod quote;
+mod realtime;
 mod shop;
 mod small_doors;
 mod streams;

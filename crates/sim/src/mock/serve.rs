@@ -1,10 +1,10 @@
 //! One connection of the mock: requests in, scripted bytes out.
 
-use super::{Shared, realtime};
 use super::answer::{self, Answer, Content, Kind, Usage, put};
 use super::request::Call;
 use super::script::{Close, LengthFault, Script};
 use super::stats::{Ending, Outcome};
+use super::{Shared, realtime};
 use crate::http1::{self, Body, Head, Step};
 use crate::precise;
 use std::io;
