@@ -241,3 +241,163 @@ impl Passed {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::read_request;
+
+    fn checked(dialect: Dialect, body: &str) -> Result<Usage, String> {
+        let request = read_request(dialect, body.as_bytes()).unwrap();
+        check(dialect, &request).map_err(|bad| bad.message)
+    }
+
+    fn message(fields: &str) -> String {
+        format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}],{fields}}}"#)
+    }
+
+    #[test]
+    fn tools_that_cost_more_than_tokens_are_counted_and_unknown_ones_refused() {
+        let searches = |body: &str, dialect| checked(dialect, body).unwrap()[Meter::WebSearch];
+        let tool = |tool: &str| message(&format!(r#""tools":[{tool}]"#));
+        assert_eq!(
+            searches(&tool(r#"{"type":"web_search_20250305","name":"web_search","max_uses":3}"#), Dialect::Messages),
+            3
+        );
+        assert_eq!(
+            searches(&tool(r#"{"type":"web_search_20260209","name":"web_search"}"#), Dialect::Messages),
+            SEARCHES_USUAL
+        );
+        assert_eq!(searches(&tool(r#"{"type":"bash_20250124","name":"bash"}"#), Dialect::Messages), 0);
+        let code = checked(Dialect::Messages, &tool(r#"{"type":"code_execution_20250825","name":"code_execution"}"#));
+        assert!(code.unwrap_err().contains("code_execution"), "no answer tells what it costs");
+        let responses = |tools: &str| format!(r#"{{"model":"m","input":"hi","tools":[{tools}]}}"#);
+        let usage = checked(
+            Dialect::Responses,
+            &responses(
+                r#"{"type":"web_search_preview_2025_03_11"},{"type":"code_interpreter","container":{"type":"auto"}}"#,
+            ),
+        );
+        let usage = usage.unwrap();
+        assert_eq!((usage[Meter::WebSearch], usage[Meter::CodeExecution]), (SEARCHES_USUAL, 1));
+        for tool in [
+            r#"{"type":"file_search","vector_store_ids":["vs_1"]}"#,
+            r#"{"type":"code_interpreter","container":"cntr_1"}"#,
+            r#"{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-1"]}}"#,
+            r#"{"type":"image_generation"}"#,
+        ] {
+            assert!(checked(Dialect::Responses, &responses(tool)).is_err(), "{tool}");
+        }
+        let gemini = |tool: &str| format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":[{tool}]}}"#);
+        assert_eq!(searches(&gemini(r#"{"google_search":{}},{"codeExecution":{}}"#), Dialect::Gemini), SEARCHES_USUAL);
+        assert!(checked(Dialect::Gemini, &gemini(r#"{"fileSearch":{}}"#)).is_err());
+    }
+
+    #[test]
+    fn u_38_what_the_provider_keeps_for_its_account_is_not_referred_to() {
+        for body in [
+            message(r#""container":"container_1""#),
+            message(r#""speed":"fast""#),
+            message(r#""inference_geo":"us""#),
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"f"}}]}]}"#.to_owned(),
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"container_upload","file_id":"f"}]}]}"#.to_owned(),
+        ] {
+            assert!(checked(Dialect::Messages, &body).is_err(), "{body}");
+        }
+        assert_eq!(
+            checked(Dialect::Messages, &message(r#""container":null,"speed":"standard","mcp_servers":[]"#)),
+            Ok(Usage::default())
+        );
+        for fields in [
+            r#""conversation":"conv_1""#,
+            r#""prompt":{"id":"pmpt_1"}"#,
+            r#""background":true"#,
+            r#""input":[{"type":"item_reference","id":"msg_1"}]"#,
+            r#""input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}]"#,
+        ] {
+            let input = if fields.contains("input") { "" } else { r#","input":"hi""# };
+            let body = format!(r#"{{"model":"m",{fields}{input}}}"#);
+            assert!(checked(Dialect::Responses, &body).is_err(), "{body}");
+        }
+        for fields in [r#""cachedContent":"cachedContents/1""#, r#""cached_content":"cachedContents/1""#] {
+            let body = format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],{fields}}}"#);
+            assert!(checked(Dialect::Gemini, &body).is_err(), "{body}");
+        }
+        let body = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://generativelanguage.googleapis.com/v1beta/files/x"}}]}]}"#;
+        assert!(checked(Dialect::Gemini, body).is_err());
+    }
+
+    #[track_caller]
+    fn edits(dialect: Dialect, body: &'static str, output_tokens_max: u64, expected: &str) {
+        let edits = Edits { model: Some("n"), output_tokens_max: Some(output_tokens_max) };
+        let body = edited(dialect, &Bytes::from_static(body.as_bytes()), &edits);
+        assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_model_and_a_cap_are_changed_and_nothing_else() {
+        edits(
+            Dialect::Messages,
+            r#"{ "x":[ 1.0 ],"model":"m", "max_tokens":90 }"#,
+            50,
+            r#"{ "x":[ 1.0 ],"model":"n", "max_tokens":50 }"#,
+        );
+        edits(Dialect::Messages, r#"{"model":"m","max_tokens":9}"#, 50, r#"{"model":"n","max_tokens":9}"#);
+        edits(
+            Dialect::Messages,
+            r#"{"model":"m","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            2000,
+            r#"{"model":"n","max_tokens":2000,"thinking":{"type":"enabled","budget_tokens":1999}}"#,
+        );
+        edits(
+            Dialect::Messages,
+            r#"{"model":"m","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            500,
+            r#"{"model":"n","max_tokens":500,"thinking":{"type":"disabled"}}"#,
+        );
+        edits(Dialect::Responses, r#"{"model":"m"}"#, 50, r#"{"max_output_tokens":50,"model":"n"}"#);
+        edits(
+            Dialect::Responses,
+            r#"{"model":"m","max_output_tokens":null}"#,
+            50,
+            r#"{"model":"n","max_output_tokens":50}"#,
+        );
+        edits(
+            Dialect::Gemini,
+            r#"{"contents":[]}"#,
+            50,
+            r#"{"generationConfig":{"maxOutputTokens":50},"contents":[]}"#,
+        );
+        edits(
+            Dialect::Gemini,
+            r#"{"generation_config":{"max_output_tokens":90}}"#,
+            50,
+            r#"{"generation_config":{"max_output_tokens":50}}"#,
+        );
+        edits(Dialect::Gemini, r#"{"generationConfig":{}}"#, 50, r#"{"generationConfig":{"maxOutputTokens":50}}"#);
+    }
+
+    #[test]
+    fn an_end_by_length_goes_on_where_the_stream_stands() {
+        let reply = Reply { id: "r1", model: Some("m"), created_s: 0, include_usage: true, echo: "" };
+        let usage = Usage::tokens(9, 4);
+        let mut reader = StreamReader::new(Dialect::Messages, &crate::dialect::Quirks::COMPATIBLE);
+        for event in [
+            r#"{"type":"message_start","message":{"id":"msg_1","model":"m","usage":{"input_tokens":9,"output_tokens":1}}}"#,
+            r#"{"type":"content_block_start","index":3,"content_block":{"type":"text","text":""}}"#,
+        ] {
+            reader.read(event.as_bytes(), &mut |_| {});
+        }
+        let passed = Passed::of(&reader);
+        let end = passed.end_by_length(Dialect::Messages, gemini::Framing::Events, [0].into_iter(), &usage, &reply);
+        let end = String::from_utf8(end).unwrap();
+        let names: Vec<_> = end.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+        assert_eq!(names, ["content_block_stop", "message_delta", "message_stop"], "{end}");
+        assert!(end.contains(r#""index":3"#) && end.contains(r#""stop_reason":"max_tokens""#), "{end}");
+        let passed = Passed { begun: true, open_block: None };
+        let end = passed.end_by_length(Dialect::Gemini, gemini::Framing::Array, [0].into_iter(), &usage, &reply);
+        let end = String::from_utf8(end).unwrap();
+        assert!(end.starts_with(",\r\n{") && end.ends_with('}') | end.ends_with(']'), "{end}");
+        assert!(end.contains(r#""finishReason":"MAX_TOKENS""#) && end.contains(r#""candidatesTokenCount":4"#), "{end}");
+    }
+}
