@@ -15,7 +15,7 @@ use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
 use crate::translation::{Foreign, Translation};
-use crate::upstream::{Reply, SendError, Upstream};
+use crate::upstream::{Reply, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
@@ -498,13 +498,13 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, &held));
+        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, self.clock.now(), &held));
         match sent.await {
             Ok(Ok(reply)) => {
                 self.counters.upstream_answered(exchange.endpoint, started.elapsed());
                 Ok((reply, held))
             }
-            Ok(Err(error @ SendError::Connect(_))) => {
+            Ok(Err(error)) if error.nothing_sent() => {
                 held.void(Ending::UpstreamUnreachable);
                 let message = format!("The upstream of \"{}\" cannot be reached now.", exchange.model);
                 Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
@@ -719,11 +719,11 @@ fn translate(
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
     let forward = request.forward(body, &edits);
-    match route.upstream.dialect {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+    match route.upstream.dialect_for(&route.upstream_model) {
+        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
         dialect => {
             let each = output_max / request.choices.max(1);
-            Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
+            Outgoing::native(&route.upstream, dialect, &forward, each, now)
         }
     }
 }

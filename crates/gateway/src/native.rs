@@ -2,10 +2,9 @@
 //! what they answer is heard as chat, piece by piece. So everything between knows one form.
 
 use crate::failure::{Case, Failure};
-use crate::upstream::{ReplyBody, SendError};
+use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::Timestamp;
-use http::uri::PathAndQuery;
 use protocol::canonical::{Dialect, Event};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
 use protocol::openai::Endpoint;
@@ -20,6 +19,8 @@ pub struct Outgoing {
     pub endpoint: Endpoint,
     /// Its body.
     pub body: Bytes,
+    /// The model, as the upstream knows it.
+    model: Arc<str>,
     /// How it is asked in another dialect than chat.
     pub(crate) native: Option<Arc<Native>>,
 }
@@ -29,7 +30,7 @@ pub struct Outgoing {
 pub(crate) struct Native {
     dialect: Dialect,
     quirks: Quirks,
-    path: String,
+    streams: bool,
     /// When it was asked, in seconds since 1970.
     created_s: u64,
 }
@@ -41,52 +42,42 @@ fn heard_at(created_s: u64) -> Reply<'static> {
 
 impl Outgoing {
     /// A request that leaves as it is.
-    pub fn chat(endpoint: Endpoint, body: Bytes) -> Self {
-        Self { endpoint, body, native: None }
+    pub fn chat(endpoint: Endpoint, model: Arc<str>, body: Bytes) -> Self {
+        Self { endpoint, body, model, native: None }
     }
 
-    /// A chat, written for an upstream of that dialect. `output_max`: the cap where the dialect must have one and the chat
-    /// has none.
+    /// What decides where it is sent.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        let native = self.native.as_ref();
+        let dialect = native.map_or(Dialect::Chat, |native| native.dialect);
+        let streams = native.is_some_and(|native| native.streams);
+        Asked { endpoint: self.endpoint, dialect, model: &self.model, streams }
+    }
+
+    /// A chat, written for an upstream in a dialect. `output_max`: the cap where the dialect must have one and the chat has
+    /// none.
     pub(crate) fn native(
+        upstream: &Upstream,
         dialect: Dialect,
-        provider: &str,
         chat: &[u8],
         output_max: u64,
         now: Timestamp,
     ) -> Result<Self, Failure> {
-        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
+        let quirks = upstream.quirks_in(dialect);
         let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
         let request = dialect::read_request(Dialect::Chat, chat).map_err(refused)?;
         let output_tokens_max =
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let model = &*request.model;
-        let path = match (dialect, request.stream) {
-            (Dialect::Gemini, false) => format!("/v1beta/models/{model}:generateContent"),
-            (Dialect::Gemini, true) => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
-            _ => "/v1/messages".to_owned(),
-        };
-        if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
-            let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
-            return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
-        }
-        let native = Native { dialect, quirks, path, created_s: u64::try_from(now.seconds()).unwrap_or(0) };
-        Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
+        let created_s = u64::try_from(now.seconds()).unwrap_or(0);
+        let native = Native { dialect, quirks, streams: request.stream, created_s };
+        let (model, body) = ((*request.model).into(), written.body.into());
+        Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
     }
 }
 
 impl Native {
-    /// Where it is asked, below the provider's address without its version.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// It is asked in Anthropic's dialect.
-    pub(crate) fn is_messages(&self) -> bool {
-        self.dialect == Dialect::Messages
-    }
-
     /// A whole answer as chat. What is no answer stays as it came: it tells what went wrong.
     pub(crate) fn heard(&self, body: Bytes) -> Bytes {
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
@@ -190,19 +181,25 @@ fn heard(writer: &mut StreamWriter, event: &Event<'_>, reply: &Reply<'_>, out: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::{Declared, http_client};
 
     const CHAT: &str =
         r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"stream":true}"#;
 
     #[test]
-    fn a_chat_is_asked_where_and_as_its_provider_expects() {
-        let messages = Outgoing::native(Dialect::Messages, "anthropic", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&messages.body).unwrap();
+    fn a_chat_is_asked_as_its_provider_expects() {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let asked = |provider: &str| {
+            let upstream = Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap();
+            let dialect = upstream.dialect_for("m");
+            let outgoing = Outgoing::native(&upstream, dialect, CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
+            let Asked { model, streams, .. } = outgoing.asked();
+            assert_eq!((model, streams, outgoing.asked().dialect), ("m", true, dialect));
+            serde_json::from_slice::<serde_json::Value>(&outgoing.body).unwrap()
+        };
+        let body = asked("anthropic");
         assert_eq!((&body["max_tokens"], &body["model"]), (&77.into(), &"m".into()), "the dialect must have a cap");
-        assert_eq!(messages.native.unwrap().path(), "/v1/messages");
-        let gemini = Outgoing::native(Dialect::Gemini, "gemini", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        assert_eq!(gemini.native.unwrap().path(), "/v1beta/models/m:streamGenerateContent?alt=sse");
-        let body: serde_json::Value = serde_json::from_slice(&gemini.body).unwrap();
+        let body = asked("gemini");
         assert!(body.get("model").is_none() && body["generationConfig"]["maxOutputTokens"].is_null(), "{body}");
     }
 }

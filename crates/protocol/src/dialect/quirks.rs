@@ -114,11 +114,8 @@ impl Quirks {
     pub const VERTEX: Self = Self { call_ids: false, ..Self::GEMINI };
 
     /// DeepSeek.
-    pub const DEEPSEEK: Self = Self {
-        thinking: ThinkingField::SwitchAndEffort,
-        past_thinking: PastThinking::Content,
-        ..Self::COMPATIBLE
-    };
+    pub const DEEPSEEK: Self =
+        Self { thinking: ThinkingField::SwitchAndEffort, past_thinking: PastThinking::Content, ..Self::COMPATIBLE };
 
     /// Qwen, and ERNIE.
     pub const QWEN: Self = Self { thinking: ThinkingField::EnableAndBudget, ..Self::COMPATIBLE };

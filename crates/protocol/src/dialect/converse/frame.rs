@@ -190,7 +190,8 @@ impl Frame {
         object.text("type", "error");
         let mut error = object.object("error");
         error.text("type", &self.kind);
-        let said = payload.as_ref().and_then(|payload| payload.text_of("message").or_else(|| payload.text_of("Message")));
+        let said =
+            payload.as_ref().and_then(|payload| payload.text_of("message").or_else(|| payload.text_of("Message")));
         error.text("message", said.as_deref().or(self.said.as_deref()).unwrap_or_default());
         for member in payload.iter().flat_map(Node::members) {
             if !matches!(&*member.name, "type" | "message" | "Message") {
@@ -355,8 +356,11 @@ mod tests {
     #[test]
     fn what_a_frame_of_an_error_says_stands_in_its_headers() {
         let mut reader = FrameReader::new(1000);
-        let headers =
-            [(":message-type", "error"), (":error-code", "InternalFailure"), (":error-message", "an \"internal\" error")];
+        let headers = [
+            (":message-type", "error"),
+            (":error-code", "InternalFailure"),
+            (":error-message", "an \"internal\" error"),
+        ];
         reader.push(&frame(&headers, b""));
         let mut out = Vec::new();
         reader.next_frame().unwrap().unwrap().write_event(Holds::Converse, &mut out);

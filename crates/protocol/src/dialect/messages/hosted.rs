@@ -40,7 +40,10 @@ mod tests {
         let of = |host| String::from_utf8(hosted(body, host).unwrap()).unwrap();
         let rest = r#""max_tokens":9,"messages":[{"role":"user","content":"model"}]"#;
         assert_eq!(of(Host::Bedrock), format!(r#"{{"anthropic_version":"bedrock-2023-05-31",{rest},"x":0.10}}"#));
-        assert_eq!(of(Host::Vertex), format!(r#"{{"anthropic_version":"vertex-2023-10-16",{rest},"stream":true,"x":0.10}}"#));
+        assert_eq!(
+            of(Host::Vertex),
+            format!(r#"{{"anthropic_version":"vertex-2023-10-16",{rest},"stream":true,"x":0.10}}"#)
+        );
         assert!(hosted(b"[]", Host::Vertex).is_none() && hosted(b"{", Host::Vertex).is_none());
     }
 }
