@@ -3,14 +3,17 @@
 //!
 //! So admission, limits, caps and money know one form of requests. A call in chat never comes here: its bytes pass.
 
+use crate::admit::store_unavailable;
 use crate::failure::{Case, Failure};
-use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::lifecycle::{Call, Gateway, choose, owner_of, read};
 use crate::limiter::About;
+use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
 use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
+use protocol::dialect::passing;
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -18,6 +21,7 @@ use protocol::sse::EventReader;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::Caller;
+use store::responses::{self as kept, KeptResponse};
 
 /// What a caller sent in a dialect other than chat.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct Asked {
     pub body: Bytes,
     /// What the dialect has in the path, if it does.
     pub in_path: Option<InPath>,
+    /// What was said of the dialect's versions.
+    pub versions: Versions,
 }
 
 /// What Gemini's dialect has in the path.
@@ -50,6 +56,21 @@ pub struct Foreign {
     pub body: Bytes,
     /// How it is answered.
     pub translation: Arc<Translation>,
+    /// It is to pass as it is; what it asks for in chat is only decided by.
+    pub passes: Option<Passes>,
+}
+
+/// A call whose body passes as it is, because the upstream speaks the caller's dialect.
+#[derive(Clone, Debug)]
+pub struct Passes {
+    /// How often it is expected to use the provider's own tools at most.
+    pub tools: Usage,
+    /// What its caller said of the dialect's versions.
+    pub versions: Versions,
+    /// The answer that it goes on from, where the provider keeps it.
+    pub goes_on_from: Option<KeptResponse>,
+    /// The provider keeps the answer.
+    pub is_kept: bool,
 }
 
 /// How an answer is told to a caller who does not speak chat.
@@ -70,7 +91,7 @@ pub struct Translation {
 
 impl Gateway {
     /// A call in chat that asks for the same. `id` is what the answer is called where the provider has no name for it.
-    pub fn translated(
+    pub async fn translated(
         &self,
         caller: &Caller,
         asked: Asked,
@@ -78,7 +99,7 @@ impl Gateway {
         tags: Option<Box<str>>,
         address: IpAddr,
     ) -> Result<Call, Failure> {
-        let Asked { dialect, path, body, in_path } = asked;
+        let Asked { dialect, path, body, in_path, versions } = asked;
         let early = |failure| {
             let named = || openai::model_named(&body);
             let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
@@ -86,9 +107,15 @@ impl Gateway {
             Failure { limits: self.limits_of(caller, &about), ..failure }
         };
         let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
-        let (quirks, written) = self.in_chat(&request).map_err(early)?;
+        let InChat { quirks, written, tools } = self.in_chat(&request, Some(dialect)).map_err(early)?;
         let model: Box<str> = (*request.model).into();
+        let (earlier, is_kept) =
+            (responses::previous(&request), dialect == Dialect::Responses && responses::is_kept(&request));
         drop(request);
+        let goes_on_from = match earlier {
+            Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
+            _ => None,
+        };
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };
         let translation = Arc::new(Translation {
             dialect,
@@ -100,7 +127,8 @@ impl Gateway {
             echo: echo.into(),
             quirks,
         });
-        let foreign = Some(Box::new(Foreign { path, body, translation }));
+        let passes = tools.map(|tools| Passes { tools, versions, goes_on_from, is_kept });
+        let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
         Ok(Call { endpoint: Endpoint::Chat, body: written.body.into(), tags, address, foreign })
     }
 
@@ -113,8 +141,7 @@ impl Gateway {
             _ => messages::read_count_request(body),
         };
         let request = canonical_request(read_count, in_path.as_ref())?;
-        let (_, written) = self.in_chat(&request)?;
-        let body = Bytes::from(written.body);
+        let body = Bytes::from(self.in_chat(&request, None)?.written.body);
         let call =
             Call { endpoint: Endpoint::Chat, body, tags: None, address: IpAddr::from([0, 0, 0, 0]), foreign: None };
         let (model, upstream_model) = {
@@ -130,15 +157,49 @@ impl Gateway {
         Ok((model, answer.into()))
     }
 
-    /// The request in chat, in the words of the provider that will serve it.
-    fn in_chat(&self, request: &canonical::Request<'_>) -> Result<(Quirks, dialect::Written), Failure> {
-        let catalog = self.catalog();
-        let provider = catalog.route(&request.model).map(|route| route.upstream.provider.as_str());
-        let quirks = provider.and_then(Quirks::of).unwrap_or(Quirks::COMPATIBLE);
-        let target = Target::new(&request.model, &quirks);
-        let written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
-        Ok((quirks, written))
+    /// The answer of that id, if this caller may go on from it.
+    async fn kept_response(&self, caller: &Caller, id: &str) -> Result<KeptResponse, Failure> {
+        let (owner, now, own_id) = (owner_of(caller), self.clock.now(), id.to_owned());
+        let found = match self.ledger.database() {
+            Some(database) => database.read(move |connection| kept::find(connection, owner, &own_id, now)).await,
+            None => Ok(None),
+        };
+        found.map_err(|error| store_unavailable(error.to_string()))?.ok_or_else(|| {
+            let id: String = id.chars().filter(|letter| !letter.is_control()).take(64).collect();
+            let message =
+                format!("previous_response_id: no response {id:?} of yours is known here. Send the whole input.");
+            Failure::new(Case::BadRequest, message).param(Some("previous_response_id"))
+        })
     }
+
+    /// The request in chat, in the words of the provider that will serve it; or as what is decided by, where that provider is
+    /// sent the request of that dialect as it is.
+    fn in_chat(&self, request: &canonical::Request<'_>, passing: Option<Dialect>) -> Result<InChat, Failure> {
+        let catalog = self.catalog();
+        let route = catalog.route(&request.model);
+        let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
+            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+        });
+        let speaks =
+            |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
+        let passing = passing.filter(speaks);
+        let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
+        let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
+        let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
+        if tools.is_some() {
+            // Nothing is left out of what is sent.
+            written.dropped = Dropped::default();
+        }
+        Ok(InChat { quirks, written, tools })
+    }
+}
+
+/// A request in chat.
+struct InChat {
+    quirks: Quirks,
+    written: dialect::Written,
+    /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
+    tools: Option<Usage>,
 }
 
 fn canonical_request<'a>(
@@ -190,7 +251,12 @@ impl Translation {
         dialect::read_answer(Dialect::Chat, body, &self.quirks)
     }
 
-    fn reply(&self) -> Reply<'_> {
+    /// How the pieces of a stream are held together.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    pub(crate) fn reply(&self) -> Reply<'_> {
         let Self { id, model, created_s, echo, .. } = self;
         Reply { id, model: Some(model), created_s: *created_s, include_usage: true, echo }
     }
@@ -203,27 +269,6 @@ pub(crate) struct Voice {
     writer: StreamWriter,
 }
 
-/// Keeps a connection open. It belongs to the connection, not to the answer.
-const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
-/// The event that Anthropic's dialect has for it.
-const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {\"type\": \"ping\"}\n\n");
-/// Google's own libraries take every line that is not blank for data.
-const BLANK: Bytes = Bytes::from_static(b"\r\n");
-
-/// What keeps a silent connection open, for a caller of chat or of another dialect.
-pub(crate) fn keep_alive(voice: Option<&Voice>) -> Bytes {
-    match voice.map(|voice| voice.translation.dialect) {
-        Some(Dialect::Messages) => PING,
-        Some(Dialect::Gemini) => BLANK,
-        _ => COMMENT,
-    }
-}
-
-/// Whether a piece of a stream is none of the answer.
-pub(crate) fn is_keep_alive(piece: &[u8]) -> bool {
-    [COMMENT, PING, BLANK].iter().any(|known| known == piece)
-}
-
 impl Voice {
     pub(crate) fn new(translation: Arc<Translation>) -> Self {
         let (reader, reply) = (StreamReader::new(Dialect::Chat, &translation.quirks), translation.reply());
@@ -234,9 +279,8 @@ impl Voice {
         Self { translation, reader, writer }
     }
 
-    /// Whether the dialect has comments, which its readers skip.
-    pub(crate) fn has_comments(&self) -> bool {
-        self.translation.dialect != Dialect::Gemini
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.translation.dialect
     }
 
     /// What the data of an event of the chat are in the dialect, which may be nothing. `None` where they cannot be read.

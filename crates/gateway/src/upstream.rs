@@ -16,7 +16,7 @@ pub use client::{HttpClient, http_client};
 pub use declared::{BadUpstream, Declared};
 pub use frames::Frames;
 
-use crate::native::{Listening, Outgoing};
+use crate::native::{Listening, Outgoing, Versions};
 use crate::settle::Held;
 use address::Address;
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// The version of Anthropic's interface that is spoken.
+/// The version of Anthropic's interface that is spoken where the caller says nothing of it.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// An upstream account.
@@ -148,6 +148,17 @@ impl Upstream {
         std::iter::once(self.provider.as_str()).chain(of_book).collect()
     }
 
+    /// Requests in that dialect, for that model, can be sent to it as they are.
+    pub fn speaks(&self, dialect: Dialect, model: &str) -> bool {
+        let own = self.dialect_for(model);
+        dialect == own || (dialect == Dialect::Responses && own == Dialect::Chat && self.has_responses())
+    }
+
+    /// Responses are spoken at the address where chat is.
+    fn has_responses(&self) -> bool {
+        self.profile.dialect == Dialect::Chat && self.profile.dialects().any(|dialect| dialect == Dialect::Responses)
+    }
+
     /// The field by which this provider takes an output cap for that endpoint.
     pub fn cap_field(&self, endpoint: Endpoint) -> CapField {
         match endpoint {
@@ -194,7 +205,8 @@ impl Remote {
         now: Timestamp,
     ) -> Result<Request<Full<Bytes>>, SendError> {
         let asked = outgoing.asked();
-        let body = match host.and_then(|host| hosted(&outgoing.body, host)) {
+        let beta = outgoing.versions().and_then(|versions| versions.beta.as_ref()?.to_str().ok());
+        let body = match host.and_then(|host| hosted(&outgoing.body, host, beta)) {
             Some(hosted) => hosted.into(),
             None => outgoing.body.clone(),
         };
@@ -207,11 +219,24 @@ impl Remote {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // Bytes are passed on as they come, so they must come as they are.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if asked.dialect == Dialect::Messages && host.is_none() {
-            headers.insert("anthropic-version", HeaderValue::from_static(ANTHROPIC_VERSION));
+        if let Some(versions) = outgoing.versions() {
+            versions.enter(headers, host);
         }
         self.credential.enter(&mut request, &body, now).await?;
         Ok(request)
+    }
+}
+
+impl Versions {
+    /// Anthropic has them in headers; Vertex has the version in the body, Bedrock both.
+    fn enter(&self, headers: &mut HeaderMap, host: Option<Host>) {
+        if host.is_none() {
+            let usual = HeaderValue::from_static(ANTHROPIC_VERSION);
+            headers.insert("anthropic-version", self.version.clone().unwrap_or(usual));
+        }
+        if let (Some(beta), None | Some(Host::Vertex)) = (&self.beta, host) {
+            headers.insert("anthropic-beta", beta.clone());
+        }
     }
 }
 

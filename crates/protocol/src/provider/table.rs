@@ -177,7 +177,6 @@ pub static TABLE: &[Profile] = &[
     chat("groq", "Groq", "https://api.groq.com/openai/v1")
         .words(Provider::Groq)
         .quirks(Quirks::GROQ)
-        .also(&[RESPONSES])
         .key("GROQ_API_KEY"),
     chat("xai", "xAI", "https://api.x.ai/v1")
         .alias(&["grok", "x.ai"])
@@ -188,20 +187,20 @@ pub static TABLE: &[Profile] = &[
     chat("openrouter", "OpenRouter", "https://openrouter.ai/api/v1")
         .words(Provider::OpenRouter)
         .quirks(Quirks::OPENROUTER)
-        .also(&[RESPONSES, (MESSAGES, "https://openrouter.ai/api/v1")])
+        .also(&[(MESSAGES, "https://openrouter.ai/api/v1")])
         .key("OPENROUTER_API_KEY"),
     chat("ollama", "the Ollama server", "http://127.0.0.1:11434/v1")
         .words(Provider::Ollama)
         .quirks(Quirks::OLLAMA)
-        .also(&[RESPONSES, (MESSAGES, "http://127.0.0.1:11434")]),
+        .also(&[(MESSAGES, "http://127.0.0.1:11434")]),
     chat("vllm", "the vLLM server", "http://127.0.0.1:8000/v1")
         .alias(&["hosted_vllm"])
         .words(Provider::Vllm)
-        .also(&[RESPONSES, (MESSAGES, "http://127.0.0.1:8000")]),
+        .also(&[(MESSAGES, "http://127.0.0.1:8000")]),
     chat("llamacpp", "the llama.cpp server", "http://127.0.0.1:8080/v1")
         .alias(&["llama.cpp", "llama_cpp", "llama-cpp"])
         .words(Provider::LlamaCpp)
-        .also(&[RESPONSES, (MESSAGES, "http://127.0.0.1:8080")]),
+        .also(&[(MESSAGES, "http://127.0.0.1:8080")]),
     own("generic", "the provider", Dialect::Chat, Auth::Bearer, None).alias(&["openai-compatible", "custom"]),
     chat("cerebras", "Cerebras", "https://api.cerebras.ai/v1").key("CEREBRAS_API_KEY"),
     chat("deepinfra", "DeepInfra", "https://api.deepinfra.com/v1/openai").key("DEEPINFRA_API_KEY"),

@@ -137,7 +137,10 @@ async fn exchange(mut stream: TcpStream, script: Arc<Mutex<Script>>) -> std::io:
         let mut script = script.lock().expect("no panic");
         script.asked.push_back(asked);
         let known = script.answers.iter().find(|(end, _)| path.ends_with(end));
-        known.map_or_else(|| Reply::new(418, "text/plain", format!("nothing is said of {path}")), |(_, reply)| reply.clone())
+        known.map_or_else(
+            || Reply::new(418, "text/plain", format!("nothing is said of {path}")),
+            |(_, reply)| reply.clone(),
+        )
     };
     let Reply { status, headers, body } = reply;
     let head = format!("HTTP/1.1 {status} X\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n", body.len());

@@ -66,8 +66,11 @@ fn converse_events() -> Vec<(&'static str, Value)> {
         ("contentBlockDelta", json!({"contentBlockIndex": 0, "delta": {"text": " there"}})),
         ("contentBlockStop", json!({"contentBlockIndex": 0})),
         ("messageStop", json!({"stopReason": "end_turn"})),
-        ("metadata", json!({"usage": {"inputTokens": INPUT, "outputTokens": OUTPUT, "totalTokens": INPUT + OUTPUT},
-                            "metrics": {"latencyMs": 551}})),
+        (
+            "metadata",
+            json!({"usage": {"inputTokens": INPUT, "outputTokens": OUTPUT, "totalTokens": INPUT + OUTPUT},
+                            "metrics": {"latencyMs": 551}}),
+        ),
     ]
 }
 
@@ -78,8 +81,7 @@ fn converse_stream() -> Vec<Vec<u8>> {
 fn invoked_stream() -> Vec<Vec<u8>> {
     let mut events = message_events();
     let last = events.last_mut().expect("an end");
-    last["amazon-bedrock-invocationMetrics"] =
-        json!({"inputTokenCount": INPUT, "outputTokenCount": OUTPUT, "invocationLatency": 500, "firstByteLatency": 300});
+    last["amazon-bedrock-invocationMetrics"] = json!({"inputTokenCount": INPUT, "outputTokenCount": OUTPUT, "invocationLatency": 500, "firstByteLatency": 300});
     let chunk = |inner: &Value| event("chunk", &json!({"bytes": STANDARD.encode(inner.to_string()), "p": "abcd"}));
     events.iter().map(chunk).collect()
 }
@@ -190,7 +192,12 @@ async fn u_04_bedrock_s_refusals_are_settled_and_told_as_what_they_are() {
     };
     for (stream, action) in [(false, "/converse"), (true, "/converse-stream")] {
         for (status, kind, body, expected) in [
-            (429, "ThrottlingException", json!({"message": "Too many requests, please wait before trying again."}), 503),
+            (
+                429,
+                "ThrottlingException",
+                json!({"message": "Too many requests, please wait before trying again."}),
+                503,
+            ),
             (403, "AccessDeniedException", json!({"Message": "User: arn:aws:iam::42:user/x is not authorized"}), 503),
             (403, "UnrecognizedClientException", json!({"message": "The security token included is invalid."}), 503),
             (400, "ValidationException", json!({"message": "Input is too long for requested model."}), 400),

@@ -47,7 +47,10 @@ impl Account {
         let (head, claims) = signed.split_once('.').expect("two parts");
         assert_eq!(part(head), json!({"alg": "RS256", "typ": "JWT", "kid": "key-1"}));
         let claims = part(claims);
-        assert_eq!((&claims["iss"], &claims["aud"]), (&json!(EMAIL), &json!(format!("http://{}/token", cloud.address))));
+        assert_eq!(
+            (&claims["iss"], &claims["aud"]),
+            (&json!(EMAIL), &json!(format!("http://{}/token", cloud.address)))
+        );
         assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
         let (from, until) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
@@ -91,7 +94,8 @@ async fn u_35_one_token_is_had_for_all_requests_at_once() {
     for answer in futures_of(asking).await {
         gateway.is_charged(&answer, &["Hello there"]).await;
     }
-    let (exchanges, asked): (Vec<_>, Vec<_>) = cloud.asked().into_iter().partition(|asked| asked.line() == "POST /token");
+    let (exchanges, asked): (Vec<_>, Vec<_>) =
+        cloud.asked().into_iter().partition(|asked| asked.line() == "POST /token");
     assert_eq!((exchanges.len(), asked.len()), (1, 20));
     account.verify(&cloud, &exchanges[0].body);
     let path = format!("POST {PARENT}/publishers/google/models/gemini-2.5-pro:generateContent");
@@ -141,7 +145,10 @@ async fn gemini_is_streamed_from_vertex() {
         gateway.is_charged(&answer, &["Hello", " there"]).await;
     }
     let last = cloud.asked().pop().expect("a request");
-    assert_eq!(last.line(), format!("POST {PARENT}/publishers/google/models/gemini-2.5-pro:streamGenerateContent?alt=sse"));
+    assert_eq!(
+        last.line(),
+        format!("POST {PARENT}/publishers/google/models/gemini-2.5-pro:streamGenerateContent?alt=sse")
+    );
     assert_eq!(last.json()["contents"][0]["parts"][0]["text"], "hi");
     gateway.quiet().await;
 }
@@ -149,8 +156,10 @@ async fn gemini_is_streamed_from_vertex() {
 #[tokio::test]
 async fn claude_is_asked_by_raw_prediction() {
     let (mut gateway, cloud, _account) = vertex("claude-sonnet-4@20250514").await;
-    let events: String =
-        message_events().iter().map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())).collect();
+    let events: String = message_events()
+        .iter()
+        .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap()))
+        .collect();
     cloud.answers(":rawPredict", Reply::json(200, &message()));
     cloud.answers(":streamRawPredict", Reply::events(events));
     for (stream, verb) in [(false, "rawPredict"), (true, "streamRawPredict")] {
@@ -194,7 +203,11 @@ async fn futures_of<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -
                 *answer = Some(ready);
             }
         }
-        if pending.iter().all(|(_, answer)| answer.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if pending.iter().all(|(_, answer)| answer.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     pending.into_iter().filter_map(|(_, answer)| answer).collect()
