@@ -176,9 +176,13 @@ impl Gateway {
     /// sent the request of that dialect as it is.
     fn in_chat(&self, request: &canonical::Request<'_>, passing: Option<Dialect>) -> Result<InChat, Failure> {
         let catalog = self.catalog();
-        let upstream = catalog.route(&request.model).map(|route| &route.upstream);
-        let quirks = upstream.and_then(|upstream| Quirks::of(&upstream.provider)).unwrap_or(Quirks::COMPATIBLE);
-        let passing = passing.filter(|dialect| upstream.is_some_and(|upstream| upstream.speaks(*dialect)));
+        let route = catalog.route(&request.model);
+        let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
+            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+        });
+        let speaks =
+            |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
+        let passing = passing.filter(speaks);
         let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
         let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
         let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
