@@ -208,13 +208,18 @@ class Messages:
         return path, {"model": model, **ask, **({"stream": True} if stream else {})}
 
     def send(self, ask, model):
-        raw = self._asked(lambda: self.client.messages.with_raw_response.create(model=model, **ask))
+        raw = self._asked(lambda: self.client.messages.with_raw_response.create(model=model, **self._arguments(ask)))
         return self._read(raw.parse(), raw.headers)
+
+    def _arguments(self, ask):
+        """What the SDK has no arguments for, because newer models refuse it, goes beside them."""
+        extra = {name: ask[name] for name in ("temperature", "top_p") if name in ask}
+        return {**{name: value for name, value in ask.items() if name not in extra}, "extra_body": extra}
 
     def stream(self, ask, model):
         text = ""
         try:
-            with self.client.messages.stream(model=model, **ask) as stream:
+            with self.client.messages.stream(model=model, **self._arguments(ask)) as stream:
                 for piece in stream.text_stream:
                     text += piece
                 answer = self._read(stream.get_final_message(), stream.response.headers)

@@ -576,6 +576,11 @@ fn follow(mut reply: Reply, endpoint: Endpoint, call: Call<'_>, out: &mut Vec<u8
     if let Some(name) = missing {
         return refuse(reply, 400, Some(&format!("Missing required parameter: '{name}'.")), out);
     }
+    if matches!((&endpoint, &call.messages), (Endpoint::Generate(Kind::Chat), Some(messages)) if messages.count == 0) {
+        let said =
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
+        return refuse(reply, 400, Some(said), out);
+    }
 
     if !fails(&mut reply, script, &mut |status, out| put_error(script, status, out), out) {
         reply.status = script.status.unwrap_or(200);
