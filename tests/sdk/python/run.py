@@ -16,6 +16,7 @@ MODULES = [
     "test_usage",
     "test_dialects",
     "test_matrix",
+    "test_conformance",
     "test_simulator",
     "test_ledger",
 ]
