@@ -14,7 +14,8 @@ use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, up
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
-use crate::translation::{Foreign, Translation};
+use crate::tongue::Tongue;
+use crate::translation::{Foreign, Passes, Translation};
 use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, StatusCode, header};
-use protocol::dialect::Dialect;
+use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -44,6 +45,8 @@ const PROMPT_ADDED_MAX: u64 = 262_144;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
 const OUTPUT_ADDED_MAX: u64 = 262_144;
+/// Uses of a provider's own tool in one answer that are believed where the request allows no more.
+const TOOL_USES_MAX: u64 = 100;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
@@ -175,7 +178,9 @@ pub(crate) struct Exchange {
     prompt_bytes: usize,
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
-    native: Option<Arc<Native>>,
+    pub(crate) native: Option<Arc<Native>>,
+    /// The caller's dialect is the upstream's, other than chat: its bytes pass.
+    passes: bool,
     /// How the caller is told the answer, if not in chat.
     pub(crate) translation: Option<Arc<Translation>>,
 }
@@ -313,7 +318,7 @@ impl Gateway {
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let bound = held.bound();
-        let outgoing = match translate(&request, body, route, terms.cap_to_set, bound.output_tokens(), now) {
+        let outgoing = match translate(&request, &call, route, terms.cap_to_set, bound.output_tokens(), now) {
             Ok(outgoing) => outgoing,
             Err(failure) => {
                 held.void(Ending::GatewayFault);
@@ -342,6 +347,7 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            passes: call.foreign.as_ref().is_some_and(|foreign| foreign.passes.is_some()),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
@@ -404,6 +410,7 @@ impl Gateway {
             held.void(Ending::UpstreamError);
             return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
         }
+        let raw = body.clone();
         let body = match &exchange.native {
             None => body,
             Some(native) => native.heard(body),
@@ -416,7 +423,8 @@ impl Gateway {
             }
         };
         let translation = exchange.translation.clone();
-        let canonical = match translation.as_ref().map(|translation| translation.read(&body)).transpose() {
+        let told_anew = translation.as_ref().filter(|_| !exchange.passes);
+        let canonical = match told_anew.map(|translation| translation.read(&body)).transpose() {
             Ok(canonical) => canonical,
             Err(error) => {
                 held.void(Ending::UpstreamMalformed);
@@ -431,7 +439,7 @@ impl Gateway {
         }
         let tier = completion.service_tier.map(Arc::from);
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
-        let told = translation.as_ref().zip(canonical);
+        let told = told_anew.zip(canonical);
         let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
         Ok(Answer {
             model: exchange.model,
@@ -439,7 +447,7 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(body)),
+            body: AnswerBody::Whole(told.unwrap_or(raw)),
             translation,
         })
     }
@@ -469,11 +477,15 @@ impl Gateway {
         let (output_cap, limits, translation) =
             (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
         let first_byte = self.settings.first_byte_timeout;
-        let body = match &exchange.native {
-            None => reply.body,
-            Some(native) => native.listen(reply.body, self.settings.event_bytes_max),
+        let (body, passing) = match &exchange.native {
+            None => (reply.body, None),
+            Some(native) if exchange.passes && native.can_end(held.output_paid().is_some()) => {
+                (reply.body, Some(native.clone()))
+            }
+            Some(native) => (native.listen(reply.body, self.settings.event_bytes_max), None),
         };
-        let mut relay = Relay::new(self, exchange, held, body);
+        let tongue = Tongue::new(exchange.translation.clone(), passing);
+        let mut relay = Relay::new(self, exchange, held, tongue, body);
         match timeout(first_byte, relay.first_event()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => return Err(failure),
@@ -641,7 +653,13 @@ impl Exchange {
     /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
     pub(crate) fn so_far(&self, reported: &Reported, produced: u64) -> (Usage, bool) {
         if let Some(usage) = reported.usage().filter(|usage| !self.is_implausible(usage)) {
-            return (self.with_calls(*usage), false);
+            let is_early = usage.output_tokens() == 0 && produced > 0;
+            let mut usage = *usage;
+            if is_early {
+                // The prompt's side was told, and the answer's comes at its end.
+                usage[Meter::Output] = produced.min(self.output_plausible);
+            }
+            return (self.with_calls(usage), is_early);
         }
         let input = prompt_tokens_assumed(self.prompt_bytes).min(self.bound.input_tokens());
         let usage = Usage::tokens(input, produced.min(self.output_plausible));
@@ -650,6 +668,9 @@ impl Exchange {
 
     /// Adds what is billed beside tokens.
     fn with_calls(&self, mut usage: Usage) -> Usage {
+        for meter in [Meter::WebSearch, Meter::CodeExecution, Meter::FileSearch] {
+            usage[meter] = usage[meter].min(TOOL_USES_MAX.max(self.bound[meter]));
+        }
         for (meter, count) in admit::calls(&self.priced, self.web_search).counts() {
             usage[meter] = usage[meter].max(count);
         }
@@ -669,7 +690,10 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
     if let Some(tags) = &call.tags {
         tag(&mut request, tags)?;
     }
-    Ok(request)
+    Ok(match call.foreign.as_deref() {
+        Some(Foreign { body, passes: Some(passes), .. }) => request.sent_as(body, passes.tools),
+        _ => request,
+    })
 }
 
 /// The route of the model that was asked for, if this key may use it and it has a price.
@@ -700,19 +724,30 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" has no price, so it is not served. Ask the operator to set one.");
         Failure::new(Case::ModelNotPriced, message).param(Some("model"))
     })?;
+    if let Some((meter, _)) = request.tools.counts().find(|(meter, _)| !priced.price.prices(*meter)) {
+        let message = format!(
+            "The model \"{model}\" has no price for the tool that is billed as {}. Leave it out, or ask the operator to set one.",
+            meter.name()
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("tools")));
+    }
     Ok((route, priced))
 }
 
 /// What is sent: the caller's bytes, edited only where the upstream must read something else, and written anew where it
-/// does not speak chat. `output_max`: the most answer tokens of all choices.
+/// does not speak the caller's dialect. `output_max`: the most answer tokens of all choices.
 fn translate(
     request: &Request<'_>,
-    body: &Bytes,
+    call: &Call,
     route: &Route,
     cap: Option<u64>,
     output_max: u64,
     now: Timestamp,
 ) -> Result<Outgoing, Failure> {
+    if let Some(Foreign { body, passes: Some(passes), translation, .. }) = call.foreign.as_deref() {
+        return pass(request, (body, translation.dialect(), passes), route, cap, now);
+    }
+    let body = &call.body;
     let edits = Edits {
         model: (*route.upstream_model != *route.model).then_some(&*route.upstream_model),
         include_usage: request.stream,
@@ -726,6 +761,25 @@ fn translate(
             Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
         }
     }
+}
+
+/// What is sent where the upstream speaks the caller's dialect: the caller's bytes.
+fn pass(
+    request: &Request<'_>,
+    (body, dialect, passes): (&Bytes, Dialect, &Passes),
+    route: &Route,
+    cap: Option<u64>,
+    now: Timestamp,
+) -> Result<Outgoing, Failure> {
+    if !route.upstream.speaks(dialect) {
+        // The routes changed since it was decided that it passes.
+        let message = format!("The route of \"{}\" has just changed. Try again.", route.model);
+        return Err(Failure::new(Case::NoUpstream, message).retry_after(Duration::from_secs(1)));
+    }
+    let model = (*route.upstream_model != *route.model).then_some(&*route.upstream_model);
+    let body = passing::edited(dialect, body, &passing::Edits { model, output_tokens_max: cap });
+    let Route { upstream, upstream_model, .. } = route;
+    Outgoing::passing(dialect, &upstream.provider, (upstream_model, body), request.stream, passes.versions.clone(), now)
 }
 
 fn answer_of(
@@ -821,6 +875,7 @@ mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            passes: false,
             translation: None,
         }
     }

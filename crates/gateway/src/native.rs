@@ -1,17 +1,22 @@
-//! Upstreams that speak another dialect than chat: what they are sent is written from the chat that was decided about, and
-//! what they answer is heard as chat, piece by piece. So everything between knows one form.
+//! Upstreams that are asked in another dialect than chat: what they are sent is written from the chat that was decided about,
+//! or is the caller's own text where the caller speaks that dialect; what they answer is heard as chat, piece by piece. So
+//! everything between knows one form.
 
 use crate::failure::{Case, Failure};
 use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
 use domain::Timestamp;
 use http::uri::PathAndQuery;
-use protocol::canonical::{Dialect, Event};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use protocol::canonical::{Dialect, Event, Reported};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+
+/// The version of Anthropic's interface that is spoken where the caller says nothing of it.
+const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// A request as it is sent.
 #[derive(Clone, Debug)]
@@ -32,11 +37,16 @@ pub(crate) struct Native {
     path: String,
     /// When it was asked, in seconds since 1970.
     created_s: u64,
+    versions: Versions,
 }
 
-/// The chat that is heard is told on by others, under their names. `created_s`: where the provider does not say when.
-fn heard_at(created_s: u64) -> Reply<'static> {
-    Reply { id: "", model: None, created_s, include_usage: true, echo: "" }
+/// What a caller said of the versions of Anthropic's dialect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// `anthropic-version`.
+    pub version: Option<HeaderValue>,
+    /// `anthropic-beta`: names with commas between.
+    pub beta: Option<HeaderValue>,
 }
 
 impl Outgoing {
@@ -61,52 +71,116 @@ impl Outgoing {
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let model = &*request.model;
-        let path = match (dialect, request.stream) {
+        let native = Native::new(dialect, quirks, &request.model, request.stream, now)?;
+        Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
+    }
+
+    /// The caller's own text, for an upstream of the caller's dialect, which calls the model `model`. `versions`: what the
+    /// caller said of the dialect's versions in headers.
+    pub(crate) fn passing(
+        dialect: Dialect,
+        provider: &str,
+        (model, body): (&str, Bytes),
+        stream: bool,
+        versions: Versions,
+        now: Timestamp,
+    ) -> Result<Self, Failure> {
+        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
+        let native = Native { versions, ..Native::new(dialect, quirks, model, stream, now)? };
+        Ok(Self { endpoint: Endpoint::Chat, body, native: Some(Arc::new(native)) })
+    }
+}
+
+impl Native {
+    fn new(dialect: Dialect, quirks: Quirks, model: &str, stream: bool, now: Timestamp) -> Result<Self, Failure> {
+        let path = match (dialect, stream) {
             (Dialect::Gemini, false) => format!("/v1beta/models/{model}:generateContent"),
             (Dialect::Gemini, true) => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
+            (Dialect::Responses, _) => "/responses".to_owned(),
             _ => "/v1/messages".to_owned(),
         };
         if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
             let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
             return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
         }
-        let native = Native { dialect, quirks, path, created_s: u64::try_from(now.seconds()).unwrap_or(0) };
-        Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
+        let created_s = u64::try_from(now.seconds()).unwrap_or(0);
+        Ok(Self { dialect, quirks, path, created_s, versions: Versions::default() })
     }
-}
 
-impl Native {
     /// Where it is asked, below the provider's address without its version.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// It is asked in Anthropic's dialect.
-    pub(crate) fn is_messages(&self) -> bool {
-        self.dialect == Dialect::Messages
+    /// The headers that its dialect asks for.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
+        if self.dialect == Dialect::Messages {
+            let Versions { version, beta } = &self.versions;
+            let usual = HeaderValue::from_static(ANTHROPIC_VERSION);
+            headers.insert("anthropic-version", version.clone().unwrap_or(usual));
+            headers.extend(beta.clone().map(|beta| (HeaderName::from_static("anthropic-beta"), beta)));
+        }
+    }
+
+    /// A stream that passes can be ended by the gateway in the dialect's own way, also where its hold `grows` and may find
+    /// nothing more. The end of Responses repeats the whole answer, which then is kept by who tells it anew.
+    pub(crate) fn can_end(&self, grows: bool) -> bool {
+        self.dialect != Dialect::Responses || !grows
+    }
+
+    /// The chat that is heard is told on by others, under their names.
+    fn reply(&self) -> Reply<'static> {
+        Reply { id: "", model: None, created_s: self.created_s, include_usage: true, echo: "" }
     }
 
     /// A whole answer as chat. What is no answer stays as it came: it tells what went wrong.
     pub(crate) fn heard(&self, body: Bytes) -> Bytes {
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
-            Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &heard_at(self.created_s)).into(),
+            Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &self.reply()).into(),
             Err(dialect::NotAnAnswer) => body,
         }
     }
 
     /// A stream as chat.
-    pub(crate) fn listen(&self, body: ReplyBody, event_bytes_max: usize) -> ReplyBody {
-        ReplyBody::Native(Box::new(Listening {
-            body,
-            events: EventReader::new(event_bytes_max),
-            reader: StreamReader::new(self.dialect, &self.quirks),
-            writer: StreamWriter::new(Dialect::Chat, &heard_at(self.created_s)),
-            created_s: self.created_s,
-            begun: false,
-            is_stream: true,
-            ended: false,
-        }))
+    pub(crate) fn listen(self: &Arc<Self>, body: ReplyBody, event_bytes_max: usize) -> ReplyBody {
+        let (events, ear) = (EventReader::new(event_bytes_max), Ear::new(self.clone()));
+        ReplyBody::Native(Box::new(Listening { body, events, ear, begun: false, is_stream: true, ended: false }))
+    }
+}
+
+/// Hears a stream of its dialect as events of chat.
+pub(crate) struct Ear {
+    native: Arc<Native>,
+    reader: StreamReader,
+    writer: StreamWriter,
+    /// What is known of the prompt was told.
+    prompt_told: bool,
+}
+
+impl Ear {
+    pub(crate) fn new(native: Arc<Native>) -> Self {
+        let reader = StreamReader::new(native.dialect, &native.quirks);
+        let writer = StreamWriter::new(Dialect::Chat, &native.reply());
+        Self { native, reader, writer, prompt_told: false }
+    }
+
+    /// What has read the stream.
+    pub(crate) fn reader(&self) -> &StreamReader {
+        &self.reader
+    }
+
+    /// Hears the data of one event.
+    pub(crate) fn hear(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let Self { native, reader, writer, prompt_told } = self;
+        let reply = native.reply();
+        reader.read(data, &mut |event| heard(writer, prompt_told, &event, &reply, out));
+    }
+
+    /// Hears the end of the stream, which is one only if it was complete.
+    pub(crate) fn hear_end(&mut self, out: &mut Vec<u8>) {
+        let Self { native, reader, writer, prompt_told } = self;
+        let reply = native.reply();
+        reader.finish(&mut |event| heard(writer, prompt_told, &event, &reply, out));
     }
 }
 
@@ -114,9 +188,7 @@ impl Native {
 pub struct Listening {
     body: ReplyBody,
     events: EventReader,
-    reader: StreamReader,
-    writer: StreamWriter,
-    created_s: u64,
+    ear: Ear,
     begun: bool,
     /// It is one; a document is passed on as it came.
     is_stream: bool,
@@ -139,9 +211,7 @@ impl Listening {
                     while let Some(event) = self.events.finish() {
                         self.hear(&event, &mut out);
                     }
-                    let Self { reader, writer, created_s, .. } = self;
-                    let reply = heard_at(*created_s);
-                    reader.finish(&mut |event| heard(writer, &event, &reply, &mut out));
+                    self.ear.hear_end(&mut out);
                     return Poll::Ready((!out.is_empty()).then(|| Ok(out.into())));
                 }
             };
@@ -167,15 +237,15 @@ impl Listening {
     }
 
     fn hear(&mut self, event: &protocol::sse::Event, out: &mut Vec<u8>) {
-        let Some(data) = event.data() else { return };
-        let Self { reader, writer, created_s, .. } = self;
-        let reply = heard_at(*created_s);
-        reader.read(&data, &mut |event| heard(writer, &event, &reply, out));
+        if let Some(data) = event.data() {
+            self.ear.hear(&data, out);
+        }
     }
 }
 
-/// An event as chat. What failed, and what cannot be read, is left to whoever watches the chat.
-fn heard(writer: &mut StreamWriter, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
+/// An event as chat. What failed, and what cannot be read, is left to whoever watches the chat. The prompt's side of the usage
+/// is told as soon as it is known, so that a stream that breaks off is charged by it.
+fn heard(writer: &mut StreamWriter, prompt_told: &mut bool, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
     match event {
         Event::Failed { data } => {
             out.extend_from_slice(b"data: ");
@@ -183,7 +253,14 @@ fn heard(writer: &mut StreamWriter, event: &Event<'_>, reply: &Reply<'_>, out: &
             out.extend_from_slice(b"\n\n");
         }
         Event::Unreadable => out.extend_from_slice(b"data: unreadable\n\n"),
-        event => writer.write(event, reply, out),
+        event => {
+            writer.write(event, reply, out);
+            if let Event::Usage(Reported::Usage(usage)) = event
+                && !std::mem::replace(prompt_told, true)
+            {
+                out.extend_from_slice(&dialect::chat::write_prompt_usage(usage));
+            }
+        }
     }
 }
 

@@ -6,11 +6,13 @@
 use crate::failure::{Case, Failure};
 use crate::lifecycle::{Call, Gateway, choose, read};
 use crate::limiter::About;
+use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
 use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
+use protocol::dialect::passing;
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -30,6 +32,8 @@ pub struct Asked {
     pub body: Bytes,
     /// What the dialect has in the path, if it does.
     pub in_path: Option<InPath>,
+    /// What was said of the dialect's versions.
+    pub versions: Versions,
 }
 
 /// What Gemini's dialect has in the path.
@@ -50,6 +54,17 @@ pub struct Foreign {
     pub body: Bytes,
     /// How it is answered.
     pub translation: Arc<Translation>,
+    /// It is to pass as it is; what it asks for in chat is only decided by.
+    pub passes: Option<Passes>,
+}
+
+/// A call whose body passes as it is, because the upstream speaks the caller's dialect.
+#[derive(Clone, Debug)]
+pub struct Passes {
+    /// How often it is expected to use the provider's own tools at most.
+    pub tools: Usage,
+    /// What its caller said of the dialect's versions.
+    pub versions: Versions,
 }
 
 /// How an answer is told to a caller who does not speak chat.
@@ -78,7 +93,7 @@ impl Gateway {
         tags: Option<Box<str>>,
         address: IpAddr,
     ) -> Result<Call, Failure> {
-        let Asked { dialect, path, body, in_path } = asked;
+        let Asked { dialect, path, body, in_path, versions } = asked;
         let early = |failure| {
             let named = || openai::model_named(&body);
             let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
@@ -86,7 +101,7 @@ impl Gateway {
             Failure { limits: self.limits_of(caller, &about), ..failure }
         };
         let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
-        let (quirks, written) = self.in_chat(&request).map_err(early)?;
+        let InChat { quirks, written, tools } = self.in_chat(&request, Some(dialect)).map_err(early)?;
         let model: Box<str> = (*request.model).into();
         drop(request);
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };
@@ -100,7 +115,8 @@ impl Gateway {
             echo: echo.into(),
             quirks,
         });
-        let foreign = Some(Box::new(Foreign { path, body, translation }));
+        let passes = tools.map(|tools| Passes { tools, versions });
+        let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
         Ok(Call { endpoint: Endpoint::Chat, body: written.body.into(), tags, address, foreign })
     }
 
@@ -113,8 +129,7 @@ impl Gateway {
             _ => messages::read_count_request(body),
         };
         let request = canonical_request(read_count, in_path.as_ref())?;
-        let (_, written) = self.in_chat(&request)?;
-        let body = Bytes::from(written.body);
+        let body = Bytes::from(self.in_chat(&request, None)?.written.body);
         let call =
             Call { endpoint: Endpoint::Chat, body, tags: None, address: IpAddr::from([0, 0, 0, 0]), foreign: None };
         let (model, upstream_model) = {
@@ -130,15 +145,30 @@ impl Gateway {
         Ok((model, answer.into()))
     }
 
-    /// The request in chat, in the words of the provider that will serve it.
-    fn in_chat(&self, request: &canonical::Request<'_>) -> Result<(Quirks, dialect::Written), Failure> {
+    /// The request in chat, in the words of the provider that will serve it; or as what is decided by, where that provider is
+    /// sent the request of that dialect as it is.
+    fn in_chat(&self, request: &canonical::Request<'_>, passing: Option<Dialect>) -> Result<InChat, Failure> {
         let catalog = self.catalog();
-        let provider = catalog.route(&request.model).map(|route| route.upstream.provider.as_str());
-        let quirks = provider.and_then(Quirks::of).unwrap_or(Quirks::COMPATIBLE);
-        let target = Target::new(&request.model, &quirks);
-        let written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
-        Ok((quirks, written))
+        let upstream = catalog.route(&request.model).map(|route| &route.upstream);
+        let quirks = upstream.and_then(|upstream| Quirks::of(&upstream.provider)).unwrap_or(Quirks::COMPATIBLE);
+        let passing = passing.filter(|dialect| upstream.is_some_and(|upstream| upstream.speaks(*dialect)));
+        let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
+        let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
+        let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
+        if tools.is_some() {
+            // Nothing is left out of what is sent.
+            written.dropped = Dropped::default();
+        }
+        Ok(InChat { quirks, written, tools })
     }
+}
+
+/// A request in chat.
+struct InChat {
+    quirks: Quirks,
+    written: dialect::Written,
+    /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
+    tools: Option<Usage>,
 }
 
 fn canonical_request<'a>(
@@ -190,7 +220,12 @@ impl Translation {
         dialect::read_answer(Dialect::Chat, body, &self.quirks)
     }
 
-    fn reply(&self) -> Reply<'_> {
+    /// How the pieces of a stream are held together.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    pub(crate) fn reply(&self) -> Reply<'_> {
         let Self { id, model, created_s, echo, .. } = self;
         Reply { id, model: Some(model), created_s: *created_s, include_usage: true, echo }
     }
@@ -203,27 +238,6 @@ pub(crate) struct Voice {
     writer: StreamWriter,
 }
 
-/// Keeps a connection open. It belongs to the connection, not to the answer.
-const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
-/// The event that Anthropic's dialect has for it.
-const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {\"type\": \"ping\"}\n\n");
-/// Google's own libraries take every line that is not blank for data.
-const BLANK: Bytes = Bytes::from_static(b"\r\n");
-
-/// What keeps a silent connection open, for a caller of chat or of another dialect.
-pub(crate) fn keep_alive(voice: Option<&Voice>) -> Bytes {
-    match voice.map(|voice| voice.translation.dialect) {
-        Some(Dialect::Messages) => PING,
-        Some(Dialect::Gemini) => BLANK,
-        _ => COMMENT,
-    }
-}
-
-/// Whether a piece of a stream is none of the answer.
-pub(crate) fn is_keep_alive(piece: &[u8]) -> bool {
-    [COMMENT, PING, BLANK].iter().any(|known| known == piece)
-}
-
 impl Voice {
     pub(crate) fn new(translation: Arc<Translation>) -> Self {
         let (reader, reply) = (StreamReader::new(Dialect::Chat, &translation.quirks), translation.reply());
@@ -234,9 +248,8 @@ impl Voice {
         Self { translation, reader, writer }
     }
 
-    /// Whether the dialect has comments, which its readers skip.
-    pub(crate) fn has_comments(&self) -> bool {
-        self.translation.dialect != Dialect::Gemini
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.translation.dialect
     }
 
     /// What the data of an event of the chat are in the dialect, which may be nothing. `None` where they cannot be read.

@@ -30,8 +30,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 /// Idle connections kept to one upstream.
 const POOL_IDLE_MAX: usize = 512;
-/// The version of Anthropic's interface that is spoken.
-const ANTHROPIC_VERSION: &str = "2023-06-01";
 /// Largest head of an answer.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -188,6 +186,12 @@ impl Upstream {
         Provider::from_name(&self.provider).unwrap_or_default()
     }
 
+    /// Requests in that dialect can be sent to it as they are.
+    pub fn speaks(&self, dialect: Dialect) -> bool {
+        let has_responses = || matches!(self.speaker(), Provider::OpenAi | Provider::Azure);
+        dialect == self.dialect || (dialect == Dialect::Responses && self.dialect == Dialect::Chat && has_responses())
+    }
+
     /// The field by which this provider takes an output cap for that endpoint.
     pub fn cap_field(&self, endpoint: Endpoint) -> CapField {
         match (self.provider.as_str(), endpoint) {
@@ -231,8 +235,8 @@ impl Remote {
         if let Some((name, value)) = &self.credential {
             headers.insert(name.clone(), value.clone());
         }
-        if native.is_some_and(|native| native.is_messages()) {
-            headers.insert("anthropic-version", HeaderValue::from_static(ANTHROPIC_VERSION));
+        if let Some(native) = &native {
+            native.add_headers(headers);
         }
         request
     }

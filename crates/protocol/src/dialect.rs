@@ -12,6 +12,7 @@ pub mod embeddings;
 pub mod gemini;
 pub mod messages;
 pub mod models;
+pub mod passing;
 pub mod quirks;
 mod read;
 pub mod responses;

@@ -16,6 +16,7 @@ mod limits_saved;
 mod lives;
 mod members;
 mod native;
+mod passing;
 mod payments;
 mod postgres;
 mod quota;
