@@ -35,6 +35,7 @@ use std::time::Duration;
 use store::keys::Caller;
 use store::ledger::Ledger;
 use store::prices::Priced;
+use store::responses::{self, KeptResponse, Owner};
 use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
@@ -181,6 +182,8 @@ pub(crate) struct Exchange {
     pub(crate) native: Option<Arc<Native>>,
     /// The caller's dialect is the upstream's, other than chat: its bytes pass.
     passes: bool,
+    /// Whose answer this is to be, if the provider keeps it.
+    pub(crate) kept_for: Option<Owner>,
     /// How the caller is told the answer, if not in chat.
     pub(crate) translation: Option<Arc<Translation>>,
 }
@@ -326,6 +329,7 @@ impl Gateway {
             }
         };
         let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
+        let passes = call.foreign.as_ref().and_then(|foreign| foreign.passes.as_ref());
         let exchange = Box::new(Exchange {
             endpoint,
             upstream: route.upstream.clone(),
@@ -347,7 +351,8 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
-            passes: call.foreign.as_ref().is_some_and(|foreign| foreign.passes.is_some()),
+            passes: passes.is_some(),
+            kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
@@ -438,6 +443,9 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let tier = completion.service_tier.map(Arc::from);
+        if let Some(id) = exchange.kept_for.and_then(|_| openai::answer_id(&body)) {
+            self.keep(&exchange, &id, &usage).await;
+        }
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
         let told = told_anew.zip(canonical);
         let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
@@ -579,6 +587,17 @@ impl Gateway {
         exchange.with_calls(usage)
     }
 
+    /// Notes an answer that the provider keeps, before its caller can go on from it.
+    pub(crate) async fn keep(&self, exchange: &Exchange, id: &str, usage: &Usage) {
+        let (Some(owner), Some(database)) = (exchange.kept_for, self.ledger.database()) else { return };
+        let kept = KeptResponse { upstream: exchange.upstream.name.clone(), tokens: usage.total_tokens() };
+        let (id, now) = (id.to_owned(), self.clock.now());
+        let noted = database.write(move |tx| responses::remember(tx, owner, &id, &kept, now)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "an answer was not noted, so nobody can go on from it");
+        }
+    }
+
     /// The gateway's own count of a prompt.
     pub(crate) async fn count_prompt(&self, endpoint: Endpoint, upstream_model: &str, body: &[u8]) -> u64 {
         if body.len() > PROMPT_KEPT_MAX {
@@ -678,6 +697,11 @@ impl Exchange {
     }
 }
 
+/// Whose the answers to that caller are.
+pub(crate) fn owner_of(caller: &Caller) -> Owner {
+    Owner { account: caller.account.id, project: caller.key.project }
+}
+
 /// A quick guess at a prompt's tokens.
 fn prompt_tokens_assumed(bytes: usize) -> u64 {
     bytes as u64 / 4 + 1
@@ -691,7 +715,10 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
         tag(&mut request, tags)?;
     }
     Ok(match call.foreign.as_deref() {
-        Some(Foreign { body, passes: Some(passes), .. }) => request.sent_as(body, passes.tools),
+        Some(Foreign { body, passes: Some(passes), .. }) => {
+            let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
+            request.sent_as(body, passes.tools, earlier_tokens)
+        }
         _ => request,
     })
 }
@@ -771,6 +798,14 @@ fn pass(
     cap: Option<u64>,
     now: Timestamp,
 ) -> Result<Outgoing, Failure> {
+    if passes.goes_on_from.as_ref().is_some_and(|kept| kept.upstream != route.upstream.name) {
+        let message = format!(
+            "The response that this one goes on from is kept by an account that does not serve \"{}\" any more. Send the \
+             whole input.",
+            route.model
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("previous_response_id")));
+    }
     if !route.upstream.speaks(dialect) {
         // The routes changed since it was decided that it passes.
         let message = format!("The route of \"{}\" has just changed. Try again.", route.model);
@@ -876,6 +911,7 @@ mod tests {
             deadline: Instant::now(),
             native: None,
             passes: false,
+            kept_for: None,
             translation: None,
         }
     }

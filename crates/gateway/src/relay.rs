@@ -278,10 +278,11 @@ impl Relay {
             self.fail(Ending::UpstreamStalled, 504, "upstream_stalled", message);
         } else if now - self.started >= request_timeout {
             self.fail(Ending::TimedOut, 504, "request_timeout", "The answer took longer than any may; it ends here.");
-        } else if now - self.last_sent >= KEEP_ALIVE_AFTER && self.reader.buffered() == 0 {
-            if let State::Streaming(streaming) = &self.state {
-                self.ready.push_back(streaming.tongue.keep_alive());
-            }
+        } else if now - self.last_sent >= KEEP_ALIVE_AFTER
+            && self.reader.buffered() == 0
+            && let State::Streaming(streaming) = &self.state
+        {
+            self.ready.push_back(streaming.tongue.keep_alive());
         }
     }
 
@@ -448,6 +449,14 @@ impl Relay {
         if let Some(usage) = exchange.believed(&reported, observer.produced_anything()).filter(|_| is_final) {
             if ending == Ending::Complete {
                 self.gateway.learn(&exchange, &usage, false, Some(produced.estimate()));
+                if let Some(id) = exchange.kept_for.and_then(|_| observer.id()) {
+                    return self.settle_kept(
+                        Box::new(Streaming { exchange, held, body, observer, produced, tongue }),
+                        id,
+                        usage,
+                        end,
+                    );
+                }
             }
             let settled = held.settle(usage, tier, false, ending);
             if settled.was_cut {
@@ -478,6 +487,22 @@ impl Relay {
             };
             self.state = State::Settling(Box::pin(settling));
         }
+    }
+}
+
+impl Relay {
+    /// Settles an answer that the provider keeps, once that is noted: its caller can go on from it as soon as it is told.
+    fn settle_kept(&mut self, streaming: Box<Streaming>, id: String, usage: Usage, end: End) {
+        let gateway = self.gateway.clone();
+        self.state = State::Settling(Box::pin(async move {
+            let Streaming { exchange, held, observer, tongue, .. } = *streaming;
+            gateway.keep(&exchange, &id, &usage).await;
+            let settled = held.settle(usage, observer.service_tier().map(Arc::from), false, Ending::Complete);
+            if settled.was_cut {
+                gateway.learned.hides(&exchange.model);
+            }
+            (settled, last_bytes(tongue, &settled, end))
+        }));
     }
 }
 

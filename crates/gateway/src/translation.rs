@@ -3,8 +3,9 @@
 //!
 //! So admission, limits, caps and money know one form of requests. A call in chat never comes here: its bytes pass.
 
+use crate::admit::store_unavailable;
 use crate::failure::{Case, Failure};
-use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::lifecycle::{Call, Gateway, choose, owner_of, read};
 use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use protocol::sse::EventReader;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::Caller;
+use store::responses::{self as kept, KeptResponse};
 
 /// What a caller sent in a dialect other than chat.
 #[derive(Clone, Debug)]
@@ -65,6 +67,10 @@ pub struct Passes {
     pub tools: Usage,
     /// What its caller said of the dialect's versions.
     pub versions: Versions,
+    /// The answer that it goes on from, where the provider keeps it.
+    pub goes_on_from: Option<KeptResponse>,
+    /// The provider keeps the answer.
+    pub is_kept: bool,
 }
 
 /// How an answer is told to a caller who does not speak chat.
@@ -85,7 +91,7 @@ pub struct Translation {
 
 impl Gateway {
     /// A call in chat that asks for the same. `id` is what the answer is called where the provider has no name for it.
-    pub fn translated(
+    pub async fn translated(
         &self,
         caller: &Caller,
         asked: Asked,
@@ -103,7 +109,13 @@ impl Gateway {
         let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
         let InChat { quirks, written, tools } = self.in_chat(&request, Some(dialect)).map_err(early)?;
         let model: Box<str> = (*request.model).into();
+        let (earlier, is_kept) =
+            (responses::previous(&request), dialect == Dialect::Responses && responses::is_kept(&request));
         drop(request);
+        let goes_on_from = match earlier {
+            Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
+            _ => None,
+        };
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };
         let translation = Arc::new(Translation {
             dialect,
@@ -115,7 +127,7 @@ impl Gateway {
             echo: echo.into(),
             quirks,
         });
-        let passes = tools.map(|tools| Passes { tools, versions });
+        let passes = tools.map(|tools| Passes { tools, versions, goes_on_from, is_kept });
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
         Ok(Call { endpoint: Endpoint::Chat, body: written.body.into(), tags, address, foreign })
     }
@@ -143,6 +155,21 @@ impl Gateway {
             _ => messages::write_count(count),
         };
         Ok((model, answer.into()))
+    }
+
+    /// The answer of that id, if this caller may go on from it.
+    async fn kept_response(&self, caller: &Caller, id: &str) -> Result<KeptResponse, Failure> {
+        let (owner, now, own_id) = (owner_of(caller), self.clock.now(), id.to_owned());
+        let found = match self.ledger.database() {
+            Some(database) => database.read(move |connection| kept::find(connection, owner, &own_id, now)).await,
+            None => Ok(None),
+        };
+        found.map_err(|error| store_unavailable(error.to_string()))?.ok_or_else(|| {
+            let id: String = id.chars().filter(|letter| !letter.is_control()).take(64).collect();
+            let message =
+                format!("previous_response_id: no response {id:?} of yours is known here. Send the whole input.");
+            Failure::new(Case::BadRequest, message).param(Some("previous_response_id"))
+        })
     }
 
     /// The request in chat, in the words of the provider that will serve it; or as what is decided by, where that provider is

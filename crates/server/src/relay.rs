@@ -129,13 +129,10 @@ async fn exchange(
     let call = match door {
         Door::Own(endpoint) => Call { endpoint, body, tags, address: asker.address, foreign: None },
         door if door.counts() => return count(app, &caller, &door.asked(&head.uri, &head.headers, body), asker).await,
-        door => app.gateway.translated(
-            &caller,
-            door.asked(&head.uri, &head.headers, body),
-            request_id,
-            tags,
-            asker.address,
-        )?,
+        door => {
+            let asked = door.asked(&head.uri, &head.headers, body);
+            Box::pin(app.gateway.translated(&caller, asked, request_id, tags, asker.address)).await?
+        }
     };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {

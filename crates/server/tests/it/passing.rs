@@ -150,6 +150,59 @@ async fn a_response_passes_to_a_provider_that_has_them() {
 }
 
 #[tokio::test]
+async fn u_38_who_goes_on_from_a_response_is_its_owner_and_pays_for_all_of_it() {
+    let (mut gateway, [.., openai]) = with_providers(false).await;
+    let response = |id: &str, input: u64| {
+        json!({"id": id, "object": "response", "created_at": 1, "status": "completed", "model": "openai-1",
+               "output": [{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                           "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}],
+               "usage": {"input_tokens": input, "output_tokens": OUTPUT, "total_tokens": input + OUTPUT}})
+    };
+    let completed = |id: &str, input: u64| {
+        let response = response(id, input);
+        let begun = json!({"type": "response.created", "sequence_number": 0, "response": {"id": id, "status": "in_progress", "output": []}});
+        let done = json!({"type": "response.completed", "sequence_number": 1, "response": response});
+        format!("event: response.created\ndata: {begun}\n\nevent: response.completed\ndata: {done}\n\n")
+    };
+    let body = |previous: Option<&str>, more: Value| {
+        let mut body = json!({"model": "public-openai", "input": "hi", "max_output_tokens": 50});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        if let Some(previous) = previous {
+            body["previous_response_id"] = json!(previous);
+        }
+        body.to_string()
+    };
+    // A long conversation, whole and then streamed.
+    openai.answers(200, &response("resp_1", 5_000).to_string(), &completed("resp_2", 9_000));
+    let first = gateway.sends("/v1/responses", &[], &body(None, json!({"store": true}))).await;
+    gateway.settled(&first, price(5_000, OUTPUT)).await;
+    let second = gateway.sends("/v1/responses", &[], &body(Some("resp_1"), json!({"stream": true}))).await;
+    gateway.settled(&second, price(9_000, OUTPUT)).await;
+    let asked: Value = serde_json::from_str(&openai.asked_raw().1).expect("JSON");
+    assert_eq!(asked["previous_response_id"], "resp_1");
+    let fate = gateway.fate(&second.request_id()).await;
+    assert!(fate.held >= price(5_000 + OUTPUT, 50), "what it goes on from is held for: {fate:?}");
+    let third = gateway.sends("/v1/responses", &[], &body(Some("resp_2"), json!({"store": false}))).await;
+    gateway.settled(&third, price(5_000, OUTPUT)).await;
+    // Somebody else's, one that was not kept, one that nobody knows, and one that is none: no byte goes out.
+    openai.answers(200, &response("resp_3", 10).to_string(), "");
+    gateway.sends("/v1/responses", &[], &body(None, json!({"store": false}))).await;
+    gateway.account("other", Nanos(1_000_000_000)).await;
+    let stranger = gateway.key(json!({"account": "other"})).await;
+    openai.answers(500, "must not be asked", "");
+    for (caller, previous) in
+        [(&stranger.caller, "resp_1"), (&gateway.caller, "resp_3"), (&gateway.caller, "resp_4"), (&gateway.caller, "")]
+    {
+        let body = body(Some(previous), json!({}));
+        let answer =
+            within(PATIENCE, "an answer", caller.post("/v1/responses", body.as_bytes())).await.expect("an answer");
+        assert_eq!(answer.status, 400, "{previous}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["param"], "previous_response_id", "{}", answer.text());
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn u_27_a_message_that_breaks_off_is_charged_by_what_was_told_of_its_prompt() {
     let (mut gateway, [claude, ..]) = with_providers(false).await;
     let body =
