@@ -15,16 +15,18 @@ use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, up
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
-use crate::translation::{Foreign, Translation};
-use crate::upstream::{Reply, SendError, Upstream};
+use crate::tongue::Tongue;
+use crate::translation::{Foreign, Passes, Translation};
+use crate::upstream::{Reply, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, StatusCode, header};
-use protocol::dialect::Dialect;
+use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
+use protocol::provider::Provider;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -35,6 +37,7 @@ use std::time::Duration;
 use store::keys::Caller;
 use store::ledger::Ledger;
 use store::prices::Priced;
+use store::responses::{self, KeptResponse, Owner};
 use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
@@ -45,6 +48,8 @@ pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
 pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
+/// Uses of a provider's own tool in one answer that are believed where the request allows no more.
+const TOOL_USES_MAX: u64 = 100;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
@@ -178,7 +183,11 @@ pub(crate) struct Exchange {
     prompt_bytes: usize,
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
-    native: Option<Arc<Native>>,
+    pub(crate) native: Option<Arc<Native>>,
+    /// The caller's dialect is the upstream's, other than chat: its bytes pass.
+    passes: bool,
+    /// Whose answer this is to be, if the provider keeps it.
+    pub(crate) kept_for: Option<Owner>,
     /// How the caller is told the answer, if not in chat.
     pub(crate) translation: Option<Arc<Translation>>,
 }
@@ -325,6 +334,7 @@ impl Gateway {
             }
         };
         let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
+        let passes = call.foreign.as_ref().and_then(|foreign| foreign.passes.as_ref());
         let exchange = Box::new(Exchange {
             endpoint,
             upstream: route.upstream.clone(),
@@ -346,6 +356,8 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            passes: passes.is_some(),
+            kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
@@ -408,6 +420,7 @@ impl Gateway {
             held.void(Ending::UpstreamError);
             return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
         }
+        let raw = body.clone();
         let body = match &exchange.native {
             None => body,
             Some(native) => native.heard(body),
@@ -420,14 +433,15 @@ impl Gateway {
             }
         };
         let translation = exchange.translation.clone();
-        let canonical =
-            match translation.as_ref().map(|translation| translation.read(exchange.endpoint, &body)).transpose() {
-                Ok(canonical) => canonical,
-                Err(error) => {
-                    held.void(Ending::UpstreamMalformed);
-                    return Err(upstream_failed("its answer cannot be read", &error.to_string()));
-                }
-            };
+        let told_anew = translation.as_ref().filter(|_| !exchange.passes);
+        let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
+        let canonical = match read {
+            Ok(canonical) => canonical,
+            Err(error) => {
+                held.void(Ending::UpstreamMalformed);
+                return Err(upstream_failed("its answer cannot be read", &error.to_string()));
+            }
+        };
         let (usage, estimated) = self.usage_of(&exchange, &completion, &body).await;
         self.learn(&exchange, &usage, estimated, None);
         if let Err(error) = held.durable().await {
@@ -435,9 +449,11 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let tier = completion.service_tier.map(Arc::from);
+        if let Some(id) = exchange.kept_for.and_then(|_| openai::answer_id(&body)) {
+            self.keep(&exchange, &id, &usage).await;
+        }
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
-        let told = translation.as_ref().zip(canonical);
-        let told = match told {
+        let told = match told_anew.zip(canonical) {
             Some((translation, answer)) => Some(translation.whole(answer, settled.usage)),
             None => exchange.native.as_ref().and_then(|native| native.charged(&body, &exchange.model, settled.usage)),
         };
@@ -447,7 +463,7 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(body)),
+            body: AnswerBody::Whole(told.unwrap_or(raw)),
             translation,
         })
     }
@@ -477,11 +493,15 @@ impl Gateway {
         let (output_cap, limits, translation) =
             (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
         let first_byte = self.settings.first_byte_timeout;
-        let body = match &exchange.native {
-            None => reply.body,
-            Some(native) => native.listen(reply.body, self.settings.event_bytes_max),
+        let (body, passing) = match &exchange.native {
+            None => (reply.body, None),
+            Some(native) if exchange.passes && native.can_end(held.output_paid().is_some()) => {
+                (reply.body, Some(native.clone()))
+            }
+            Some(native) => (native.listen(reply.body, self.settings.event_bytes_max), None),
         };
-        let mut relay = Relay::new(self, exchange, held, body);
+        let tongue = Tongue::new(exchange.translation.clone(), passing);
+        let mut relay = Relay::new(self, exchange, held, tongue, body);
         match timeout(first_byte, relay.first_event()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => return Err(failure),
@@ -506,13 +526,13 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, &held));
+        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, self.clock.now(), &held));
         match sent.await {
             Ok(Ok(reply)) => {
                 self.counters.upstream_answered(exchange.endpoint, started.elapsed());
                 Ok((reply, held))
             }
-            Ok(Err(error @ SendError::Connect(_))) => {
+            Ok(Err(error)) if error.nothing_sent() => {
                 held.void(Ending::UpstreamUnreachable);
                 let message = format!("The upstream of \"{}\" cannot be reached now.", exchange.model);
                 Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
@@ -573,6 +593,17 @@ impl Gateway {
             usage[Meter::Output] = counted.min(exchange.output_plausible).min(COUNT_MAX);
         }
         exchange.with_calls(usage)
+    }
+
+    /// Notes an answer that the provider keeps, before its caller can go on from it.
+    pub(crate) async fn keep(&self, exchange: &Exchange, id: &str, usage: &Usage) {
+        let (Some(owner), Some(database)) = (exchange.kept_for, self.ledger.database()) else { return };
+        let kept = KeptResponse { upstream: exchange.upstream.name.clone(), tokens: usage.total_tokens() };
+        let (id, now) = (id.to_owned(), self.clock.now());
+        let noted = database.write(move |tx| responses::remember(tx, owner, &id, &kept, now)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "an answer was not noted, so nobody can go on from it");
+        }
     }
 
     /// The gateway's own count of a prompt.
@@ -649,7 +680,13 @@ impl Exchange {
     /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
     pub(crate) fn so_far(&self, reported: &Reported, produced: u64) -> (Usage, bool) {
         if let Some(usage) = reported.usage().filter(|usage| !self.is_implausible(usage)) {
-            return (self.with_calls(*usage), false);
+            let is_early = usage.output_tokens() == 0 && produced > 0;
+            let mut usage = *usage;
+            if is_early {
+                // The prompt's side was told, and the answer's comes at its end.
+                usage[Meter::Output] = produced.min(self.output_plausible);
+            }
+            return (self.with_calls(usage), is_early);
         }
         let input = prompt_tokens_assumed(self.prompt_bytes).min(self.bound.input_tokens());
         let usage = Usage::tokens(input, produced.min(self.output_plausible));
@@ -658,11 +695,19 @@ impl Exchange {
 
     /// Adds what is billed beside tokens.
     fn with_calls(&self, mut usage: Usage) -> Usage {
+        for meter in [Meter::WebSearch, Meter::CodeExecution, Meter::FileSearch] {
+            usage[meter] = usage[meter].min(TOOL_USES_MAX.max(self.bound[meter]));
+        }
         for (meter, count) in admit::calls(&self.priced, self.web_search).counts() {
             usage[meter] = usage[meter].max(count);
         }
         usage
     }
+}
+
+/// Whose the answers to that caller are.
+pub(crate) fn owner_of(caller: &Caller) -> Owner {
+    Owner { account: caller.account.id, project: caller.key.project }
 }
 
 /// A quick guess at a prompt's tokens.
@@ -677,7 +722,13 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
     if let Some(tags) = &call.tags {
         tag(&mut request, tags)?;
     }
-    Ok(request)
+    Ok(match call.foreign.as_deref() {
+        Some(Foreign { body, passes: Some(passes), .. }) => {
+            let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
+            request.sent_as(body, passes.tools, earlier_tokens)
+        }
+        _ => request,
+    })
 }
 
 /// The route of the model that was asked for, if this key may use it and it has a price.
@@ -700,8 +751,11 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
-    let is_served = match (route.upstream.dialect, request.endpoint) {
-        (Dialect::Chat, _) | (_, Endpoint::Chat) | (Dialect::Gemini, Endpoint::Embeddings) => true,
+    let upstream = &route.upstream;
+    let is_served = match (upstream.dialect_for(&route.upstream_model), request.endpoint) {
+        (Dialect::Chat, _) | (_, Endpoint::Chat) => true,
+        // Vertex has its own way, which depends on the model.
+        (Dialect::Gemini, Endpoint::Embeddings) => upstream.speaker() == Provider::Gemini,
         (_, Endpoint::Completions | Endpoint::Embeddings) => false,
     };
     if !is_served {
@@ -712,11 +766,18 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" has no price, so it is not served. Ask the operator to set one.");
         Failure::new(Case::ModelNotPriced, message).param(Some("model"))
     })?;
+    if let Some((meter, _)) = request.tools.counts().find(|(meter, _)| !priced.price.prices(*meter)) {
+        let message = format!(
+            "The model \"{model}\" has no price for the tool that is billed as {}. Leave it out, or ask the operator to set one.",
+            meter.name()
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("tools")));
+    }
     Ok((route, priced))
 }
 
 /// What is sent: the caller's bytes, edited only where the upstream must read something else, and written anew where it
-/// does not speak chat. `output_max`: the most answer tokens of all choices.
+/// does not speak the caller's dialect. `output_max`: the most answer tokens of all choices.
 fn translate(
     request: &Request<'_>,
     call: &Call,
@@ -725,23 +786,55 @@ fn translate(
     output_max: u64,
     now: Timestamp,
 ) -> Result<Outgoing, Failure> {
+    if let Some(Foreign { body, passes: Some(passes), translation, .. }) = call.foreign.as_deref() {
+        return pass(request, (body, translation.dialect(), passes), route, cap, now);
+    }
+    let body = &call.body;
     let edits = Edits {
         model: (*route.upstream_model != *route.model).then_some(&*route.upstream_model),
         include_usage: request.stream,
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
-    let forward = request.forward(&call.body, &edits);
-    match route.upstream.dialect {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+    let forward = request.forward(body, &edits);
+    match route.upstream.dialect_for(&route.upstream_model) {
+        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
         Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
             let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
-            Outgoing::embedding(&route.upstream.provider, &forward, asked)
+            Outgoing::embedding(&route.upstream, &forward, asked, now)
         }
         dialect => {
             let each = output_max / request.choices.max(1);
-            Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
+            Outgoing::native(&route.upstream, dialect, &forward, each, now)
         }
     }
+}
+
+/// What is sent where the upstream speaks the caller's dialect: the caller's bytes.
+fn pass(
+    request: &Request<'_>,
+    (body, dialect, passes): (&Bytes, Dialect, &Passes),
+    route: &Route,
+    cap: Option<u64>,
+    now: Timestamp,
+) -> Result<Outgoing, Failure> {
+    if passes.goes_on_from.as_ref().is_some_and(|kept| kept.upstream != route.upstream.name) {
+        let message = format!(
+            "The response that this one goes on from is kept by an account that does not serve \"{}\" any more. Send the \
+             whole input.",
+            route.model
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("previous_response_id")));
+    }
+    if !route.upstream.speaks(dialect, &route.upstream_model) {
+        // The routes changed since it was decided that it passes.
+        let message = format!("The route of \"{}\" has just changed. Try again.", route.model);
+        return Err(Failure::new(Case::NoUpstream, message).retry_after(Duration::from_secs(1)));
+    }
+    let model = (*route.upstream_model != *route.model).then_some(&*route.upstream_model);
+    let body = passing::edited(dialect, body, &passing::Edits { model, output_tokens_max: cap });
+    let Route { upstream, upstream_model, .. } = route;
+    let (model, versions) = (upstream_model.clone(), passes.versions.clone());
+    Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
 fn answer_of(
@@ -837,6 +930,8 @@ pub(crate) mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            passes: false,
+            kept_for: None,
             translation: None,
         }
     }

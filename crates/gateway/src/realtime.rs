@@ -16,10 +16,8 @@ use crate::catalog::Route;
 use crate::failure::{Case, Failure};
 use crate::lifecycle::{Gateway, choose};
 use crate::refusal::{RETRY_AFTER_DEFAULT, refused, timed_out, upstream_failed};
-use crate::upstream::SendError;
 use connect::Dialled;
 use domain::ledger::Ending;
-use protocol::dialect::Dialect;
 use protocol::openai::{Endpoint, Request};
 use reserve::{Need, Reserve, request_body};
 use std::net::IpAddr;
@@ -41,8 +39,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// What may wait to be written to one side.
 const WRITE_BYTES_MAX: usize = 2 * protocol::realtime::EVENT_BYTES_MAX;
-/// The providers that have Realtime, or may have it.
-const PROVIDERS: [&str; 3] = ["openai", "azure", "openai-compatible"];
 
 /// A session as it is asked for.
 pub struct Opening {
@@ -115,7 +111,7 @@ impl Gateway {
             first.release(Ending::GatewayFault);
             return Err(store_unavailable(error.to_string()));
         }
-        let dialled = timeout(OPEN_TIMEOUT, connect::connect(&route, beta, first.held())).await;
+        let dialled = timeout(OPEN_TIMEOUT, connect::connect(&route, beta, self.clock.now(), first.held())).await;
         match dialled {
             Ok(Ok(Dialled::Open(socket))) => Ok(Session::new(self.clone(), reserve, first, socket, renew, place)),
             Ok(Ok(Dialled::Answered(reply))) => {
@@ -126,10 +122,10 @@ impl Gateway {
                 };
                 Err(refused(&route.upstream, reply.status, &reply.headers, &body, self.clock.now()))
             }
-            Ok(Err(SendError::Connect(error))) => {
+            Ok(Err(error)) if error.nothing_sent() => {
                 first.release(Ending::UpstreamUnreachable);
                 let message = format!("The upstream of \"{}\" cannot be reached now.", route.model);
-                Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error))
+                Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
             }
             Ok(Err(error)) => {
                 first.release(Ending::UpstreamCut);
@@ -154,9 +150,7 @@ impl Gateway {
         let request = Request::read(Endpoint::Chat, &body).map_err(bad)?;
         let catalog = self.catalog();
         let (route, priced) = choose(&catalog, &request, &opening.caller)?;
-        let upstream = &route.upstream;
-        if upstream.dialect != Dialect::Chat || !PROVIDERS.contains(&upstream.provider.as_str()) || upstream.is_local()
-        {
+        if !route.upstream.has_realtime() {
             let message = format!("The provider of the model \"{}\" has no realtime sessions.", route.model);
             return Err(Failure::new(Case::NotServed, message).param(Some("model")));
         }

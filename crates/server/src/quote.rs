@@ -97,7 +97,10 @@ async fn quoted(
     let (body, tags) = (body.slice_ref(request.get().as_bytes()), tags_of(&head.headers)?);
     let call = match door {
         Door::Own(endpoint) => Call { endpoint, body, tags, address: peer, foreign: None },
-        door => app.gateway.translated(&caller, door.asked(path, body), "", tags, peer)?,
+        door => {
+            let asked = door.asked(path, &HeaderMap::new(), body);
+            Box::pin(app.gateway.translated(&caller, asked, "", tags, peer)).await?
+        }
     };
     answer(app, &caller, &call, asker.manner).await
 }

@@ -128,8 +128,11 @@ async fn exchange(
     let body = read_body(app, &head.headers, body).await?;
     let call = match door {
         Door::Own(endpoint) => Call { endpoint, body, tags, address: asker.address, foreign: None },
-        door if door.counts() => return count(app, &caller, &door.asked(&head.uri, body), asker).await,
-        door => app.gateway.translated(&caller, door.asked(&head.uri, body), request_id, tags, asker.address)?,
+        door if door.counts() => return count(app, &caller, &door.asked(&head.uri, &head.headers, body), asker).await,
+        door => {
+            let asked = door.asked(&head.uri, &head.headers, body);
+            Box::pin(app.gateway.translated(&caller, asked, request_id, tags, asker.address)).await?
+        }
     };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {

@@ -135,9 +135,10 @@ pub fn public(app: Arc<App>) -> Router {
     }
     router
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::show))
+        // Methods of Gemini's that there are do not come here; the rest does not exist.
+        .route("/v1/models/{*id}", get(models::show).post(unknown_path))
         .route("/v1beta/models", get(models::list_of_gemini))
-        .route("/v1beta/models/{*id}", get(models::show_of_gemini))
+        .route("/v1beta/models/{*id}", get(models::show_of_gemini).post(unknown_path))
         .route("/v1/dashboard/billing/usage", get(billing::usage))
         .route("/dashboard/billing/usage", get(billing::usage))
         .route("/v1/dashboard/billing/subscription", get(billing::subscription))
@@ -154,15 +155,21 @@ pub fn public(app: Arc<App>) -> Router {
         .merge(admin::router(app))
 }
 
+/// In whose words a path that does not exist is answered.
+fn dialect_below(path: &str) -> Dialect {
+    match path {
+        _ if path.starts_with("/v1beta/") => Dialect::Gemini,
+        // Google's libraries ask for either version.
+        _ if path.starts_with("/v1/models/") && path.contains(':') => Dialect::Gemini,
+        _ if path.starts_with("/v1/messages") => Dialect::Messages,
+        _ => Dialect::Chat,
+    }
+}
+
 async fn unknown_path(State(app): State<Arc<App>>, request: axum::extract::Request) -> axum::response::Response {
     // The path is not repeated: it may be anything.
     let message = "There is no such endpoint here. GET /v1/models lists the models; the README lists the endpoints.";
-    let dialect = match request.uri().path() {
-        path if path.starts_with("/v1beta/") => Dialect::Gemini,
-        path if path.starts_with("/v1/messages/") => Dialect::Messages,
-        _ => Dialect::Chat,
-    };
-    let manner = Manner { profile: app.config.server.error_profile, dialect };
+    let manner = Manner { profile: app.config.server.error_profile, dialect: dialect_below(request.uri().path()) };
     let failure = Failure::new(Case::UnknownEndpoint, message);
     response(&failure, manner, request_id_of(request.headers())).map(axum::body::Body::new)
 }

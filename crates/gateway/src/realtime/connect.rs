@@ -4,6 +4,7 @@ use super::socket_config;
 use crate::catalog::Route;
 use crate::settle::Held;
 use crate::upstream::{HttpClient, Reply, ReplyBody, SendError, socket_client};
+use domain::Timestamp;
 use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -24,13 +25,12 @@ pub(super) enum Dialled {
     Answered(Reply),
 }
 
-/// Opens a session at the route's upstream. Only who holds money can.
-pub(super) async fn connect(route: &Route, beta: bool, _held: &Held) -> Result<Dialled, SendError> {
+/// Opens a session at the route's upstream, at a time. Only who holds money can.
+pub(super) async fn connect(route: &Route, beta: bool, now: Timestamp, _held: &Held) -> Result<Dialled, SendError> {
     static CLIENT: LazyLock<HttpClient> = LazyLock::new(socket_client);
 
-    let model: String = form_urlencoded::byte_serialize(route.upstream_model.as_bytes()).collect();
-    let request = route.upstream.realtime_request(&format!("/realtime?model={model}"));
-    let mut request = request.ok_or_else(|| SendError::Connect("it is inside this process".to_owned()))?;
+    let request = route.upstream.realtime_request(&route.upstream_model, now).await?;
+    let mut request = request.ok_or_else(|| SendError::Connect("it has no sessions".to_owned()))?;
     let key = generate_key();
     let headers = request.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));

@@ -1,3 +1,5 @@
+//! A silent stream, told to callers of each dialect.
+
 use super::*;
 use crate::clock::Clock;
 use crate::counters::Counters;
@@ -9,6 +11,7 @@ use crate::translation::Translation;
 use crate::upstream::Local;
 use domain::ledger::{Hold, Limits};
 use domain::{AccountId, KeyId, Multiplier, PriceId, Timestamp};
+use protocol::canonical::Dialect;
 use protocol::dialect::gemini::Framing;
 use protocol::openai::Endpoint;
 use serde_json::Value;
@@ -46,7 +49,8 @@ async fn slow(dialect: Dialect, framing: Framing) -> Relay {
     let behaviour = Behaviour { latency_ms: 0, chunk_gap_ms: 40_000, completion_tokens: 2, ..Behaviour::default() };
     let body = r#"{"model":"m","messages":[{"content":"hi"}],"stream":true,"stream_options":{"include_usage":true}}"#;
     let reply = Simulator::new(behaviour).unwrap().send(endpoint, body.into()).await.unwrap();
-    Relay::new(gateway, Box::new(exchange), held, reply.body)
+    let tongue = Tongue::new(exchange.translation.clone(), None);
+    Relay::new(gateway, Box::new(exchange), held, tongue, reply.body)
 }
 
 async fn pieces(mut relay: Relay) -> Vec<Bytes> {

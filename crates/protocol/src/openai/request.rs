@@ -15,7 +15,7 @@ use super::Endpoint;
 use crate::json::{self, Unsound};
 use content::{Content, Messages, Prompts};
 use domain::price::Bound;
-use domain::usage::COUNT_MAX;
+use domain::usage::{COUNT_MAX, Usage};
 use labels::Metadata;
 use memchr::memchr;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -60,6 +60,9 @@ pub struct Request<'a> {
     pub reasons: bool,
     /// The model may search the web, for a fee.
     pub web_search: bool,
+    /// How often the provider's own tools are expected to be used at most, by their meters, where the request says so in
+    /// another dialect.
+    pub tools: Usage,
     /// The field `models` names other models, which some resellers serve in place of `model`.
     pub names_other_models: bool,
     /// The service tier that is asked for: at most 64 characters, none of them a control character.
@@ -278,6 +281,7 @@ impl<'a> Request<'a> {
             reasons: [Field::Reasoning, Field::ReasoningEffort, Field::Thinking, Field::EnableThinking]
                 .into_iter()
                 .any(|field| fields.given(field).is_some_and(|json| !matches!(json, "false" | "\"none\""))),
+            tools: Usage::default(),
             names_other_models: fields.given(Field::Models).is_some(),
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
             end_user: labels::end_user(&fields, &metadata)?,
@@ -285,6 +289,16 @@ impl<'a> Request<'a> {
             body,
             fields,
         })
+    }
+
+    /// Takes over what a body in another dialect asks for that is sent in place of this one: `tools`, as many tokens more as it
+    /// has bytes, and those of the conversation that it goes on from.
+    #[must_use]
+    pub fn sent_as(mut self, body: &[u8], tools: Usage, earlier_tokens: u64) -> Self {
+        let longer = body.len().saturating_sub(self.body.len()) as u64;
+        self.input_tokens_bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
+        self.tools = tools;
+        self
     }
 
     /// The most that this request can consume when each choice has at most `output_tokens_max` tokens.
@@ -305,7 +319,7 @@ impl<'a> Request<'a> {
             audio_in: self.has_audio || self.has_files,
             images_in: self.has_images || self.has_files,
             audio_out: self.audio_out,
-            calls: domain::Usage::default(),
+            calls: Usage::default(),
             service_tier: self.service_tier.as_deref().map(str::to_owned),
         }
     }

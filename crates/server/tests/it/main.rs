@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod budgets;
+mod clouds;
 mod crash;
 mod diagnose;
 mod dialects;
@@ -16,6 +17,7 @@ mod limits_saved;
 mod lives;
 mod members;
 mod native;
+mod passing;
 mod payments;
 mod postgres;
 mod quota;
