@@ -248,11 +248,8 @@ fn read_update<'a>(session: &Node<'a>, whole: &str) -> Result<Update<'a>, BadReq
     let format = of_input("format").and_then(|format| format.text_of("type"));
     let format = format.or_else(|| session.text_of("input_audio_format"));
     let transcription = of_input("transcription").or_else(|| session.get("input_audio_transcription"));
-    let transcription = match transcription {
-        None => None,
-        // Without a name the provider takes one of its own.
-        Some(transcription) => Some(transcription.text_of("model").unwrap_or_default()),
-    };
+    // Without a name the provider takes one of its own.
+    let transcription = transcription.map(|transcription| transcription.text_of("model").unwrap_or_default());
     let (model, cap) = (session.text_of("model"), read_cap(session)?);
     let model_at = session.get("model").map(|model| {
         // A value's text is a piece of the whole.

@@ -413,9 +413,12 @@ impl Session {
         let (ready, entered) = match self.promised.pop_front() {
             Some(Promise { ready, entered, .. }) => (ready, entered),
             None => {
-                // Its caller's voice has brought it about.
-                if self.ready.is_none() {
-                    self.ensure(self.since, self.cap).await?;
+                // Its caller's voice has brought it about, or a long silence, before which nothing was asked.
+                if self.ready.is_none()
+                    && let Err(end) = self.ensure(self.since, self.cap).await
+                {
+                    stop(upstream, response).await?;
+                    return Err(end);
                 }
                 let Some(ready) = self.ready.take() else { return Err(End::fault()) };
                 let expected = self.expected_input(self.since).input_tokens();
