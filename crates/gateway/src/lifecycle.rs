@@ -356,7 +356,10 @@ impl Gateway {
             kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
-        let answer = if request.stream {
+        let streams = request.stream;
+        // What is sent is on its way: a large body is not kept beside it.
+        drop(call);
+        let answer = if streams {
             drop(catalog);
             let beginning = self.clone().begin_stream(exchange, held, outgoing);
             match self.settings.on_client_left {
@@ -719,9 +722,9 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
         tag(&mut request, tags)?;
     }
     Ok(match call.foreign.as_deref() {
-        Some(Foreign { body, passes: Some(passes), .. }) => {
+        Some(Foreign { passes: Some(passes), .. }) => {
             let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
-            request.sent_as(body, passes.tools, earlier_tokens)
+            request.sent_as(passes.text_bytes, passes.tools, earlier_tokens)
         }
         _ => request,
     })
