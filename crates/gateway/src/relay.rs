@@ -639,7 +639,7 @@ pub fn is_keep_alive(piece: &[u8]) -> bool {
 }
 
 /// The price of a stream, as a comment: event readers skip it, people see it.
-fn cost_comment(cost: Nanos) -> Bytes {
+pub(crate) fn cost_comment(cost: Nanos) -> Bytes {
     Bytes::from(format!(": x-tollgate-cost: {cost}\n\n"))
 }
 
@@ -649,6 +649,6 @@ fn output_comment(output_tokens: u64) -> Bytes {
 }
 
 /// An event that was cut off by the end of the body, with the blank line that ends it.
-fn terminated(raw: Bytes) -> Bytes {
+pub(crate) fn terminated(raw: Bytes) -> Bytes {
     Bytes::from([&raw[..], b"\n\n"].concat())
 }

@@ -101,7 +101,8 @@ impl Gateway {
             quirks,
         });
         let foreign = Some(Box::new(Foreign { path, body, translation }));
-        Ok(Call { endpoint: Endpoint::Chat, body: written.body.into(), tags, address, foreign })
+        let (endpoint, body) = (Endpoint::Chat.into(), written.body.into());
+        Ok(Call { endpoint, body, boundary: None, tags, address, foreign })
     }
 
     /// The gateway's own count of the tokens of a request that is not sent, as a body of its dialect, and the model that
@@ -115,14 +116,15 @@ impl Gateway {
         let request = canonical_request(read_count, in_path.as_ref())?;
         let (_, written) = self.in_chat(&request)?;
         let body = Bytes::from(written.body);
-        let call =
-            Call { endpoint: Endpoint::Chat, body, tags: None, address: IpAddr::from([0, 0, 0, 0]), foreign: None };
+        let (endpoint, address) = (Endpoint::Chat, IpAddr::from([0, 0, 0, 0]));
+        let call = Call { endpoint: endpoint.into(), body, boundary: None, tags: None, address, foreign: None };
         let (model, upstream_model) = {
             let catalog = self.catalog();
-            let (route, _) = choose(&catalog, &read(&call)?, caller)?;
+            let request = read(&call, endpoint)?;
+            let (route, _) = choose(&catalog, &request, call.endpoint, caller)?;
             (route.model.clone(), route.upstream_model.clone())
         };
-        let count = self.count_prompt(call.endpoint, &upstream_model, &call.body).await;
+        let count = self.count_prompt(endpoint, &upstream_model, &call.body).await;
         let answer = match dialect {
             Dialect::Gemini => gemini::write_count(count),
             _ => messages::write_count(count),

@@ -3,6 +3,10 @@
 //! Requests go out as they are, over pooled connections; nothing is followed, decoded or sent twice behind the
 //! gateway's back. The built-in simulator and the scripted upstreams of a simulation answer in process.
 
+mod media;
+
+pub use media::Posted;
+
 use crate::native::{Listening, Outgoing};
 use crate::settle::Held;
 use bytes::Bytes;
@@ -200,20 +204,21 @@ impl Upstream {
     pub async fn send(&self, outgoing: Outgoing, _held: &Held) -> Result<Reply, SendError> {
         match &self.transport {
             Transport::Local(local) => local.send(outgoing.endpoint, outgoing.body).await,
-            Transport::Http(remote) => {
-                let request = remote.request(outgoing);
-                let response = remote.client.request(request).await.map_err(|error| {
-                    let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
-                    if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
-                })?;
-                let (head, body) = response.into_parts();
-                Ok(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) })
-            }
+            Transport::Http(remote) => remote.exchange(remote.request(outgoing)).await,
         }
     }
 }
 
 impl Remote {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, SendError> {
+        let response = self.client.request(request).await.map_err(|error| {
+            let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
+            if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
+        })?;
+        let (head, body) = response.into_parts();
+        Ok(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) })
+    }
+
     fn request(&self, outgoing: Outgoing) -> Request<Full<Bytes>> {
         let Outgoing { endpoint, body, native } = outgoing;
         let mut request = Request::new(Full::new(body));

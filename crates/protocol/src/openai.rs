@@ -5,6 +5,7 @@
 
 mod answer;
 mod error;
+pub mod media;
 mod models;
 mod produced;
 mod prompt;

@@ -10,7 +10,7 @@ use domain::rate::Metric;
 use domain::{Nanos, Usage};
 use gateway::failure::QuotaScope;
 use gateway::limiter::Told;
-use gateway::{Call, Case, Failure, Quote};
+use gateway::{Call, Case, Failure, Paid, Quote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use protocol::openai::Endpoint;
@@ -86,20 +86,26 @@ async fn quoted(
         Failure::new(Case::BadRequest, message)
     })?;
     let endpoint = match endpoint.as_deref() {
-        None => Endpoint::Chat,
+        None => Endpoint::Chat.into(),
         Some(name) => named(name).ok_or_else(|| {
-            let names = Endpoint::ALL.map(Endpoint::name).join(", ");
+            let names = Vec::from_iter(quotable().map(Paid::name)).join(", ");
             Failure::new(Case::BadRequest, format!("endpoint must be one of {names}, or its path."))
                 .param(Some("endpoint"))
         })?,
     };
     let body = body.slice_ref(request.get().as_bytes());
-    let call = Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer, foreign: None };
+    let tags = tags_of(&head.headers)?;
+    let call = Call { endpoint, body, boundary: None, tags, address: peer, foreign: None };
     answer(app, &caller, &call, asker.manner).await
 }
 
-fn named(endpoint: &str) -> Option<Endpoint> {
-    Endpoint::ALL.into_iter().find(|known| known.name() == endpoint || known.path() == endpoint)
+fn named(endpoint: &str) -> Option<Paid> {
+    quotable().find(|known| known.name() == endpoint || known.path() == endpoint)
+}
+
+/// The endpoints whose requests are JSON. Forms are quoted at their own paths.
+fn quotable() -> impl Iterator<Item = Paid> {
+    Paid::all().filter(|paid| !matches!(paid, Paid::Media(endpoint) if endpoint.takes_form()))
 }
 
 /// Decides about a request and answers with the decision.

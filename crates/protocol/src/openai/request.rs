@@ -12,6 +12,7 @@ pub use content::Media;
 pub use demand::Demand;
 pub use edits::{CapField, Edits};
 pub use labels::add_tags;
+pub(super) use labels::check as check_label;
 
 use super::Endpoint;
 use crate::json::{self, Unsound};
@@ -63,11 +64,11 @@ pub struct BadRequest {
 /// The most choices that one request may ask for; OpenAI's own limit.
 const CHOICES_MAX: u64 = 128;
 
-const MODEL_CHARS_MAX: usize = 256;
+pub(super) const MODEL_CHARS_MAX: usize = 256;
 const SERVICE_TIER_CHARS_MAX: usize = 64;
 
 /// Tokens that chat templates add on their own: a default system prompt, the date, the opening of the answer.
-const TEMPLATE_TOKENS_MAX: u64 = 128;
+pub(super) const TEMPLATE_TOKENS_MAX: u64 = 128;
 
 /// Tokens of the instructions that a provider adds when tools or an answer format are given.
 const INSTRUCTION_TOKENS_MAX: u64 = 1024;
@@ -410,7 +411,7 @@ fn short_text<'a>(fields: &Fields<'a>, field: Field, chars_max: usize) -> Result
 }
 
 /// Why a text is not safe to show, if it is not.
-fn unshowable(text: &str, chars_max: usize) -> Option<String> {
+pub(super) fn unshowable(text: &str, chars_max: usize) -> Option<String> {
     // A character has at least one byte, so most texts need no counting.
     let long = text.len() > chars_max && text.chars().count() > chars_max;
     if text.is_empty() || long {
@@ -441,7 +442,7 @@ fn string(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The start of a JSON text, short enough for a message.
-fn shown(json: &str) -> String {
+pub(crate) fn shown(json: &str) -> String {
     const CHARS_MAX: usize = 40;
     let mut shown: String = json.chars().take(CHARS_MAX).collect();
     if shown.len() < json.len() {
