@@ -1,7 +1,7 @@
 //! A scripted OpenAI-compatible upstream.
 //!
 //! It speaks the exact wire format of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/models`,
-//! streaming and not, and misbehaves on demand: each request carries its own [`Script`] in the top-level JSON field
+//! streaming and not, and of the endpoints beside text (images, sound, moderations, reranking), and misbehaves on demand: each request carries its own [`Script`] in the top-level JSON field
 //! `mock`, which survives a gateway because unknown fields do. For those whose requests are translated on their way,
 //! [`Mock::play`] or `POST /mock/script` gives the script of all requests that bring none. Without a script it is a fast,
 //! well-behaved upstream whose answers are predictable: [`Script::prompt_tokens`] and [`Script::completion_tokens`] state
@@ -13,6 +13,7 @@
 //! library lets through: a cut inside a chunk, a false `content-length`, one byte per write.
 
 mod answer;
+mod media;
 mod request;
 mod script;
 mod serve;

@@ -129,10 +129,10 @@ impl<'a> Head<'a> {
                 "content-disposition" | "content-type" => {
                     return Err(broken("a part of the form has a header twice"));
                 }
-                "content-transfer-encoding" => {
-                    if !["binary", "7bit", "8bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain)) {
-                        return Err(broken("a part of the form is encoded; send it as it is"));
-                    }
+                "content-transfer-encoding"
+                    if !["binary", "7bit", "8bit"].iter().any(|plain| value.eq_ignore_ascii_case(plain)) =>
+                {
+                    return Err(broken("a part of the form is encoded; send it as it is"));
                 }
                 _ => {}
             }
