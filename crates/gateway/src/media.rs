@@ -10,6 +10,7 @@ mod flow;
 pub use flow::{Broken, Flow};
 
 use crate::admit::{Admitted, Asking, admit, store_unavailable};
+use crate::catalog::Route;
 use crate::failure::Failure;
 use crate::lifecycle::{
     Answer, AnswerBody, Call, Gateway, OUTPUT_ADDED_MAX, OnClientLeft, OrDetach, PROMPT_ADDED_MAX, choose,
@@ -30,6 +31,7 @@ use protocol::openai::Reported;
 use protocol::openai::media::{Endpoint, Facts, Format, Outcome, Request, Work};
 use std::sync::Arc;
 use store::keys::Caller;
+use store::prices::Priced;
 use tokio::time::{Instant, timeout};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -95,6 +97,7 @@ impl Gateway {
         let request = read_media(&call, endpoint).map_err(early)?;
         let catalog = self.catalog();
         let (route, priced) = choose(&catalog, &request.demand, call.endpoint, caller).map_err(early)?;
+        let priced = by_look(route, priced, &request);
         let (request, by_tokens) = priced_by(request, &priced.price);
         let demand = &request.demand;
         let no_limits = Limits::default();
@@ -290,11 +293,24 @@ impl Gateway {
     }
 }
 
+/// The price of images of that look, where the model is paid by the piece and has one.
+pub(crate) fn by_look<'r>(route: &'r Route, priced: &'r Priced, request: &Request<'_>) -> &'r Priced {
+    if route.priced_by_look.is_empty() || counts_tokens(&priced.price) {
+        return priced;
+    }
+    let of = |look: &str| route.priced_by_look.iter().find(|(of, _)| **of == *look).map(|(_, priced)| priced);
+    request.work.looks().iter().find_map(|look| of(look)).unwrap_or(priced)
+}
+
+fn counts_tokens(price: &Price) -> bool {
+    let mut tokens = Meter::INPUT_TOKENS.into_iter().chain(Meter::OUTPUT_TOKENS);
+    tokens.any(|meter| price.prices(meter))
+}
+
 /// A request by what its model's price counts, and whether that is tokens. Without any rate, moderations are: they have
 /// nothing else.
 pub(crate) fn priced_by<'a>(request: Request<'a>, price: &Price) -> (Request<'a>, bool) {
-    let mut tokens = Meter::INPUT_TOKENS.into_iter().chain(Meter::OUTPUT_TOKENS);
-    let by_tokens = request.endpoint == Endpoint::Moderations || tokens.any(|meter| price.prices(meter));
+    let by_tokens = request.endpoint == Endpoint::Moderations || counts_tokens(price);
     (request.priced(by_tokens, price.output_tokens_max), by_tokens)
 }
 

@@ -6,7 +6,7 @@ use crate::failure::{Case, Failure, QuotaScope};
 use crate::lifecycle::{Call, Gateway, choose, read, read_media};
 use crate::limiter::Told;
 use crate::limits::limits;
-use crate::media::priced_by;
+use crate::media::{by_look, priced_by};
 use crate::paid::Paid;
 use bytes::Bytes;
 use domain::ledger::{Binding, Limits};
@@ -66,6 +66,7 @@ impl Gateway {
             Paid::Media(endpoint) => {
                 let request = read_media(call, endpoint).map_err(early)?;
                 let (route, priced) = choose(&catalog, &request.demand, call.endpoint, caller).map_err(early)?;
+                let priced = by_look(route, priced, &request);
                 let (request, by_tokens) = priced_by(request, &priced.price);
                 let (usage, _) = request.work.consumed(endpoint, &Facts::default(), by_tokens);
                 self.quoted(caller, call, &request.demand, (route, priced), Expected::Media(usage)).await

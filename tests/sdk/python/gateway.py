@@ -125,15 +125,15 @@ class Mock(Process):
 class Gateway(Process):
     """A gateway over a mock; without one, as it starts with no configuration at all."""
 
-    def __init__(self, mock=None):
+    def __init__(self, mock=None, config=CONFIG):
         self._folder = tempfile.TemporaryDirectory(prefix="tollgate-sdk-")
         self.data = Path(self._folder.name) / "data"
         self.mock = mock
         command = [os.environ["TOLLGATE_BIN"], "serve", "--data-dir", str(self.data), "--listen", "127.0.0.1:0"]
         if mock:
-            config = Path(self._folder.name) / "tollgate.toml"
-            config.write_text(CONFIG.format(upstream=mock.url))
-            command += ["--config", str(config)]
+            file = Path(self._folder.name) / "tollgate.toml"
+            file.write_text(config.format(upstream=mock.url))
+            command += ["--config", str(file)]
         super().__init__(command, "tollgate listening on", {"MOCK_KEY": UPSTREAM_SECRET})
 
     def first_key(self):

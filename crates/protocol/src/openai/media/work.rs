@@ -7,6 +7,7 @@ use crate::json::tree::Node;
 use crate::openai::request::TEMPLATE_TOKENS_MAX;
 use domain::usage::COUNT_MAX;
 use domain::{Meter, Usage};
+use std::borrow::Cow;
 
 /// The most images of a request; OpenAI's own limit.
 const IMAGES_MAX: u64 = 10;
@@ -69,6 +70,8 @@ pub struct Work {
     pub file_bytes: u64,
     /// Images that are looked at.
     pub images_in: u64,
+    /// How images are to look, where that is said: the size and the quality.
+    look: (Option<Box<str>>, Option<Box<str>>),
 }
 
 impl Work {
@@ -163,6 +166,8 @@ impl Work {
         self.calls[Meter::Image] = self.pieces;
         self.output_tokens_max = self.pieces * (IMAGE_TOKENS_MAX + partial * PARTIAL_IMAGE_TOKENS);
         self.output = self.pieces * image_tokens(size.as_deref(), quality.as_deref());
+        let said = |text: Option<Cow<'_, str>>| text.filter(|text| text != "auto").map(|text| text.as_ref().into());
+        self.look = (said(size), said(quality));
         Ok(if is_stream { Format::Events } else { Format::Json })
     }
 
@@ -237,6 +242,18 @@ impl Work {
             }
         };
         Ok(if is_stream { Format::Events } else { format })
+    }
+
+    /// How price books call images that look as these are to, the most exact name first: `hd/1024-x-1792`, `1024-x-1792`.
+    /// What is not said is OpenAI's default.
+    pub fn looks(&self) -> Vec<String> {
+        let (size, quality) = &self.look;
+        let size = size.as_deref().unwrap_or("1024x1024").replace('x', "-x-");
+        let exact = format!("{}/{size}", quality.as_deref().unwrap_or("standard"));
+        match quality.as_deref() {
+            None | Some("standard") => vec![exact, size],
+            Some(_) => vec![exact],
+        }
     }
 
     /// What was consumed, by what the answer says and else by the gateway's own count, and whether the latter had to
