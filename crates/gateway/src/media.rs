@@ -188,7 +188,10 @@ impl Gateway {
         let (usage, estimated) = exchange.consumed(&facts);
         let settled = held.settle(usage, None, estimated, Ending::Complete);
         let content_type = match exchange.format {
-            Format::Text => type_of(&headers).filter(|kind| kind.as_bytes().starts_with(b"text/")).unwrap_or(TEXT),
+            Format::Text => match type_of(&headers) {
+                Some(kind) if kind.as_bytes().starts_with(b"text/vtt") => kind,
+                _ => TEXT,
+            },
             _ => JSON,
         };
         Ok(Answer {
@@ -204,6 +207,10 @@ impl Gateway {
 
     fn read_whole(&self, exchange: &Exchange, headers: &HeaderMap, body: &Bytes) -> Result<Facts, (Ending, Failure)> {
         plainly(headers).map_err(|failure| (Ending::UpstreamMalformed, failure))?;
+        if type_of(headers).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+            let failure = upstream_failed("it answered with a page", "content-type: text/html");
+            return Err((Ending::UpstreamMalformed, failure));
+        }
         match Facts::read(exchange.endpoint, exchange.format, body) {
             Ok(Outcome::Complete(facts)) => Ok(facts),
             Ok(Outcome::Failed(error)) => {
@@ -237,10 +244,10 @@ impl Gateway {
                 if exchange.endpoint == Endpoint::Transcriptions && is(&["application/json", "text/plain"]) =>
             {
                 exchange.format = if is(&["text/plain"]) { Format::Text } else { Format::Json };
-                return self.take_whole(exchange, held, reply).await;
+                return OrDetach::new(self.take_whole(exchange, held, reply)).await;
             }
             Format::Sound if kind.is_none() => BYTES,
-            Format::Sound if is(&["audio/", "application/octet-stream", "binary/", "video/"]) => {
+            Format::Sound if is(&["audio/", "application/octet-stream", "binary/octet-stream"]) => {
                 kind.clone().unwrap_or(BYTES)
             }
             _ => return Err(self.no_flow(&exchange, held, reply).await),

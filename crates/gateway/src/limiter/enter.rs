@@ -56,9 +56,12 @@ impl<'a> RateAsking<'a> {
         let Asking { caller, request, body, priced, .. } = self.asking;
         let text = (body.len() as u64).saturating_sub(request.media.bytes);
         let input = text / BYTES_PER_TOKEN + 1 + request.media.parts.saturating_mul(MEDIA_TOKENS);
+        // Where tokens count for nothing, they are none.
+        let input = if request.media_is_bounded { input.min(request.input_tokens_bound) } else { input };
         let output =
             self.asking.output_expected().min(output_limit.unwrap_or(u64::MAX)).saturating_mul(request.choices);
-        let (usage, tier) = (Usage::tokens(input, output), request.service_tier.as_deref());
+        let usage = Usage::tokens(input, output).saturating_add(&request.calls);
+        let tier = request.service_tier.as_deref();
         let money = priced.price.charge_at(&usage, tier, caller.account.price_multiplier()).unwrap_or(Nanos::MAX);
         Cost::of_usage(&usage, money, request.choices)
     }

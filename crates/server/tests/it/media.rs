@@ -1,7 +1,7 @@
 //! The endpoints beside text: what they are charged, what is sent, and what goes wrong with them.
 
 use crate::harness::{Gateway, Outcome, amount};
-use crate::http::{Answer, Caller, Connection, Incoming, PATIENCE, within};
+use crate::http::{Answer, Caller, Connection, Incoming, PATIENCE, eventually, within};
 use domain::Nanos;
 use domain::ledger::Ending;
 use serde_json::{Value, json};
@@ -543,6 +543,40 @@ async fn d_05_who_leaves_speech_pays_for_all_of_it() {
 }
 
 #[tokio::test]
+async fn d_04_who_leaves_a_whole_answer_pays_for_it() {
+    let mut gateway = gateway().await;
+    let key = gateway.key(json!({"name": "leaver"})).await;
+    let draw = json!({"model": "dall-e-3", "prompt": "a", "n": 2, "mock": {"first_byte_ms": 200}}).to_string();
+    let mut connection = Connection::open(key.caller.address).await.expect("a connection");
+    connection.send(&key.caller.post_bytes(IMAGES, draw.as_bytes())).await.expect("a request can be sent");
+    eventually(PATIENCE, "the upstream is asked", async || (gateway.mock.stats().requests > 0).then_some(())).await;
+    drop(connection);
+    let fate = eventually(PATIENCE, "the end of the request", async || {
+        gateway.journal().fates_of_key(key.id).into_iter().next().flatten()
+    });
+    let fate = fate.await;
+    assert_eq!((fate.outcome, fate.ending, fate.cost), (Outcome::Settled, Ending::Complete, "0.08".parse().unwrap()));
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn d_06_by_setting_what_was_left_is_read_to_its_end() {
+    let mut gateway = gateway_with("[streams]\non_client_left = \"drain\"\n").await;
+    let script = json!({"prompt_tokens": 10, "completion_tokens": 100, "split": 64, "words": 2_000_000});
+    let body = json!({"model": "tts-1", "input": "abc", "voice": "v", "mock": script}).to_string();
+    let begun = begin(&gateway.caller, SPEECH, &[("content-type", "application/json")], body.as_bytes());
+    let mut incoming = within(PATIENCE, "a head", begun).await.expect("a head");
+    within(PATIENCE, "a piece", incoming.piece()).await.expect("a piece").expect("a piece");
+    let id = incoming.request_id();
+    drop(incoming);
+    let fate = gateway.fate(&id).await;
+    assert_eq!((fate.outcome, fate.cost), (Outcome::Settled, "0.000045".parse().unwrap()));
+    assert!(gateway.mock.idle(PATIENCE).await);
+    assert_eq!(gateway.mock.stats().by_model["tts-1"].finished, 1, "the upstream was not stopped");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn m_23_an_idempotency_key_buys_one_answer() {
     let mut gateway = gateway().await;
     let json_type = "application/json".to_owned();
@@ -573,7 +607,7 @@ async fn m_12_quotas_limits_and_lists_of_models_hold_here_as_well() {
     assert_eq!((answer.error().0, answer.header("x-tollgate-quota-scope")), (402, Some("key")), "{}", answer.text());
     assert_eq!(ask(&poor.caller, IMAGES, draw(2)).await.status, 200);
     let shown = gateway.key_shown(poor.id).await;
-    assert_eq!(amount(&shown["used"]["cost"]), "0.08".parse().unwrap(), "{shown}");
+    assert_eq!(amount(&shown["used"]), "0.08".parse().unwrap(), "{shown}");
     // One place of the two is taken, and a refusal for want of funds took none.
     assert_eq!(ask(&gateway.caller, IMAGES, draw(1)).await.status, 200);
     let limited = ask(&gateway.caller, IMAGES, draw(1)).await;

@@ -40,7 +40,7 @@ pub(super) fn length(file: &[u8]) -> Option<Duration> {
             }
             // The beginning must be one, or this is another kind of file.
             _ if frames < FRAMES_MIN => return None,
-            _ => at += 1,
+            _ => at += 1 + memchr::memchr(0xff, &file[at + 1..]).unwrap_or(file.len()),
         }
     }
     (frames >= FRAMES_MIN).then_some(())?;
