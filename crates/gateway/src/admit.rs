@@ -421,6 +421,9 @@ impl Asking<'_> {
             bound.input_tokens = bound.input_tokens.max(most.unwrap_or(UNKNOWN_MEDIA_TOKENS));
         }
         bound.calls = bound.calls.saturating_add(&calls(self.priced, self.request.web_search));
+        for (meter, count) in self.request.tools.counts() {
+            bound.calls[meter] = bound.calls[meter].max(count);
+        }
         bound
     }
 }
@@ -628,7 +631,7 @@ fn resets(at: Timestamp) -> String {
     }
 }
 
-/// What is billed beside tokens, as far as the model has a price for it.
+/// What is billed beside tokens of every such request, as far as the model has a price for it.
 pub fn calls(priced: &Priced, web_search: bool) -> Usage {
     let mut usage = Usage::default();
     usage[Meter::Request] = u64::from(priced.price.prices(Meter::Request));

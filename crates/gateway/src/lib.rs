@@ -28,6 +28,7 @@ pub mod relay;
 pub mod settle;
 pub mod simulator;
 pub mod tokens;
+mod tongue;
 pub mod translation;
 pub mod upstream;
 

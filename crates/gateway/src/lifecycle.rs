@@ -16,7 +16,8 @@ use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, up
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
-use crate::translation::{Foreign, Translation};
+use crate::tongue::Tongue;
+use crate::translation::{Foreign, Passes, Translation};
 use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -24,8 +25,9 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use protocol::dialect::Dialect;
+use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Demand, Edits, Endpoint, Reported, Request, media};
+use protocol::provider::Provider;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -36,6 +38,7 @@ use std::time::Duration;
 use store::keys::Caller;
 use store::ledger::Ledger;
 use store::prices::Priced;
+use store::responses::{self, KeptResponse, Owner};
 use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
@@ -46,6 +49,8 @@ pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
 pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
+/// Uses of a provider's own tool in one answer that are believed where the request allows no more.
+const TOOL_USES_MAX: u64 = 100;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
@@ -183,7 +188,11 @@ pub(crate) struct Exchange {
     prompt_bytes: usize,
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
-    native: Option<Arc<Native>>,
+    pub(crate) native: Option<Arc<Native>>,
+    /// The caller's dialect is the upstream's, other than chat: its bytes pass.
+    passes: bool,
+    /// Whose answer this is to be, if the provider keeps it.
+    pub(crate) kept_for: Option<Owner>,
     /// How the caller is told the answer, if not in chat.
     pub(crate) translation: Option<Arc<Translation>>,
 }
@@ -326,7 +335,7 @@ impl Gateway {
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let bound = held.bound();
-        let outgoing = match translate(&request, body, route, terms.cap_to_set, bound.output_tokens(), now) {
+        let outgoing = match translate(&request, &call, route, terms.cap_to_set, bound.output_tokens(), now) {
             Ok(outgoing) => outgoing,
             Err(failure) => {
                 held.void(Ending::GatewayFault);
@@ -334,6 +343,7 @@ impl Gateway {
             }
         };
         let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
+        let passes = call.foreign.as_ref().and_then(|foreign| foreign.passes.as_ref());
         let exchange = Box::new(Exchange {
             endpoint,
             upstream: route.upstream.clone(),
@@ -355,6 +365,8 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            passes: passes.is_some(),
+            kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
         let answer = if request.stream {
@@ -402,6 +414,7 @@ impl Gateway {
                 return Err(failure);
             }
         };
+        let raw = body.clone();
         let body = match &exchange.native {
             None => body,
             Some(native) => native.heard(body),
@@ -414,7 +427,9 @@ impl Gateway {
             }
         };
         let translation = exchange.translation.clone();
-        let canonical = match translation.as_ref().map(|translation| translation.read(&body)).transpose() {
+        let told_anew = translation.as_ref().filter(|_| !exchange.passes);
+        let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
+        let canonical = match read {
             Ok(canonical) => canonical,
             Err(error) => {
                 held.void(Ending::UpstreamMalformed);
@@ -428,16 +443,21 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let tier = completion.service_tier.map(Arc::from);
+        if let Some(id) = exchange.kept_for.and_then(|_| openai::answer_id(&body)) {
+            self.keep(&exchange, &id, &usage).await;
+        }
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
-        let told = translation.as_ref().zip(canonical);
-        let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
+        let told = match told_anew.zip(canonical) {
+            Some((translation, answer)) => Some(translation.whole(answer, settled.usage)),
+            None => exchange.native.as_ref().and_then(|native| native.charged(&body, &exchange.model, settled.usage)),
+        };
         Ok(Answer {
             model: exchange.model,
             upstream: exchange.upstream.name.clone(),
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(body)),
+            body: AnswerBody::Whole(told.unwrap_or(raw)),
             translation,
         })
     }
@@ -494,11 +514,15 @@ impl Gateway {
         let (output_cap, limits, translation) =
             (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
         let first_byte = self.settings.first_byte_timeout;
-        let body = match &exchange.native {
-            None => reply.body,
-            Some(native) => native.listen(reply.body, self.settings.event_bytes_max),
+        let (body, passing) = match &exchange.native {
+            None => (reply.body, None),
+            Some(native) if exchange.passes && native.can_end(held.output_paid().is_some()) => {
+                (reply.body, Some(native.clone()))
+            }
+            Some(native) => (native.listen(reply.body, self.settings.event_bytes_max), None),
         };
-        let mut relay = Relay::new(self, exchange, held, body);
+        let tongue = Tongue::new(exchange.translation.clone(), passing);
+        let mut relay = Relay::new(self, exchange, held, tongue, body);
         match timeout(first_byte, relay.first_event()).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => return Err(failure),
@@ -523,7 +547,8 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, &held)).await;
+        let sent = exchange.upstream.send(outgoing, self.clock.now(), &held);
+        let sent = timeout(self.settings.first_byte_timeout, sent).await;
         self.begun(sent.ok(), held, exchange.endpoint.into(), &exchange.model, started)
     }
 
@@ -541,7 +566,7 @@ impl Gateway {
                 self.counters.upstream_answered(endpoint, started.elapsed());
                 Ok((reply, held))
             }
-            Some(Err(error @ SendError::Connect(_))) => {
+            Some(Err(error)) if error.nothing_sent() => {
                 held.void(Ending::UpstreamUnreachable);
                 let message = format!("The upstream of \"{model}\" cannot be reached now.");
                 Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
@@ -602,6 +627,17 @@ impl Gateway {
             usage[Meter::Output] = counted.min(exchange.output_plausible).min(COUNT_MAX);
         }
         exchange.with_calls(usage)
+    }
+
+    /// Notes an answer that the provider keeps, before its caller can go on from it.
+    pub(crate) async fn keep(&self, exchange: &Exchange, id: &str, usage: &Usage) {
+        let (Some(owner), Some(database)) = (exchange.kept_for, self.ledger.database()) else { return };
+        let kept = KeptResponse { upstream: exchange.upstream.name.clone(), tokens: usage.total_tokens() };
+        let (id, now) = (id.to_owned(), self.clock.now());
+        let noted = database.write(move |tx| responses::remember(tx, owner, &id, &kept, now)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "an answer was not noted, so nobody can go on from it");
+        }
     }
 
     /// The gateway's own count of a prompt.
@@ -678,7 +714,13 @@ impl Exchange {
     /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
     pub(crate) fn so_far(&self, reported: &Reported, produced: u64) -> (Usage, bool) {
         if let Some(usage) = reported.usage().filter(|usage| !self.is_implausible(usage)) {
-            return (self.with_calls(*usage), false);
+            let is_early = usage.output_tokens() == 0 && produced > 0;
+            let mut usage = *usage;
+            if is_early {
+                // The prompt's side was told, and the answer's comes at its end.
+                usage[Meter::Output] = produced.min(self.output_plausible);
+            }
+            return (self.with_calls(usage), is_early);
         }
         let input = prompt_tokens_assumed(self.prompt_bytes).min(self.bound.input_tokens());
         let usage = Usage::tokens(input, produced.min(self.output_plausible));
@@ -687,11 +729,19 @@ impl Exchange {
 
     /// Adds what is billed beside tokens.
     fn with_calls(&self, mut usage: Usage) -> Usage {
+        for meter in [Meter::WebSearch, Meter::CodeExecution, Meter::FileSearch] {
+            usage[meter] = usage[meter].min(TOOL_USES_MAX.max(self.bound[meter]));
+        }
         for (meter, count) in admit::calls(&self.priced, self.web_search).counts() {
             usage[meter] = usage[meter].max(count);
         }
         usage
     }
+}
+
+/// Whose the answers to that caller are.
+pub(crate) fn owner_of(caller: &Caller) -> Owner {
+    Owner { account: caller.account.id, project: caller.key.project }
 }
 
 /// A quick guess at a prompt's tokens.
@@ -703,7 +753,13 @@ fn prompt_tokens_assumed(bytes: usize) -> u64 {
 pub(crate) fn read(call: &Call, endpoint: Endpoint) -> Result<Request<'_>, Failure> {
     let mut request = Request::read(endpoint, &call.body).map_err(unreadable)?;
     tagged(&mut request, call)?;
-    Ok(request)
+    Ok(match call.foreign.as_deref() {
+        Some(Foreign { body, passes: Some(passes), .. }) => {
+            let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
+            request.sent_as(body, passes.tools, earlier_tokens)
+        }
+        _ => request,
+    })
 }
 
 /// The same of media.
@@ -750,7 +806,15 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
-    if !route.upstream.has(endpoint) {
+    let upstream = &route.upstream;
+    let is_served = match (upstream.dialect_for(&route.upstream_model), endpoint) {
+        (_, Paid::Media(endpoint)) => upstream.has(endpoint),
+        (Dialect::Chat, _) | (_, Paid::Text(Endpoint::Chat)) => true,
+        // Vertex has its own way, which depends on the model.
+        (Dialect::Gemini, Paid::Text(Endpoint::Embeddings)) => upstream.speaker() == Provider::Gemini,
+        (_, Paid::Text(Endpoint::Completions | Endpoint::Embeddings)) => false,
+    };
+    if !is_served {
         let instead = match endpoint {
             Paid::Text(_) => "Use /v1/chat/completions.",
             Paid::Media(_) => "Ask here for a model of another provider, or for this one at /v1/chat/completions.",
@@ -762,32 +826,75 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" has no price, so it is not served. Ask the operator to set one.");
         Failure::new(Case::ModelNotPriced, message).param(Some("model"))
     })?;
+    if let Some((meter, _)) = request.tools.counts().find(|(meter, _)| !priced.price.prices(*meter)) {
+        let message = format!(
+            "The model \"{model}\" has no price for the tool that is billed as {}. Leave it out, or ask the operator to set one.",
+            meter.name()
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("tools")));
+    }
     Ok((route, priced))
 }
 
 /// What is sent: the caller's bytes, edited only where the upstream must read something else, and written anew where it
-/// does not speak chat. `output_max`: the most answer tokens of all choices.
+/// does not speak the caller's dialect. `output_max`: the most answer tokens of all choices.
 fn translate(
     request: &Request<'_>,
-    body: &Bytes,
+    call: &Call,
     route: &Route,
     cap: Option<u64>,
     output_max: u64,
     now: Timestamp,
 ) -> Result<Outgoing, Failure> {
+    if let Some(Foreign { body, passes: Some(passes), translation, .. }) = call.foreign.as_deref() {
+        return pass(request, (body, translation.dialect(), passes), route, cap, now);
+    }
+    let body = &call.body;
     let edits = Edits {
         model: (*route.upstream_model != *route.model).then_some(&*route.upstream_model),
         include_usage: request.stream,
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
     let forward = request.forward(body, &edits);
-    match route.upstream.dialect {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+    match route.upstream.dialect_for(&route.upstream_model) {
+        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
+        Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
+            let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
+            Outgoing::embedding(&route.upstream, &forward, asked, now)
+        }
         dialect => {
             let each = output_max / request.choices.max(1);
-            Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
+            Outgoing::native(&route.upstream, dialect, &forward, each, now)
         }
     }
+}
+
+/// What is sent where the upstream speaks the caller's dialect: the caller's bytes.
+fn pass(
+    request: &Request<'_>,
+    (body, dialect, passes): (&Bytes, Dialect, &Passes),
+    route: &Route,
+    cap: Option<u64>,
+    now: Timestamp,
+) -> Result<Outgoing, Failure> {
+    if passes.goes_on_from.as_ref().is_some_and(|kept| kept.upstream != route.upstream.name) {
+        let message = format!(
+            "The response that this one goes on from is kept by an account that does not serve \"{}\" any more. Send the \
+             whole input.",
+            route.model
+        );
+        return Err(Failure::new(Case::BadRequest, message).param(Some("previous_response_id")));
+    }
+    if !route.upstream.speaks(dialect, &route.upstream_model) {
+        // The routes changed since it was decided that it passes.
+        let message = format!("The route of \"{}\" has just changed. Try again.", route.model);
+        return Err(Failure::new(Case::NoUpstream, message).retry_after(Duration::from_secs(1)));
+    }
+    let model = (*route.upstream_model != *route.model).then_some(&*route.upstream_model);
+    let body = passing::edited(dialect, body, &passing::Edits { model, output_tokens_max: cap });
+    let Route { upstream, upstream_model, .. } = route;
+    let (model, versions) = (upstream_model.clone(), passes.versions.clone());
+    Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
 fn answer_of(
@@ -852,14 +959,14 @@ impl<T: Send + 'static> Drop for OrDetach<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::simulator::{Behaviour, Simulator};
     use domain::PriceId;
     use domain::price::PriceSheet;
 
     /// A request with room for ten answer tokens, and for so many more where nobody told the upstream a cap.
-    fn exchange(beyond: u64) -> Exchange {
+    pub(crate) fn exchange(beyond: u64) -> Exchange {
         let simulator = Arc::new(Simulator::new(Behaviour::default()).unwrap());
         let sheet = r#"{"input_per_million":"1","output_per_million":"1","max_output_tokens":10}"#;
         let price = Arc::new(serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap());
@@ -883,6 +990,8 @@ mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            passes: false,
+            kept_for: None,
             translation: None,
         }
     }

@@ -126,7 +126,8 @@ impl Gateway {
             Some(boundary) => HeaderValue::try_from(format!("multipart/form-data; boundary=\"{boundary}\""))
                 .expect("a boundary has letters alone that a header can have"),
         };
-        let posted = Posted { endpoint, content_type, body: request.forward(&call.body, &route.upstream_model) };
+        let (model, body) = (route.upstream_model.clone(), request.forward(&call.body, &route.upstream_model));
+        let posted = Posted { endpoint, model, content_type, body };
         let exchange = Box::new(Exchange {
             endpoint,
             format: request.format,
@@ -149,7 +150,8 @@ impl Gateway {
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
         let endpoint = exchange.endpoint.into();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.post(posted, &held)).await;
+        let sent =
+            timeout(self.settings.first_byte_timeout, exchange.upstream.post(posted, self.clock.now(), &held)).await;
         self.begun(sent.ok(), held, endpoint, &exchange.model, started)
     }
 

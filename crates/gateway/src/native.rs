@@ -1,13 +1,14 @@
-//! Upstreams that speak another dialect than chat: what they are sent is written from the chat that was decided about, and
-//! what they answer is heard as chat, piece by piece. So everything between knows one form.
+//! Upstreams that are asked in another dialect than chat: what they are sent is written from the chat that was decided about,
+//! or is the caller's own text where the caller speaks that dialect; what they answer is heard as chat, piece by piece. So
+//! everything between knows one form.
 
 use crate::failure::{Case, Failure};
-use crate::upstream::{ReplyBody, SendError};
+use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
-use domain::Timestamp;
-use http::uri::PathAndQuery;
-use protocol::canonical::{Dialect, Event};
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
+use domain::{Timestamp, Usage};
+use http::HeaderValue;
+use protocol::canonical::{Dialect, Event, Reported};
+use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Outgoing {
     pub endpoint: Endpoint,
     /// Its body.
     pub body: Bytes,
+    /// The model, as the upstream knows it.
+    model: Arc<str>,
     /// How it is asked in another dialect than chat.
     pub(crate) native: Option<Arc<Native>>,
 }
@@ -29,84 +32,187 @@ pub struct Outgoing {
 pub(crate) struct Native {
     dialect: Dialect,
     quirks: Quirks,
-    path: String,
+    streams: bool,
     /// When it was asked, in seconds since 1970.
     created_s: u64,
+    versions: Versions,
+    /// It embeds texts, for a caller who wants vectors in base64 or as numbers.
+    embeds: Option<Wanted>,
 }
 
-/// The chat that is heard is told on by others, under their names. `created_s`: where the provider does not say when.
-fn heard_at(created_s: u64) -> Reply<'static> {
-    Reply { id: "", model: None, created_s, include_usage: true, echo: "" }
+/// How a caller of OpenAI's endpoint wants vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    base64: bool,
+}
+
+/// What a caller said of the versions of Anthropic's dialect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// `anthropic-version`.
+    pub version: Option<HeaderValue>,
+    /// `anthropic-beta`: names with commas between.
+    pub beta: Option<HeaderValue>,
 }
 
 impl Outgoing {
     /// A request that leaves as it is.
-    pub fn chat(endpoint: Endpoint, body: Bytes) -> Self {
-        Self { endpoint, body, native: None }
+    pub fn chat(endpoint: Endpoint, model: Arc<str>, body: Bytes) -> Self {
+        Self { endpoint, body, model, native: None }
     }
 
-    /// A chat, written for an upstream of that dialect. `output_max`: the cap where the dialect must have one and the chat
-    /// has none.
+    /// What decides where it is sent.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        let native = self.native.as_ref();
+        let dialect = native.map_or(Dialect::Chat, |native| native.dialect);
+        let streams = native.is_some_and(|native| native.streams);
+        Asked { endpoint: self.endpoint, dialect, model: &self.model, streams }
+    }
+
+    /// A chat, written for an upstream in a dialect. `output_max`: the cap where the dialect must have one and the chat has
+    /// none.
     pub(crate) fn native(
+        upstream: &Upstream,
         dialect: Dialect,
-        provider: &str,
         chat: &[u8],
         output_max: u64,
         now: Timestamp,
     ) -> Result<Self, Failure> {
-        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
+        let quirks = upstream.quirks_in(dialect);
         let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
         let request = dialect::read_request(Dialect::Chat, chat).map_err(refused)?;
         let output_tokens_max =
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
+        let native = Native::new(dialect, quirks, request.stream, now);
+        let (model, body) = ((*request.model).into(), written.body.into());
+        Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
+    }
+
+    /// The caller's own text, for an upstream of the caller's dialect, which calls the model `model`. `versions`: what the
+    /// caller said of the dialect's versions in headers.
+    pub(crate) fn passing(
+        upstream: &Upstream,
+        dialect: Dialect,
+        (model, body): (Arc<str>, Bytes),
+        stream: bool,
+        versions: Versions,
+        now: Timestamp,
+    ) -> Self {
+        let native = Native { versions, ..Native::new(dialect, upstream.quirks_in(dialect), stream, now) };
+        Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) }
+    }
+
+    /// What was said of the versions of Anthropic's dialect, if it is asked in that.
+    pub(crate) fn versions(&self) -> Option<&Versions> {
+        self.native.as_ref().filter(|native| native.dialect == Dialect::Messages).map(|native| &native.versions)
+    }
+
+    /// Texts to be embedded, for an upstream that speaks Gemini's dialect. `asked` is what a caller of the same dialect sent,
+    /// which is then sent on.
+    pub(crate) fn embedding(
+        upstream: &Upstream,
+        openai: &[u8],
+        asked: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Self, Failure> {
+        let quirks = upstream.quirks_in(Dialect::Gemini);
+        let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
+        let request = embeddings::read_openai(openai).map_err(refused)?;
         let model = &*request.model;
-        let path = match (dialect, request.stream) {
-            (Dialect::Gemini, false) => format!("/v1beta/models/{model}:generateContent"),
-            (Dialect::Gemini, true) => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
-            _ => "/v1/messages".to_owned(),
+        let body = match asked {
+            Some(asked) => embeddings::forward_gemini(asked, model).map_err(refused)?,
+            None => embeddings::write_gemini(&request, &Target::new(model, &quirks)).body,
         };
-        if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
-            let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
-            return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
-        }
-        let native = Native { dialect, quirks, path, created_s: u64::try_from(now.seconds()).unwrap_or(0) };
-        Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
+        let embeds = Some(Wanted { base64: request.base64 });
+        let native = Native { embeds, ..Native::new(Dialect::Gemini, quirks, false, now) };
+        let (model, body) = (model.into(), body.into());
+        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native: Some(Arc::new(native)) })
     }
 }
 
 impl Native {
-    /// Where it is asked, below the provider's address without its version.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    fn new(dialect: Dialect, quirks: Quirks, streams: bool, now: Timestamp) -> Self {
+        let created_s = u64::try_from(now.seconds()).unwrap_or(0);
+        Self { dialect, quirks, streams, created_s, versions: Versions::default(), embeds: None }
     }
 
-    /// It is asked in Anthropic's dialect.
-    pub(crate) fn is_messages(&self) -> bool {
-        self.dialect == Dialect::Messages
+    /// A stream that passes can be ended by the gateway in the dialect's own way, also where its hold `grows` and may find
+    /// nothing more. The end of Responses repeats the whole answer, which then is kept by who tells it anew.
+    pub(crate) fn can_end(&self, grows: bool) -> bool {
+        self.dialect != Dialect::Responses || !grows
+    }
+
+    /// The chat that is heard is told on by others, under their names.
+    fn reply(&self) -> Reply<'static> {
+        Reply { id: "", model: None, created_s: self.created_s, include_usage: true, echo: "" }
     }
 
     /// A whole answer as chat. What is no answer stays as it came: it tells what went wrong.
     pub(crate) fn heard(&self, body: Bytes) -> Bytes {
+        if self.embeds.is_some() {
+            return match embeddings::read_gemini_answer(&body) {
+                // As numbers for now: they may have to be written in yet another way.
+                Ok(answer) => embeddings::write_openai_answer(&answer, false, &self.reply()).into(),
+                Err(dialect::NotAnAnswer) => body,
+            };
+        }
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
-            Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &heard_at(self.created_s)).into(),
+            Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &self.reply()).into(),
             Err(dialect::NotAnAnswer) => body,
         }
     }
 
+    /// Vectors that were heard, as their caller of OpenAI's endpoint wants them, with what is charged.
+    pub(crate) fn charged(&self, heard: &Bytes, model: &str, usage: Usage) -> Option<Bytes> {
+        let Wanted { base64 } = self.embeds?;
+        let answer = embeddings::read_openai_answer(heard).ok()?;
+        let answer = embeddings::Answer { usage: Reported::Usage(usage), ..answer };
+        let reply = Reply { model: Some(model), ..self.reply() };
+        Some(embeddings::write_openai_answer(&answer, base64, &reply).into())
+    }
+
     /// A stream as chat.
-    pub(crate) fn listen(&self, body: ReplyBody, event_bytes_max: usize) -> ReplyBody {
-        ReplyBody::Native(Box::new(Listening {
-            body,
-            events: EventReader::new(event_bytes_max),
-            reader: StreamReader::new(self.dialect, &self.quirks),
-            writer: StreamWriter::new(Dialect::Chat, &heard_at(self.created_s)),
-            created_s: self.created_s,
-            begun: false,
-            is_stream: true,
-            ended: false,
-        }))
+    pub(crate) fn listen(self: &Arc<Self>, body: ReplyBody, event_bytes_max: usize) -> ReplyBody {
+        let (events, ear) = (EventReader::new(event_bytes_max), Ear::new(self.clone()));
+        ReplyBody::Native(Box::new(Listening { body, events, ear, begun: false, is_stream: true, ended: false }))
+    }
+}
+
+/// Hears a stream of its dialect as events of chat.
+pub(crate) struct Ear {
+    native: Arc<Native>,
+    reader: StreamReader,
+    writer: StreamWriter,
+    /// What is known of the prompt was told.
+    prompt_told: bool,
+}
+
+impl Ear {
+    pub(crate) fn new(native: Arc<Native>) -> Self {
+        let reader = StreamReader::new(native.dialect, &native.quirks);
+        let writer = StreamWriter::new(Dialect::Chat, &native.reply());
+        Self { native, reader, writer, prompt_told: false }
+    }
+
+    /// What has read the stream.
+    pub(crate) fn reader(&self) -> &StreamReader {
+        &self.reader
+    }
+
+    /// Hears the data of one event.
+    pub(crate) fn hear(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let Self { native, reader, writer, prompt_told } = self;
+        let reply = native.reply();
+        reader.read(data, &mut |event| heard(writer, prompt_told, &event, &reply, out));
+    }
+
+    /// Hears the end of the stream, which is one only if it was complete.
+    pub(crate) fn hear_end(&mut self, out: &mut Vec<u8>) {
+        let Self { native, reader, writer, prompt_told } = self;
+        let reply = native.reply();
+        reader.finish(&mut |event| heard(writer, prompt_told, &event, &reply, out));
     }
 }
 
@@ -114,9 +220,7 @@ impl Native {
 pub struct Listening {
     body: ReplyBody,
     events: EventReader,
-    reader: StreamReader,
-    writer: StreamWriter,
-    created_s: u64,
+    ear: Ear,
     begun: bool,
     /// It is one; a document is passed on as it came.
     is_stream: bool,
@@ -139,9 +243,7 @@ impl Listening {
                     while let Some(event) = self.events.finish() {
                         self.hear(&event, &mut out);
                     }
-                    let Self { reader, writer, created_s, .. } = self;
-                    let reply = heard_at(*created_s);
-                    reader.finish(&mut |event| heard(writer, &event, &reply, &mut out));
+                    self.ear.hear_end(&mut out);
                     return Poll::Ready((!out.is_empty()).then(|| Ok(out.into())));
                 }
             };
@@ -167,15 +269,15 @@ impl Listening {
     }
 
     fn hear(&mut self, event: &protocol::sse::Event, out: &mut Vec<u8>) {
-        let Some(data) = event.data() else { return };
-        let Self { reader, writer, created_s, .. } = self;
-        let reply = heard_at(*created_s);
-        reader.read(&data, &mut |event| heard(writer, &event, &reply, out));
+        if let Some(data) = event.data() {
+            self.ear.hear(&data, out);
+        }
     }
 }
 
-/// An event as chat. What failed, and what cannot be read, is left to whoever watches the chat.
-fn heard(writer: &mut StreamWriter, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
+/// An event as chat. What failed, and what cannot be read, is left to whoever watches the chat. The prompt's side of the usage
+/// is told as soon as it is known, so that a stream that breaks off is charged by it.
+fn heard(writer: &mut StreamWriter, prompt_told: &mut bool, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
     match event {
         Event::Failed { data } => {
             out.extend_from_slice(b"data: ");
@@ -183,26 +285,39 @@ fn heard(writer: &mut StreamWriter, event: &Event<'_>, reply: &Reply<'_>, out: &
             out.extend_from_slice(b"\n\n");
         }
         Event::Unreadable => out.extend_from_slice(b"data: unreadable\n\n"),
-        event => writer.write(event, reply, out),
+        event => {
+            writer.write(event, reply, out);
+            if let Event::Usage(Reported::Usage(usage)) = event
+                && !std::mem::replace(prompt_told, true)
+            {
+                out.extend_from_slice(&dialect::chat::write_prompt_usage(usage));
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::{Declared, http_client};
 
     const CHAT: &str =
         r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"stream":true}"#;
 
     #[test]
-    fn a_chat_is_asked_where_and_as_its_provider_expects() {
-        let messages = Outgoing::native(Dialect::Messages, "anthropic", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&messages.body).unwrap();
+    fn a_chat_is_asked_as_its_provider_expects() {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let asked = |provider: &str| {
+            let upstream = Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap();
+            let dialect = upstream.dialect_for("m");
+            let outgoing = Outgoing::native(&upstream, dialect, CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
+            let Asked { model, streams, .. } = outgoing.asked();
+            assert_eq!((model, streams, outgoing.asked().dialect), ("m", true, dialect));
+            serde_json::from_slice::<serde_json::Value>(&outgoing.body).unwrap()
+        };
+        let body = asked("anthropic");
         assert_eq!((&body["max_tokens"], &body["model"]), (&77.into(), &"m".into()), "the dialect must have a cap");
-        assert_eq!(messages.native.unwrap().path(), "/v1/messages");
-        let gemini = Outgoing::native(Dialect::Gemini, "gemini", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        assert_eq!(gemini.native.unwrap().path(), "/v1beta/models/m:streamGenerateContent?alt=sse");
-        let body: serde_json::Value = serde_json::from_slice(&gemini.body).unwrap();
+        let body = asked("gemini");
         assert!(body.get("model").is_none() && body["generationConfig"]["maxOutputTokens"].is_null(), "{body}");
     }
 }

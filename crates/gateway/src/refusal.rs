@@ -48,7 +48,7 @@ pub(crate) fn failed_late(
     if !is_clean {
         tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
     }
-    (failure, is_clean && upstream.dialect == Dialect::Chat)
+    (failure, is_clean)
 }
 
 /// The upstream failed; callers learn what, operators why.

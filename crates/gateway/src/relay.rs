@@ -1,7 +1,7 @@
 //! A stream on its way from upstream to caller: passed on event by event, watched for usage, settled at its end.
 //!
-//! For a caller of another dialect than chat, each event is told by a voice in place of its bytes; what is watched,
-//! counted and settled is the same.
+//! For a caller of another dialect than chat, each event is told by a [`Tongue`]: in other words, or by its bytes where the
+//! upstream speaks the same; what is watched, counted and settled is the same.
 //!
 //! Whatever ends it, it ends once. The happy end and every failure that is noticed here settle in line; a caller
 //! who leaves drops the relay, and what is left to do is handed to a task of its own.
@@ -11,13 +11,12 @@ use crate::growth::Grown;
 use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
 use crate::refusal::{failed_late, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
-use crate::tokens::RunningCount;
-use crate::translation::{self, Voice};
+use crate::tokens::{Earlier, RunningCount};
+use crate::tongue::{self, Heard, Tongue, terminated};
 use crate::upstream::{ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::ledger::Ending;
 use domain::{AccountId, Nanos, Seq, Usage};
-use protocol::dialect::Dialect;
 use protocol::failure::{CallerError, Told};
 use protocol::openai::{ChoiceStates, Seen, StreamObserver};
 use protocol::sse::{Event, EventReader};
@@ -35,8 +34,6 @@ const TICK: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 /// After `[DONE]`, how long the rest of the body is awaited so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
-
-const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 
 /// See the module's description.
 pub struct Relay {
@@ -73,14 +70,13 @@ struct Streaming {
     body: ReplyBody,
     observer: StreamObserver,
     produced: RunningCount,
-    /// Tells the stream to a caller who does not speak chat.
-    voice: Option<Box<Voice>>,
+    tongue: Tongue,
 }
 
 /// How a stream ends for its caller.
 enum End {
-    /// With its last events, the terminator among them.
-    Events(Vec<Bytes>),
+    /// Completely, with this as its last event, if one came.
+    Complete(Option<Bytes>),
     /// With this error.
     Error(CallerError),
     /// Its end was told already.
@@ -88,14 +84,19 @@ enum End {
 }
 
 impl Relay {
-    pub(crate) fn new(gateway: Arc<Gateway>, exchange: Box<Exchange>, held: Box<Held>, body: ReplyBody) -> Self {
+    pub(crate) fn new(
+        gateway: Arc<Gateway>,
+        exchange: Box<Exchange>,
+        held: Box<Held>,
+        tongue: Tongue,
+        body: ReplyBody,
+    ) -> Self {
         let now = Instant::now();
         let reader = EventReader::new(gateway.settings.event_bytes_max);
         let observer = StreamObserver::new(exchange.endpoint);
         let hold = held.hold().map(|hold| (hold.account, hold.seq));
         let suspensions = gateway.suspensions();
-        let voice = exchange.translation.clone().map(|translation| Box::new(Voice::new(translation)));
-        let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default(), voice };
+        let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default(), tongue };
         Self {
             gateway,
             hold,
@@ -277,12 +278,11 @@ impl Relay {
             self.fail(Ending::UpstreamStalled, 504, "upstream_stalled", message);
         } else if now - self.started >= request_timeout {
             self.fail(Ending::TimedOut, 504, "request_timeout", "The answer took longer than any may; it ends here.");
-        } else if now - self.last_sent >= KEEP_ALIVE_AFTER && self.reader.buffered() == 0 {
-            let voice = match &self.state {
-                State::Streaming(streaming) => streaming.voice.as_deref(),
-                _ => None,
-            };
-            self.ready.push_back(translation::keep_alive(voice));
+        } else if now - self.last_sent >= KEEP_ALIVE_AFTER
+            && self.reader.buffered() == 0
+            && let State::Streaming(streaming) = &self.state
+        {
+            self.ready.push_back(streaming.tongue.keep_alive());
         }
     }
 
@@ -305,7 +305,7 @@ impl Relay {
         let whole = (self.reader.buffered() == 0).then(|| chunk.clone());
         let first_new = self.ready.len();
         self.reader.push(chunk);
-        let mut nothing_dropped = streaming.voice.is_none();
+        let mut nothing_dropped = streaming.tongue.passes_pieces();
         loop {
             let event = match self.reader.next_event() {
                 Ok(Some(event)) => event,
@@ -317,7 +317,7 @@ impl Relay {
                 }
             };
             match streaming.see(&event, &self.gateway) {
-                Next::Pass => match streaming.told(event) {
+                Next::Pass => match streaming.tongue.tell(event) {
                     Some(bytes) => self.ready.extend((!bytes.is_empty()).then_some(bytes)),
                     None => return self.fail_unreadable(),
                 },
@@ -350,10 +350,7 @@ impl Relay {
             let State::Streaming(streaming) = &mut self.state else { return };
             match streaming.see(&event, &self.gateway) {
                 Next::Pass => {
-                    let told = match streaming.voice {
-                        None => Some(terminated(event.raw)),
-                        Some(_) => streaming.told(event),
-                    };
+                    let told = streaming.tongue.tell_last(event);
                     self.ready.extend(told.filter(|bytes| !bytes.is_empty()));
                 }
                 Next::Drop | Next::Unreadable => {}
@@ -365,7 +362,12 @@ impl Relay {
                 Next::Unheld => return self.end_unheld(),
             }
         }
-        let State::Streaming(streaming) = &self.state else { return };
+        let State::Streaming(streaming) = &mut self.state else { return };
+        match streaming.see_end(&self.gateway) {
+            Next::Exhausted(relayed) => return self.end_by_length(relayed),
+            Next::Unheld => return self.end_unheld(),
+            _ => {}
+        }
         if streaming.observer.finish_seen() && error.is_none() {
             return self.complete(None);
         }
@@ -376,8 +378,8 @@ impl Relay {
     }
 
     /// The answer is whole: settle, then let the end out.
-    fn complete(&mut self, done: Option<Bytes>) {
-        self.settle(Ending::Complete, End::Events(vec![done.unwrap_or(DONE)]));
+    fn complete(&mut self, last: Option<Bytes>) {
+        self.settle(Ending::Complete, End::Complete(last));
     }
 
     /// The upstream ended the stream with this error: as far as it is the caller's business, it is passed on.
@@ -386,13 +388,11 @@ impl Relay {
         let now = self.gateway.clock.now();
         let (upstream, error) = (&streaming.exchange.upstream, streaming.observer.error());
         let (failure, may_pass) = failed_late(upstream, error, &event, now);
-        let end = match streaming.voice {
-            Some(_) => End::Error(failure.caller_error(now)),
-            None => {
-                let told = if may_pass { event } else { failure.caller_error(now).event(Dialect::Chat, None) };
-                self.ready.push_back(told);
-                End::Told
-            }
+        let end = if may_pass && streaming.tongue.passes_words_of(upstream.dialect) {
+            self.ready.push_back(event);
+            End::Told
+        } else {
+            End::Error(failure.caller_error(now))
         };
         self.settle(Ending::UpstreamError, end);
     }
@@ -419,7 +419,7 @@ impl Relay {
     /// at its output cap. `relayed`: the choices as they stand in what was passed on.
     fn end_by_length(&mut self, relayed: ChoiceStates) {
         let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
-        let Streaming { exchange, held, body, observer, produced, voice } = *streaming;
+        let Streaming { exchange, held, body, observer, produced, tongue } = *streaming;
         drop(body);
         let gateway = self.gateway.clone();
         self.state = State::Settling(Box::pin(async move {
@@ -432,39 +432,38 @@ impl Relay {
                 held.settle(usage, tier, true, Ending::FundsExhausted)
             };
             let told = exchange.asked_for_usage.then_some(&settled.usage);
-            let mut end = observer.length_end(relayed, told);
-            let comments = [output_comment(settled.usage.output_tokens()), cost_comment(settled.cost)];
-            let last = match voice {
-                Some(mut voice) => {
-                    let said = voice.end(&end, &settled.usage);
-                    comments.into_iter().filter(|_| voice.has_comments()).chain([said]).collect()
-                }
-                None => {
-                    let done = end.pop().expect("a stream ends with its terminator");
-                    end.extend(comments.into_iter().chain([done]));
-                    end
-                }
-            };
-            (settled, last)
+            let mut last = vec![output_comment(settled.usage.output_tokens()), cost_comment(settled.cost)];
+            last.retain(|_| tongue.has_comments());
+            let end = tongue.end_by_length(observer.length_end(relayed, told), relayed, &settled.usage);
+            (settled, with_comments(end, last))
         }));
     }
 
     /// Settles, at once where the usage is known, and queues the stream's last bytes behind the settlement.
     fn settle(&mut self, ending: Ending, end: End) {
         let State::Streaming(streaming) = std::mem::replace(&mut self.state, State::Ended) else { return };
-        let Streaming { exchange, held, body, observer, produced, voice } = *streaming;
+        let Streaming { exchange, held, body, observer, produced, tongue } = *streaming;
         let reported = observer.usage();
         let tier = observer.service_tier().map(Arc::from);
-        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
+        let is_final = exchange.native.is_none() || observer.finish_seen();
+        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()).filter(|_| is_final) {
             if ending == Ending::Complete {
                 self.gateway.learn(&exchange, &usage, false, Some(produced.estimate()));
+                if let Some(id) = exchange.kept_for.and_then(|_| observer.id()) {
+                    return self.settle_kept(
+                        Box::new(Streaming { exchange, held, body, observer, produced, tongue }),
+                        id,
+                        usage,
+                        end,
+                    );
+                }
             }
             let settled = held.settle(usage, tier, false, ending);
             if settled.was_cut {
                 self.gateway.learned.hides(&exchange.model);
             }
             self.cost = Some(settled.cost);
-            self.ready.extend(last_bytes(voice, &settled, end));
+            self.ready.extend(last_bytes(tongue, &settled, end));
             if ending == Ending::Complete {
                 self.state = State::Lingering(body, Instant::now() + LINGER);
             }
@@ -475,7 +474,7 @@ impl Relay {
             });
             held.void(ending);
             self.cost = Some(Nanos::ZERO);
-            self.ready.extend(end.told(voice, &Usage::NOTHING));
+            self.ready.extend(end.told(tongue, &Usage::NOTHING));
         } else {
             let gateway = self.gateway.clone();
             let settling = async move {
@@ -484,10 +483,26 @@ impl Relay {
                     gateway.learn(&exchange, &usage, true, None);
                 }
                 let settled = held.settle(usage, tier, true, ending);
-                (settled, last_bytes(voice, &settled, end))
+                (settled, last_bytes(tongue, &settled, end))
             };
             self.state = State::Settling(Box::pin(settling));
         }
+    }
+}
+
+impl Relay {
+    /// Settles an answer that the provider keeps, once that is noted: its caller can go on from it as soon as it is told.
+    fn settle_kept(&mut self, streaming: Box<Streaming>, id: String, usage: Usage, end: End) {
+        let gateway = self.gateway.clone();
+        self.state = State::Settling(Box::pin(async move {
+            let Streaming { exchange, held, observer, tongue, .. } = *streaming;
+            gateway.keep(&exchange, &id, &usage).await;
+            let settled = held.settle(usage, observer.service_tier().map(Arc::from), false, Ending::Complete);
+            if settled.was_cut {
+                gateway.learned.hides(&exchange.model);
+            }
+            (settled, last_bytes(tongue, &settled, end))
+        }));
     }
 }
 
@@ -506,53 +521,84 @@ enum Next {
 
 impl End {
     /// As the caller reads it.
-    fn told(self, voice: Option<Box<Voice>>, usage: &Usage) -> Vec<Bytes> {
-        match (self, voice) {
-            (Self::Told, _) => Vec::new(),
-            (Self::Events(events), None) => events,
-            (Self::Events(events), Some(mut voice)) => vec![voice.end(&events, usage)],
-            (Self::Error(error), None) => vec![error.event(Dialect::Chat, None)],
-            (Self::Error(error), Some(mut voice)) => vec![voice.fail(&error)],
-        }
+    fn told(self, tongue: Tongue, usage: &Usage) -> Option<Bytes> {
+        let told = match self {
+            Self::Told => return None,
+            Self::Complete(last) => tongue.complete(last, usage),
+            Self::Error(error) => tongue.fail(&error),
+        };
+        Some(told).filter(|bytes| !bytes.is_empty())
     }
 }
 
 /// The end of a stream, and before it what it cost.
-fn last_bytes(voice: Option<Box<Voice>>, settled: &Settled, end: End) -> Vec<Bytes> {
-    let has_comments = voice.as_ref().is_none_or(|voice| voice.has_comments());
-    let mut last = Vec::from_iter(has_comments.then(|| cost_comment(settled.cost)));
-    last.extend(end.told(voice, &settled.usage));
+fn last_bytes(tongue: Tongue, settled: &Settled, end: End) -> Vec<Bytes> {
+    let mut last = Vec::from_iter(tongue.has_comments().then(|| cost_comment(settled.cost)));
+    last.extend(end.told(tongue, &settled.usage));
     last
 }
 
-impl Streaming {
-    /// What the caller reads in place of an event, which may be nothing. `None` where it cannot be read.
-    fn told(&mut self, event: Event) -> Option<Bytes> {
-        match &mut self.voice {
-            None => Some(event.raw),
-            Some(voice) => event.data().map_or(Some(Bytes::new()), |data| voice.say(&data)),
-        }
-    }
+/// The last events, with comments before the terminator, which is the last of several.
+fn with_comments(mut events: Vec<Bytes>, comments: Vec<Bytes>) -> Vec<Bytes> {
+    let at = events.len() - 1;
+    events.splice(at..at, comments);
+    events
+}
 
+impl Streaming {
     fn see(&mut self, event: &Event, gateway: &Gateway) -> Next {
         let Some(data) = event.data() else { return Next::Pass };
-        let before = self.held.output_paid().map(|_| (self.observer.choices(), self.produced.earlier(event.raw.len())));
+        let mut before =
+            self.held.output_paid().map(|_| (self.observer.choices(), self.produced.earlier(event.raw.len())));
+        let heard = self.tongue.hear(data);
+        self.see_heard(heard, &mut before, gateway)
+    }
+
+    /// Sees what is left to be heard where the body ends.
+    fn see_end(&mut self, gateway: &Gateway) -> Next {
+        let mut before = self.held.output_paid().map(|_| (self.observer.choices(), self.produced.earlier(0)));
+        let heard = self.tongue.hear_end();
+        self.see_heard(heard, &mut before, gateway)
+    }
+
+    fn see_heard(
+        &mut self,
+        mut heard: Heard<'_>,
+        before: &mut Option<(ChoiceStates, Earlier)>,
+        gateway: &Gateway,
+    ) -> Next {
+        while let Some(data) = heard.next() {
+            match self.see_chat(&data, before, gateway) {
+                Next::Pass => {}
+                Next::Drop if matches!(self.tongue, Tongue::Passing(_)) => {}
+                next => return next,
+            }
+        }
+        Next::Pass
+    }
+
+    /// Sees an event of chat. `before`: how things stood before the event in which it came, if the hold may not pay for it.
+    fn see_chat(&mut self, data: &[u8], before: &mut Option<(ChoiceStates, Earlier)>, gateway: &Gateway) -> Next {
         let (produced, model) = (&mut self.produced, &self.exchange.upstream_model);
-        let next = match self.observer.observe(&data, &mut |text| produced.push(text, &gateway.tokenizers, model)) {
-            Seen::Usage { choices_empty: true } if !self.exchange.asked_for_usage => Next::Drop,
+        let next = match self.observer.observe(data, &mut |text| produced.push(text, &gateway.tokenizers, model)) {
+            Seen::Usage { choices_empty: true } if !self.exchange.asked_for_usage || self.is_early() => Next::Drop,
             Seen::Delta | Seen::Usage { .. } => Next::Pass,
             Seen::Done => Next::Complete,
             Seen::Error => Next::Failed,
             Seen::Unreadable => Next::Unreadable,
         };
-        let (Next::Pass | Next::Drop, Some((choices, earlier))) = (&next, before) else { return next };
-        let unpaid = match self.pay(gateway) {
-            Grown::Larger => return next,
-            Grown::Exhausted => Next::Exhausted(choices),
-            Grown::Unavailable => Next::Unheld,
-        };
+        if !matches!(next, Next::Pass | Next::Drop) || before.is_none() {
+            return next;
+        }
+        let grown = self.pay(gateway);
+        let Some((choices, earlier)) = before.take_if(|_| grown != Grown::Larger) else { return next };
         self.produced.go_back(earlier);
-        unpaid
+        if grown == Grown::Exhausted { Next::Exhausted(choices) } else { Next::Unheld }
+    }
+
+    /// Usage that comes before the answer's end is of an upstream that is heard as chat, and is no event of chat's.
+    fn is_early(&self) -> bool {
+        self.exchange.native.is_some() && !self.observer.finish_seen()
     }
 
     /// Makes the hold pay for everything that was produced: before it is passed on, or goes on to cost something.
@@ -595,7 +641,8 @@ impl Streaming {
         let Self { exchange, held, body, observer, produced, .. } = self;
         drop(body);
         let (reported, tier) = (observer.usage(), observer.service_tier().map(Arc::from));
-        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()) {
+        let is_final = exchange.native.is_none() || observer.finish_seen();
+        if let Some(usage) = exchange.believed(&reported, observer.produced_anything()).filter(|_| is_final) {
             let settled = held.settle(usage, tier, false, Ending::ClientLeft);
             if settled.was_cut {
                 gateway.learned.hides(&exchange.model);
@@ -633,10 +680,7 @@ impl Drop for Relay {
     }
 }
 
-/// Whether a piece of a stream belongs to its connection only, and not to the answer.
-pub fn is_keep_alive(piece: &[u8]) -> bool {
-    translation::is_keep_alive(piece)
-}
+pub use tongue::is_keep_alive;
 
 /// The price of a stream, as a comment: event readers skip it, people see it.
 pub(crate) fn cost_comment(cost: Nanos) -> Bytes {
@@ -648,7 +692,5 @@ fn output_comment(output_tokens: u64) -> Bytes {
     Bytes::from(format!(": x-tollgate-output-cap: {output_tokens}\n\n"))
 }
 
-/// An event that was cut off by the end of the body, with the blank line that ends it.
-pub(crate) fn terminated(raw: Bytes) -> Bytes {
-    Bytes::from([&raw[..], b"\n\n"].concat())
-}
+#[cfg(test)]
+mod tests;

@@ -3,21 +3,26 @@
 //!
 //! So admission, limits, caps and money know one form of requests. A call in chat never comes here: its bytes pass.
 
+use crate::admit::store_unavailable;
 use crate::failure::{Case, Failure};
-use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::lifecycle::{Call, Gateway, choose, owner_of, read};
 use crate::limiter::About;
+use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
 use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
+use protocol::dialect::{
+    self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+};
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
 use protocol::sse::EventReader;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::Caller;
+use store::responses::{self as kept, KeptResponse};
 
 /// What a caller sent in a dialect other than chat.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct Asked {
     pub body: Bytes,
     /// What the dialect has in the path, if it does.
     pub in_path: Option<InPath>,
+    /// What was said of the dialect's versions.
+    pub versions: Versions,
 }
 
 /// What Gemini's dialect has in the path.
@@ -37,6 +44,8 @@ pub struct Asked {
 pub struct InPath {
     /// The model.
     pub model: String,
+    /// Vectors are asked for, and no answer.
+    pub embeds: bool,
     /// How the pieces of a stream are held together; `None` where the answer comes whole.
     pub framing: Option<Framing>,
 }
@@ -50,6 +59,21 @@ pub struct Foreign {
     pub body: Bytes,
     /// How it is answered.
     pub translation: Arc<Translation>,
+    /// It is to pass as it is; what it asks for in chat is only decided by.
+    pub passes: Option<Passes>,
+}
+
+/// A call whose body passes as it is, because the upstream speaks the caller's dialect.
+#[derive(Clone, Debug)]
+pub struct Passes {
+    /// How often it is expected to use the provider's own tools at most.
+    pub tools: Usage,
+    /// What its caller said of the dialect's versions.
+    pub versions: Versions,
+    /// The answer that it goes on from, where the provider keeps it.
+    pub goes_on_from: Option<KeptResponse>,
+    /// The provider keeps the answer.
+    pub is_kept: bool,
 }
 
 /// How an answer is told to a caller who does not speak chat.
@@ -66,11 +90,21 @@ pub struct Translation {
     /// What an answer of Responses repeats of its request.
     echo: Box<str>,
     quirks: Quirks,
+    /// Several texts were embedded.
+    is_batch: bool,
+}
+
+/// An answer of OpenAI's, as it was read.
+pub(crate) enum Heard<'a> {
+    /// Of a conversation.
+    Answer(Box<canonical::Answer<'a>>),
+    /// Of texts that were embedded.
+    Vectors(embeddings::Answer<'a>),
 }
 
 impl Gateway {
     /// A call in chat that asks for the same. `id` is what the answer is called where the provider has no name for it.
-    pub fn translated(
+    pub async fn translated(
         &self,
         caller: &Caller,
         asked: Asked,
@@ -78,17 +112,33 @@ impl Gateway {
         tags: Option<Box<str>>,
         address: IpAddr,
     ) -> Result<Call, Failure> {
-        let Asked { dialect, path, body, in_path } = asked;
+        let Asked { dialect, path, body, in_path, versions } = asked;
         let early = |failure| {
             let named = || openai::model_named(&body);
             let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
             let about = About { model: model.as_deref(), address: Some(address), ..About::default() };
             Failure { limits: self.limits_of(caller, &about), ..failure }
         };
-        let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
-        let (quirks, written) = self.in_chat(&request).map_err(early)?;
-        let model: Box<str> = (*request.model).into();
-        drop(request);
+        let (endpoint, is_batch, model, in_chat, earlier) = match &in_path {
+            Some(in_path) if in_path.embeds => {
+                let request = embedding(&body, in_path).map_err(early)?;
+                let in_chat = self.as_embedding(request.clone());
+                (Endpoint::Embeddings, request.is_batch, Box::from(&*request.model), in_chat, (None, false))
+            }
+            in_path => {
+                let read = dialect::read_request(dialect, &body);
+                let request = canonical_request(read, in_path.as_ref()).map_err(early)?;
+                let in_chat = self.in_chat(&request, Some(dialect)).map_err(early)?;
+                let is_kept = dialect == Dialect::Responses && responses::is_kept(&request);
+                let earlier = (responses::previous(&request), is_kept);
+                (Endpoint::Chat, false, Box::<str>::from(&*request.model), in_chat, earlier)
+            }
+        };
+        let (InChat { quirks, written, tools }, (earlier, is_kept)) = (in_chat, earlier);
+        let goes_on_from = match earlier {
+            Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
+            _ => None,
+        };
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };
         let translation = Arc::new(Translation {
             dialect,
@@ -99,9 +149,11 @@ impl Gateway {
             created_s: u64::try_from(self.clock.now().seconds()).unwrap_or(0),
             echo: echo.into(),
             quirks,
+            is_batch,
         });
-        let foreign = Some(Box::new(Foreign { path, body, translation }));
-        let (endpoint, body) = (Endpoint::Chat.into(), written.body.into());
+        let passes = tools.map(|tools| Passes { tools, versions, goes_on_from, is_kept });
+        let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
+        let (endpoint, body) = (endpoint.into(), written.body.into());
         Ok(Call { endpoint, body, boundary: None, tags, address, foreign })
     }
 
@@ -114,8 +166,7 @@ impl Gateway {
             _ => messages::read_count_request(body),
         };
         let request = canonical_request(read_count, in_path.as_ref())?;
-        let (_, written) = self.in_chat(&request)?;
-        let body = Bytes::from(written.body);
+        let body = Bytes::from(self.in_chat(&request, None)?.written.body);
         let (endpoint, address) = (Endpoint::Chat, IpAddr::from([0, 0, 0, 0]));
         let call = Call { endpoint: endpoint.into(), body, boundary: None, tags: None, address, foreign: None };
         let (model, upstream_model) = {
@@ -132,15 +183,73 @@ impl Gateway {
         Ok((model, answer.into()))
     }
 
-    /// The request in chat, in the words of the provider that will serve it.
-    fn in_chat(&self, request: &canonical::Request<'_>) -> Result<(Quirks, dialect::Written), Failure> {
-        let catalog = self.catalog();
-        let provider = catalog.route(&request.model).map(|route| route.upstream.provider.as_str());
-        let quirks = provider.and_then(Quirks::of).unwrap_or(Quirks::COMPATIBLE);
-        let target = Target::new(&request.model, &quirks);
-        let written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
-        Ok((quirks, written))
+    /// The answer of that id, if this caller may go on from it.
+    async fn kept_response(&self, caller: &Caller, id: &str) -> Result<KeptResponse, Failure> {
+        let (owner, now, own_id) = (owner_of(caller), self.clock.now(), id.to_owned());
+        let found = match self.ledger.database() {
+            Some(database) => database.read(move |connection| kept::find(connection, owner, &own_id, now)).await,
+            None => Ok(None),
+        };
+        found.map_err(|error| store_unavailable(error.to_string()))?.ok_or_else(|| {
+            let id: String = id.chars().filter(|letter| !letter.is_control()).take(64).collect();
+            let message =
+                format!("previous_response_id: no response {id:?} of yours is known here. Send the whole input.");
+            Failure::new(Case::BadRequest, message).param(Some("previous_response_id"))
+        })
     }
+
+    /// The request in chat, in the words of the provider that will serve it; or as what is decided by, where that provider is
+    /// sent the request of that dialect as it is.
+    fn in_chat(&self, request: &canonical::Request<'_>, passing: Option<Dialect>) -> Result<InChat, Failure> {
+        let catalog = self.catalog();
+        let route = catalog.route(&request.model);
+        let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
+            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+        });
+        let speaks =
+            |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
+        let passing = passing.filter(speaks);
+        let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
+        let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
+        let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
+        if tools.is_some() {
+            // Nothing is left out of what is sent.
+            written.dropped = Dropped::default();
+        }
+        Ok(InChat { quirks, written, tools })
+    }
+
+    /// Texts to be embedded, in OpenAI's form. Where the provider takes them in Gemini's as they came, nothing is lost, and
+    /// what is decided about has the titles among its texts, because they are read as well.
+    fn as_embedding(&self, mut request: embeddings::Request<'_>) -> InChat {
+        let catalog = self.catalog();
+        let dialect = catalog.route(&request.model).map(|route| {
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            (dialect, route.upstream.quirks_in(dialect))
+        });
+        let (dialect, quirks) = dialect.unwrap_or((Dialect::Chat, Quirks::COMPATIBLE));
+        if dialect == Dialect::Gemini {
+            request.inputs.append(&mut request.titles);
+            request.extra.clear();
+        }
+        let model = request.model.clone();
+        let written = embeddings::write_openai(&request, &Target::new(&model, &quirks));
+        InChat { quirks, written, tools: None }
+    }
+}
+
+/// A request in chat.
+struct InChat {
+    quirks: Quirks,
+    written: dialect::Written,
+    /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
+    tools: Option<Usage>,
+}
+
+/// What Gemini's `embedContent` and `batchEmbedContents` ask for, of the model in the path.
+fn embedding<'a>(body: &'a [u8], in_path: &'a InPath) -> Result<embeddings::Request<'a>, Failure> {
+    let request = embeddings::read_gemini(body).map_err(refused)?;
+    Ok(embeddings::Request { model: in_path.model.as_str().into(), ..request })
 }
 
 fn canonical_request<'a>(
@@ -148,7 +257,7 @@ fn canonical_request<'a>(
     in_path: Option<&'a InPath>,
 ) -> Result<canonical::Request<'a>, Failure> {
     let mut request = read.map_err(refused)?;
-    if let Some(InPath { model, framing }) = in_path {
+    if let Some(InPath { model, framing, .. }) = in_path {
         request.model = model.into();
         request.stream = framing.is_some();
     }
@@ -160,6 +269,14 @@ fn refused(bad: BadRequest) -> Failure {
 }
 
 impl Translation {
+    /// Of a request that says nothing in particular.
+    #[cfg(test)]
+    pub(crate) fn sample(dialect: Dialect, framing: Framing) -> Self {
+        let (id, model, echo) = ("r".into(), "m".into(), "".into());
+        let (dropped, quirks) = (Dropped::default(), Quirks::COMPATIBLE);
+        Self { dialect, framing, dropped, model, id, created_s: 0, echo, quirks, is_batch: false }
+    }
+
     /// The caller's dialect.
     pub fn dialect(&self) -> Dialect {
         self.dialect
@@ -182,17 +299,34 @@ impl Translation {
     }
 
     /// The answer with the usage that is charged, as the caller's dialect has it.
-    pub(crate) fn whole(&self, mut answer: canonical::Answer<'_>, usage: Usage) -> Bytes {
-        answer.usage = Reported::Usage(usage);
-        dialect::write_answer(self.dialect, &answer, &self.reply()).into()
+    pub(crate) fn whole(&self, heard: Heard<'_>, usage: Usage) -> Bytes {
+        let usage = Reported::Usage(usage);
+        match heard {
+            Heard::Answer(answer) => {
+                let answer = canonical::Answer { usage, ..*answer };
+                dialect::write_answer(self.dialect, &answer, &self.reply()).into()
+            }
+            Heard::Vectors(answer) => {
+                let answer = embeddings::Answer { usage, ..answer };
+                embeddings::write_gemini_answer(&answer, self.is_batch).into()
+            }
+        }
     }
 
-    /// An answer in chat.
-    pub(crate) fn read<'a>(&self, body: &'a [u8]) -> Result<canonical::Answer<'a>, dialect::NotAnAnswer> {
-        dialect::read_answer(Dialect::Chat, body, &self.quirks)
+    /// An answer of OpenAI's.
+    pub(crate) fn read<'a>(&self, endpoint: Endpoint, body: &'a [u8]) -> Result<Heard<'a>, dialect::NotAnAnswer> {
+        match endpoint {
+            Endpoint::Embeddings => embeddings::read_openai_answer(body).map(Heard::Vectors),
+            _ => dialect::read_answer(Dialect::Chat, body, &self.quirks).map(Box::new).map(Heard::Answer),
+        }
     }
 
-    fn reply(&self) -> Reply<'_> {
+    /// How the pieces of a stream are held together.
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    pub(crate) fn reply(&self) -> Reply<'_> {
         let Self { id, model, created_s, echo, .. } = self;
         Reply { id, model: Some(model), created_s: *created_s, include_usage: true, echo }
     }
@@ -205,27 +339,6 @@ pub(crate) struct Voice {
     writer: StreamWriter,
 }
 
-/// Keeps a connection open. It belongs to the connection, not to the answer.
-const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
-/// The event that Anthropic's dialect has for it.
-const PING: Bytes = Bytes::from_static(b"event: ping\ndata: {\"type\": \"ping\"}\n\n");
-/// Google's own libraries take every line that is not blank for data.
-const BLANK: Bytes = Bytes::from_static(b"\r\n");
-
-/// What keeps a silent connection open, for a caller of chat or of another dialect.
-pub(crate) fn keep_alive(voice: Option<&Voice>) -> Bytes {
-    match voice.map(|voice| voice.translation.dialect) {
-        Some(Dialect::Messages) => PING,
-        Some(Dialect::Gemini) => BLANK,
-        _ => COMMENT,
-    }
-}
-
-/// Whether a piece of a stream is none of the answer.
-pub(crate) fn is_keep_alive(piece: &[u8]) -> bool {
-    [COMMENT, PING, BLANK].iter().any(|known| known == piece)
-}
-
 impl Voice {
     pub(crate) fn new(translation: Arc<Translation>) -> Self {
         let (reader, reply) = (StreamReader::new(Dialect::Chat, &translation.quirks), translation.reply());
@@ -236,9 +349,8 @@ impl Voice {
         Self { translation, reader, writer }
     }
 
-    /// Whether the dialect has comments, which its readers skip.
-    pub(crate) fn has_comments(&self) -> bool {
-        self.translation.dialect != Dialect::Gemini
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.translation.dialect
     }
 
     /// What the data of an event of the chat are in the dialect, which may be nothing. `None` where they cannot be read.

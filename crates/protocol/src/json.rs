@@ -1,5 +1,6 @@
 //! What a JSON text must satisfy before it is read, and the tree and the writer that translations use.
 
+pub(crate) mod patch;
 pub(crate) mod tree;
 pub(crate) mod write;
 

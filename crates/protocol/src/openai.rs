@@ -13,7 +13,7 @@ mod request;
 mod stream;
 mod usage;
 
-pub use answer::{Answer, Completion, Unreadable, produced_text};
+pub use answer::{Answer, Completion, Unreadable, answer_id, produced_text};
 pub use error::ErrorBody;
 pub use models::ModelEntry;
 pub use produced::ChoiceStates;

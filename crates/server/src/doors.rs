@@ -1,7 +1,9 @@
 //! The paid endpoints of every dialect, by their paths.
 
+use gateway::Paid;
+use gateway::native::Versions;
 use gateway::translation::{Asked, InPath};
-use http::Uri;
+use http::{HeaderMap, HeaderValue, Uri};
 use protocol::dialect::Dialect;
 use protocol::dialect::gemini::Framing;
 use protocol::openai::{Endpoint, media};
@@ -37,10 +39,17 @@ pub enum Method {
     Stream,
     /// `countTokens`.
     Count,
+    /// `embedContent` or `batchEmbedContents`.
+    Embed,
 }
 
+/// A version of Anthropic's interface is a date.
+const VERSION_BYTES_MAX: usize = 64;
+/// Longer than all of Anthropic's names of betas together.
+const BETAS_BYTES_MAX: usize = 4096;
+
 /// What Gemini's paths begin with: Google's libraries ask for either version.
-const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
+pub const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
 
 impl<'p> Door<'p> {
     /// The endpoint with exactly that path.
@@ -63,6 +72,7 @@ impl<'p> Door<'p> {
                     "generateContent" => Method::Generate,
                     "streamGenerateContent" => Method::Stream,
                     "countTokens" => Method::Count,
+                    "embedContent" | "batchEmbedContents" => Method::Embed,
                     _ => return None,
                 };
                 Some(Self::Gemini { model, method })
@@ -81,17 +91,32 @@ impl<'p> Door<'p> {
         }
     }
 
+    /// The endpoint, where its bytes pass.
+    pub fn paid(self) -> Option<Paid> {
+        match self {
+            Self::Own(endpoint) => Some(endpoint.into()),
+            Self::Media(endpoint) => Some(endpoint.into()),
+            _ => None,
+        }
+    }
+
+    /// It takes a form and no JSON.
+    pub fn takes_form(self) -> bool {
+        matches!(self, Self::Media(endpoint) if endpoint.takes_form())
+    }
+
     /// Only counts tokens.
     pub fn counts(self) -> bool {
         matches!(self, Self::MessagesCount | Self::Gemini { method: Method::Count, .. })
     }
 
-    /// What is asked for there, by `uri`, which has its path.
-    pub fn asked(self, uri: &Uri, body: bytes::Bytes) -> Asked {
+    /// What is asked for there, by `uri`, which has its path, and `headers`.
+    pub fn asked(self, uri: &Uri, headers: &HeaderMap, body: bytes::Bytes) -> Asked {
         let framing = if is_sse(uri) { Framing::Events } else { Framing::Array };
         let in_path = match self {
             Self::Gemini { model, method } => {
-                Some(InPath { model: model.to_owned(), framing: (method == Method::Stream).then_some(framing) })
+                let (model, embeds) = (model.to_owned(), method == Method::Embed);
+                Some(InPath { model, embeds, framing: (method == Method::Stream).then_some(framing) })
             }
             _ => None,
         };
@@ -99,8 +124,23 @@ impl<'p> Door<'p> {
         if framing == Framing::Events {
             path.push_str("?alt=sse");
         }
-        Asked { dialect: self.dialect(), path, body, in_path }
+        let versions = match self {
+            Self::Messages | Self::MessagesCount => Versions {
+                version: headers.get("anthropic-version").filter(|value| value.len() <= VERSION_BYTES_MAX).cloned(),
+                beta: betas(headers),
+            },
+            _ => Versions::default(),
+        };
+        Asked { dialect: self.dialect(), path, body, in_path, versions }
     }
+}
+
+/// The header may be repeated; one line says the same.
+fn betas(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut values = headers.get_all("anthropic-beta").iter().map(HeaderValue::as_bytes);
+    let first = values.next()?.to_vec();
+    let all = values.fold(first, |all, value| [&all, &b","[..], value].concat());
+    if all.len() > BETAS_BYTES_MAX { None } else { HeaderValue::from_bytes(&all).ok() }
 }
 
 fn is_sse(uri: &Uri) -> bool {
@@ -145,7 +185,9 @@ mod tests {
     #[test]
     fn a_stream_is_an_array_unless_events_are_asked_for() {
         let door = Door::Gemini { model: "m", method: Method::Stream };
-        let framing = |uri: &str| door.asked(&uri.parse().unwrap(), bytes::Bytes::new()).in_path.unwrap().framing;
+        let framing = |uri: &str| {
+            door.asked(&uri.parse().unwrap(), &HeaderMap::new(), bytes::Bytes::new()).in_path.unwrap().framing
+        };
         assert_eq!(framing("/v1beta/models/m:streamGenerateContent?key=k"), Some(Framing::Array));
         assert_eq!(framing("/v1beta/models/m:streamGenerateContent?key=k&alt=sse"), Some(Framing::Events));
     }

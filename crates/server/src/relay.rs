@@ -126,18 +126,21 @@ async fn exchange(
     let manner = asker.manner;
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
-    let boundary = match door {
-        Door::Media(endpoint) if endpoint.takes_form() => Some(form_boundary(&head.headers)?),
-        _ => check_json(&head.headers).map(|()| None)?,
+    let boundary = match door.takes_form() {
+        true => Some(form_boundary(&head.headers)?),
+        false => check_json(&head.headers).map(|()| None)?,
     };
     let body = whole_body(app, &head.headers, body).await?;
-    let plain =
-        |endpoint, body| Call { endpoint, body, boundary, tags: tags.clone(), address: asker.address, foreign: None };
     let call = match door {
-        Door::Own(endpoint) => plain(endpoint.into(), body),
-        Door::Media(endpoint) => plain(endpoint.into(), body),
-        door if door.counts() => return count(app, &caller, &door.asked(&head.uri, body), asker).await,
-        door => app.gateway.translated(&caller, door.asked(&head.uri, body), request_id, tags, asker.address)?,
+        Door::Own(_) | Door::Media(_) => {
+            let endpoint = door.paid().expect("its bytes pass");
+            Call { endpoint, body, boundary, tags, address: asker.address, foreign: None }
+        }
+        door if door.counts() => return count(app, &caller, &door.asked(&head.uri, &head.headers, body), asker).await,
+        door => {
+            let asked = door.asked(&head.uri, &head.headers, body);
+            Box::pin(app.gateway.translated(&caller, asked, request_id, tags, asker.address)).await?
+        }
     };
     // The ways that few requests take are boxed: what they carry would be moved with every request.
     if dry_run {

@@ -8,7 +8,7 @@ use crate::app::App;
 use domain::Timestamp;
 use std::sync::Arc;
 use store::credits::{self, Delivered};
-use store::{StoreError, tiers};
+use store::{StoreError, responses, tiers};
 
 /// Accounts that are looked at in one go.
 const BATCH: u32 = 500;
@@ -28,6 +28,8 @@ impl Upkeep {
     pub async fn round(&mut self, app: &App) -> Result<(), StoreError> {
         deliver_credits(app).await?;
         touch_due(app).await?;
+        let now = app.now();
+        app.database.write(move |tx| responses::forget_expired(tx, BATCH, now)).await?;
         let now = app.now();
         if self.promoted_at.is_none_or(|at| !(at.0..at.0.saturating_add(PROMOTIONS_EVERY_MS)).contains(&now.0)) {
             self.promoted_at = Some(now);

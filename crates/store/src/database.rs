@@ -49,7 +49,7 @@ macro_rules! migration {
 }
 
 /// Schema changes, in order. Never edited once released: expand first, contract in a later release.
-pub(crate) const MIGRATIONS: [Migration; 10] = [
+pub(crate) const MIGRATIONS: [Migration; 11] = [
     migration!("0001_spine.sql"),
     migration!("0002_money.sql"),
     migration!("0003_members.sql"),
@@ -60,6 +60,7 @@ pub(crate) const MIGRATIONS: [Migration; 10] = [
     migration!("0008_limits.sql"),
     migration!("0009_windows.sql"),
     migration!("0010_weights.sql"),
+    migration!("0011_responses.sql"),
 ];
 
 /// What can go wrong below the rules.

@@ -120,6 +120,14 @@ impl Ledger {
         )
     }
 
+    /// Where it is kept, if it is kept anywhere.
+    pub fn database(&self) -> Option<&Database> {
+        match &self.source {
+            Source::Memory => None,
+            Source::Stored(database) => Some(database),
+        }
+    }
+
     /// A ledger in memory with the given past: a simulated restart.
     pub fn in_memory_after(entries: &[Entry], open_max: usize) -> Result<Self, StoreError> {
         let (last, last_at) = entries.last().map_or((Seq(0), Timestamp(0)), |entry| (entry.seq, entry.at));

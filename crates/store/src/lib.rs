@@ -32,6 +32,7 @@ pub mod prices;
 pub mod progress;
 pub mod projects;
 pub mod recovery;
+pub mod responses;
 pub mod sealing;
 pub mod secrets;
 pub mod sessions;

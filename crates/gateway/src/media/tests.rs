@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::{Catalog, RouteDeclared};
-use crate::upstream::http_client;
+use crate::upstream::{Declared, http_client};
 use domain::price::PriceSheet;
 use domain::{PriceId, Timestamp};
 use protocol::openai::media::Outcome;
@@ -16,7 +16,9 @@ fn price(sheet: &str) -> Price {
 
 fn upstream() -> Arc<Upstream> {
     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Arc::new(Upstream::http(http_client(), "u", "openai-compatible", "http://127.0.0.1:9/v1", None).unwrap())
+    let base_url = Some("http://127.0.0.1:9/v1");
+    let declared = Declared { name: "u", provider: "openai-compatible", base_url, ..Declared::default() };
+    Arc::new(Upstream::http(http_client(), &declared).unwrap())
 }
 
 fn request(body: &str) -> Request<'_> {

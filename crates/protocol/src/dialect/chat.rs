@@ -18,6 +18,7 @@ pub use answer::{read_answer, write_answer};
 pub use reader::StreamReader;
 pub use request_in::read_request;
 pub use request_out::write_request;
+pub use usage::write_prompt_usage;
 pub(super) use usage::write_usage;
 pub use writer::StreamWriter;
 

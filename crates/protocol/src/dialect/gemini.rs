@@ -105,7 +105,7 @@ fn read_seal(text: Cow<'_, str>) -> Option<Signature<'_>> {
 }
 
 /// The name of a field in Google's first spelling.
-fn camel(name: &str) -> Cow<'_, str> {
+pub(super) fn camel(name: &str) -> Cow<'_, str> {
     let Some(inner) = name.get(1..).filter(|inner| inner.contains('_')) else { return name.into() };
     let mut camel = name[..1].to_owned();
     let mut raise = false;

@@ -50,6 +50,22 @@ pub(super) fn refuse_state(request: &Request<'_>) -> Result<(), BadRequest> {
     }
 }
 
+fn field<'r>(request: &'r Request<'_>, name: &str) -> Option<&'r str> {
+    let found = request.extra.iter().find(|extra| extra.dialect == Dialect::Responses && extra.name == name)?;
+    Some(found.json.as_ref()).filter(|json| *json != "null")
+}
+
+/// The response that a request goes on from: its id as it was given, whatever that is.
+pub fn previous(request: &Request<'_>) -> Option<String> {
+    let json = field(request, "previous_response_id")?;
+    Some(serde_json::from_str(json).unwrap_or_default())
+}
+
+/// The provider keeps the answer, as it does unless it is told not to.
+pub fn is_kept(request: &Request<'_>) -> bool {
+    field(request, "store") != Some("false")
+}
+
 /// What a foreign seal begins with.
 const FOREIGN: &str = "tollgate-";
 

@@ -18,6 +18,9 @@ pub struct Target<'t> {
     pub output_tokens_max: Option<u64>,
     /// Usage is to come in the stream, whether or not the caller asked for it.
     pub include_usage: bool,
+    /// Nobody is sent it: a request that leaves in its own dialect is decided about by what is written. So nothing is
+    /// refused, and what chat has no word for is written as text, to be counted.
+    pub is_for_deciding: bool,
 }
 
 impl<'t> Target<'t> {
@@ -26,7 +29,7 @@ impl<'t> Target<'t> {
 
     /// A target that caps nothing.
     pub fn new(model: &'t str, quirks: &'t Quirks) -> Self {
-        Self { model, quirks, output_tokens_max: None, include_usage: true }
+        Self { model, quirks, output_tokens_max: None, include_usage: true, is_for_deciding: false }
     }
 }
 

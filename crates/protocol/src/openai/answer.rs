@@ -74,6 +74,13 @@ pub fn produced_text(body: &[u8]) -> String {
     produced
 }
 
+/// What the provider calls an answer.
+pub fn answer_id(body: &[u8]) -> Option<String> {
+    let mut found = Found::default();
+    read(std::str::from_utf8(body).ok()?, &mut found, &mut |_| {}).ok()?;
+    serde_json::from_str(found.id?).ok()
+}
+
 /// The fields of an answer, or of one event of a stream.
 #[derive(Default)]
 pub(super) struct Found<'a> {

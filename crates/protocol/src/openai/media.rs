@@ -20,6 +20,7 @@ pub use work::Work;
 use super::request::{MODEL_CHARS_MAX, check_label, unshowable};
 use super::{BadRequest, Demand, Media};
 use bytes::Bytes;
+use domain::Usage;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -171,6 +172,7 @@ impl<'a> Request<'a> {
             images_out: matches!(endpoint, Endpoint::Images | Endpoint::ImageEdits),
             reasons: false,
             web_search: false,
+            tools: Usage::default(),
             names_other_models: values.is_given("models"),
             service_tier: None,
             end_user,

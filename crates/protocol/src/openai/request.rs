@@ -17,8 +17,7 @@ pub(super) use labels::check as check_label;
 use super::Endpoint;
 use crate::json::{self, Unsound};
 use content::{Content, Messages, Prompts};
-use domain::Usage;
-use domain::usage::COUNT_MAX;
+use domain::usage::{COUNT_MAX, Usage};
 use labels::Metadata;
 use memchr::memchr;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
@@ -258,12 +257,23 @@ impl<'a> Request<'a> {
             reasons: [Field::Reasoning, Field::ReasoningEffort, Field::Thinking, Field::EnableThinking]
                 .into_iter()
                 .any(|field| fields.given(field).is_some_and(|json| !matches!(json, "false" | "\"none\""))),
+            tools: Usage::default(),
             names_other_models: fields.given(Field::Models).is_some(),
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
             end_user: labels::end_user(&fields, &metadata)?,
             tags: metadata.tags()?,
         };
         Ok(Self { endpoint, demand, body, fields })
+    }
+
+    /// Takes over what a body in another dialect asks for that is sent in place of this one: `tools`, as many tokens more as it
+    /// has bytes, and those of the conversation that it goes on from.
+    #[must_use]
+    pub fn sent_as(mut self, body: &[u8], tools: Usage, earlier_tokens: u64) -> Self {
+        let longer = body.len().saturating_sub(self.body.len()) as u64;
+        self.demand.input_tokens_bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
+        self.demand.tools = tools;
+        self
     }
 }
 

@@ -72,6 +72,17 @@ struct Raw {
     prompt_cache_hit_tokens: Count,
     /// DeepSeek.
     prompt_cache_miss_tokens: Count,
+    /// OpenRouter; the other two are our own.
+    server_tool_use: Option<ToolUse>,
+}
+
+/// How often the provider ran tools of its own.
+#[derive(serde::Deserialize, Default)]
+#[serde(default)]
+struct ToolUse {
+    web_search_requests: Count,
+    code_execution_requests: Count,
+    file_search_requests: Count,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -134,6 +145,11 @@ impl Raw {
         usage[Meter::OutputAudio] = output.take(self.completion_details(|details| details.audio_tokens).count());
         usage[Meter::OutputImage] = output.take(self.completion_details(|details| details.image_tokens).count());
         usage[Meter::Output] = output.0;
+        if let Some(tools) = &self.server_tool_use {
+            usage[Meter::WebSearch] = tools.web_search_requests.count();
+            usage[Meter::CodeExecution] = tools.code_execution_requests.count();
+            usage[Meter::FileSearch] = tools.file_search_requests.count();
+        }
 
         let total_fits = self.total_tokens.0.is_none_or(|total| total == prompt + completion);
         if input.1 || output.1 || !total_fits { Reported::Clamped(usage) } else { Reported::Usage(usage) }

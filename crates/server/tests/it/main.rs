@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod budgets;
+mod clouds;
 mod crash;
 mod diagnose;
 mod dialects;
@@ -17,9 +18,11 @@ mod lives;
 mod media;
 mod members;
 mod native;
+mod passing;
 mod payments;
 mod postgres;
 mod quota;
 mod quote;
 mod shop;
+mod small_doors;
 mod streams;

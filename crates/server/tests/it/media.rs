@@ -611,7 +611,7 @@ async fn m_12_quotas_limits_and_lists_of_models_hold_here_as_well() {
     // One place of the two is taken, and a refusal for want of funds took none.
     assert_eq!(ask(&gateway.caller, IMAGES, draw(1)).await.status, 200);
     let limited = ask(&gateway.caller, IMAGES, draw(1)).await;
-    assert_eq!(limited.error().0, 429, "{}", limited.text());
+    assert_eq!(limited.status, 429, "{limited:?}");
     let narrow = gateway.key(json!({"name": "narrow", "models": ["whisper-1"]})).await;
     assert_eq!(ask(&narrow.caller, SPEECH, json!({"model": "tts-1", "input": "a", "voice": "v"})).await.error().0, 403);
 

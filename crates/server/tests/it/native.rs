@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const INPUT: u64 = 21;
-const OUTPUT: u64 = 7;
+pub const INPUT: u64 = 21;
+pub const OUTPUT: u64 = 7;
 const SECRET: &str = "native-secret";
 
 /// A provider that answers what it is told to, one request for each connection.
-struct Provider {
-    address: SocketAddr,
+pub struct Provider {
+    pub address: SocketAddr,
     /// Status and body of the next answers, whole and streamed.
     answer: Arc<Mutex<(u16, String, String)>>,
     /// Head and body of the last request.
@@ -25,7 +25,7 @@ struct Provider {
 }
 
 impl Provider {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (answer, asked) = (Arc::<Mutex<_>>::default(), Arc::<Mutex<_>>::default());
@@ -38,12 +38,17 @@ impl Provider {
         provider
     }
 
-    fn answers(&self, status: u16, whole: &str, stream: &str) {
+    pub fn answers(&self, status: u16, whole: &str, stream: &str) {
         *self.answer.lock().expect("no panic") = (status, whole.to_owned(), stream.to_owned());
     }
 
-    fn asked(&self) -> (String, Value) {
-        let (head, body) = self.asked.lock().expect("no panic").clone();
+    /// What it was asked last: the head, and the body as it came.
+    pub fn asked_raw(&self) -> (String, String) {
+        self.asked.lock().expect("no panic").clone()
+    }
+
+    pub fn asked(&self) -> (String, Value) {
+        let (head, body) = self.asked_raw();
         (head, serde_json::from_str(&body).expect("JSON"))
     }
 }
@@ -94,6 +99,12 @@ async fn with_providers() -> (Gateway, Provider, Provider) {
         ));
     }
     (Gateway::start_with(&sections).await, claude, gemini)
+}
+
+/// The same, of which only the model of Gemini's is of interest.
+pub async fn with_gemini() -> (Gateway, Provider) {
+    let (gateway, _claude, gemini) = with_providers().await;
+    (gateway, gemini)
 }
 
 fn message(usage: Value) -> String {

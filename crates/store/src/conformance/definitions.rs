@@ -3,6 +3,7 @@
 use super::*;
 use crate::codes::{self, NewCode, NotRedeemed};
 use crate::credits::{self, Credit, CreditKind, Delivered};
+use crate::responses::{self, KeptResponse, Owner};
 use crate::statement::statement;
 use crate::{accounts, budgets, plans};
 use domain::budget::{Budget, Dimension, Scope};
@@ -10,13 +11,14 @@ use domain::calendar::{Calendar, Cycle};
 use domain::ledger::{Metric, Origin};
 use domain::plan::{Allowance, PlanTerms};
 use domain::time::DAY_MS;
-use domain::{BudgetId, PlanId};
+use domain::{BudgetId, PlanId, ProjectId};
 
 on_databases! {
     budgets_and_plans_are_kept_listed_changed_and_ended
     m_27_of_a_hundred_who_redeem_a_code_at_once_as_many_get_it_as_it_allows
     k_10_k_11_a_credit_is_delivered_once_whenever_the_process_dies
     m_44_statements_add_up_over_any_range
+    u_38_a_response_is_found_by_its_owner_alone
 }
 
 async fn accounts(world: &World, count: usize) -> Vec<AccountId> {
@@ -25,6 +27,41 @@ async fn accounts(world: &World, count: usize) -> Vec<AccountId> {
         names.map(|name| Ok(accounts::create(tx, &name, START)?.id)).collect::<Result<Vec<_>, StoreError>>()
     };
     world.database().write(create).await.unwrap()
+}
+
+async fn u_38_a_response_is_found_by_its_owner_alone(world: World) {
+    let accounts = accounts(&world, 2).await;
+    let owner =
+        |account: usize, project: Option<i64>| Owner { account: accounts[account], project: project.map(ProjectId) };
+    let kept = KeptResponse { upstream: "openai".into(), tokens: 1234 };
+    let (noted, first) = (kept.clone(), accounts[0]);
+    let write = world.database().write(move |tx| {
+        for (id, project) in [("resp_1", None), ("resp_2", Some(ProjectId(7)))] {
+            responses::remember(tx, Owner { account: first, project }, id, &noted, START)?;
+        }
+        // A second note of the same id, an id that is none: neither changes anything.
+        let other = KeptResponse { upstream: "other".into(), tokens: 1 };
+        responses::remember(tx, Owner { account: first, project: None }, "resp_1", &other, START)?;
+        responses::remember(tx, Owner { account: first, project: None }, &"r".repeat(300), &other, START)
+    });
+    write.await.unwrap();
+    for (owner, id, at, expected) in [
+        (owner(0, None), "resp_1", START, Some(kept.clone())),
+        (owner(0, Some(7)), "resp_2", START, Some(kept)),
+        (owner(0, None), "resp_2", START, None),
+        (owner(0, Some(8)), "resp_2", START, None),
+        (owner(0, Some(7)), "resp_1", START, None),
+        (owner(1, None), "resp_1", START, None),
+        (owner(0, None), "resp_3", START, None),
+        (owner(0, None), "resp_1", START.plus_ms(30 * DAY_MS), None),
+    ] {
+        let found = world.database().read(move |connection| responses::find(connection, owner, id, at)).await;
+        assert_eq!(found.unwrap(), expected, "{owner:?} {id} {at:?}");
+    }
+    let forget = |most: u32, at: Timestamp| world.database().write(move |tx| responses::forget_expired(tx, most, at));
+    assert_eq!(forget(10, START).await.unwrap(), 0);
+    assert_eq!(forget(1, START.plus_ms(30 * DAY_MS)).await.unwrap(), 1);
+    assert_eq!(forget(10, START.plus_ms(30 * DAY_MS)).await.unwrap(), 1);
 }
 
 async fn budgets_and_plans_are_kept_listed_changed_and_ended(world: World) {

@@ -13,7 +13,9 @@ use std::borrow::Cow;
 
 /// Writes a body for that target.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
-    super::super::responses::refuse_state(request)?;
+    if !target.is_for_deciding {
+        super::super::responses::refuse_state(request)?;
+    }
     let mut body = write::room(request);
     let mut dropped = Dropped::default();
     {
@@ -64,6 +66,12 @@ fn write_messages(
                 write::extras(&mut object, &message.extra, Dialect::Chat, &[], |_| false, dropped);
             }
         }
+    }
+    if target.is_for_deciding && request.messages.is_empty() {
+        // It goes on from what the provider keeps.
+        let mut object = messages.object();
+        object.text("role", "user");
+        object.text("content", "");
     }
     write_shown(&mut shown_by_tools, &mut messages, target, dropped)
 }
@@ -125,6 +133,12 @@ fn write_part(
             content.raw(json);
             return Ok(());
         }
+        PartKind::Other { json, .. } if target.is_for_deciding => {
+            let mut object = content.object();
+            object.text("type", "text");
+            object.text("text", json);
+            return Ok(());
+        }
         PartKind::Other { name, .. } => {
             return refuse(format!("messages: a part of type {name:?} cannot be sent to this model's provider"));
         }
@@ -149,6 +163,13 @@ fn write_part(
                 _ => return refuse("messages: an image must be an address or base64 for this model's provider".into()),
             }
             image.text_if("detail", media.detail.as_deref());
+        }
+        PartKind::Audio(Media { source: Source::Url(url), .. })
+        | PartKind::File(Media { source: Source::Url(url), .. })
+            if target.is_for_deciding =>
+        {
+            object.text("type", "file");
+            object.object("file").text("file_url", url);
         }
         PartKind::Audio(media) => {
             object.text("type", "input_audio");

@@ -52,6 +52,11 @@ impl StreamWriter {
         Self { framing, id: reply.id.to_owned(), model: reply.model.unwrap_or_default().to_owned(), ..Self::default() }
     }
 
+    /// A writer that ends a stream that has begun, or has not.
+    pub(in super::super) fn resumed(reply: &Reply<'_>, framing: Framing, begun: bool) -> Self {
+        Self { begun, ..Self::new(reply, framing) }
+    }
+
     /// Writes what that event is in this dialect, which may be nothing.
     pub fn write(&mut self, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
         match event {

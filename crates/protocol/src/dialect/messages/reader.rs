@@ -25,6 +25,11 @@ impl StreamReader {
         Self::default()
     }
 
+    /// The index of the block that is open.
+    pub(in super::super) fn open_block(&self) -> Option<u64> {
+        self.open.map(|(index, ..)| index)
+    }
+
     /// Reads the data of one event. Any bytes are answered.
     pub fn read(&mut self, data: &[u8], sink: &mut impl FnMut(Event<'_>)) {
         let data = data.trim_ascii();

@@ -1,5 +1,6 @@
 //! Writes the stream of a message.
 
+use super::super::passing::Passed;
 use super::super::write::{Reply, call_id};
 use super::usage::{write_counts, write_usage};
 use super::{CALLER, seal_text, stop_word};
@@ -48,6 +49,13 @@ impl StreamWriter {
     /// A writer of a new stream.
     pub fn new(reply: &Reply<'_>) -> Self {
         Self { id: reply.id.to_owned(), model: reply.model.unwrap_or_default().to_owned(), ..Self::default() }
+    }
+
+    /// A writer that ends a stream of which so much was passed on as it came.
+    pub(in super::super) fn resumed(reply: &Reply<'_>, passed: Passed) -> Self {
+        let open = passed.open_block.map(|_| Open { part: 0, kind: Kind::Whole });
+        let blocks = passed.open_block.map_or(0, |index| index.saturating_add(1));
+        Self { begun: passed.begun, open, blocks, ..Self::new(reply) }
     }
 
     /// Writes what that event is in this dialect, which may be nothing.

@@ -46,6 +46,9 @@ pub struct Demand<'a> {
     pub reasons: bool,
     /// The model may search the web, for a fee.
     pub web_search: bool,
+    /// How often the provider's own tools are expected to be used at most, by their meters, where the request says so in
+    /// another dialect.
+    pub tools: Usage,
     /// The field `models` names other models, which some resellers serve in place of `model`.
     pub names_other_models: bool,
     /// The service tier that is asked for: at most 64 characters, none of them a control character.

@@ -2,6 +2,7 @@
 
 use super::content::each_entry;
 use super::{BadRequest, Field, Fields, Request, boolean, same_without_case, shown};
+use crate::json::patch::{Patches, place};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -143,35 +144,6 @@ impl Request<'_> {
 
     /// Where a piece of the body stands in it.
     fn place(&self, piece: &str) -> Range<usize> {
-        let start = piece.as_ptr() as usize - self.body.as_ptr() as usize;
-        start..start + piece.len()
-    }
-}
-
-/// Replacements of ranges that do not overlap.
-#[derive(Default)]
-struct Patches(Vec<(Range<usize>, Cow<'static, str>)>);
-
-impl Patches {
-    fn replace(&mut self, place: Range<usize>, with: impl Into<Cow<'static, str>>) {
-        self.0.push((place, with.into()));
-    }
-
-    fn applied_to(mut self, body: &Bytes) -> Bytes {
-        if self.0.is_empty() {
-            return body.clone();
-        }
-        // Stable: what is added at the same place keeps its order.
-        self.0.sort_by_key(|(place, _)| place.start);
-        let added: usize = self.0.iter().map(|(_, with)| with.len()).sum();
-        let mut edited = Vec::with_capacity(body.len() + added);
-        let mut done = 0;
-        for (place, with) in self.0 {
-            edited.extend_from_slice(&body[done..place.start]);
-            edited.extend_from_slice(with.as_bytes());
-            done = place.end;
-        }
-        edited.extend_from_slice(&body[done..]);
-        edited.into()
+        place(self.body, piece)
     }
 }

@@ -62,6 +62,11 @@ fn kept(json: Option<&str>) -> Option<Box<str>> {
 }
 
 impl StreamObserver {
+    /// What the provider calls the answer.
+    pub fn id(&self) -> Option<String> {
+        serde_json::from_str(self.head.as_deref()?.id.as_deref()?).ok()
+    }
+
     /// The events that end the stream at its output cap: for each choice that is open one that says `length`, then the
     /// usage, where the caller asked for it, and the terminator.
     ///

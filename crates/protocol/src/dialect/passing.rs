@@ -1,0 +1,403 @@
+//! Requests and streams that pass as they came, because caller and upstream speak the same dialect.
+//!
+//! Their bytes stay the caller's, fields included that this gateway does not know. What decides about them still is what
+//! they say in chat; this module says what they may ask for beyond that, edits the few values that the upstream must read
+//! differently, and ends a stream in the dialect's own way where the gateway has to.
+
+use super::{Dialect, Reply, StreamReader, StreamWriter, gemini, messages};
+use crate::canonical::{BadRequest, Event, Part, PartKind, Reported, Request, Source, Stop, StopReason, Tool};
+use crate::json::patch::{Patches, place};
+use crate::json::tree::Node;
+use bytes::Bytes;
+use domain::{Meter, Usage};
+
+/// How often a model is expected to search where the request does not say.
+const SEARCHES_USUAL: u64 = 5;
+
+/// The least budget of thinking that Anthropic takes.
+const BUDGET_TOKENS_MIN: u64 = 1024;
+
+/// How often the request is expected to use the provider's own tools at most, by their meters. Refuses what cannot be passed on: what refers to the provider's own
+/// storage, which all callers of an upstream account would share (U-38), what is answered later than the request, and what
+/// is billed in a way that no answer tells.
+pub fn check(dialect: Dialect, request: &Request<'_>) -> Result<Usage, BadRequest> {
+    let refuse = |message: String| Err(BadRequest { message, param: None });
+    for extra in request.extra.iter().filter(|extra| extra.dialect == dialect && extra.json != "null") {
+        let why = match (dialect, extra.name.as_ref()) {
+            (Dialect::Responses, "background") if extra.json == "false" => continue,
+            (Dialect::Messages, "speed") if extra.json == "\"standard\"" => continue,
+            (Dialect::Messages, "inference_geo") if extra.json == "\"global\"" => continue,
+            (Dialect::Responses, "background") => "answers in the background are not served here; stream it instead",
+            (Dialect::Responses, "conversation" | "prompt")
+            | (Dialect::Messages, "container")
+            | (Dialect::Gemini, "cachedContent") => {
+                "it refers to something that the provider keeps for its account, which callers here share; send the \
+                 content itself"
+            }
+            (Dialect::Messages, "speed" | "inference_geo") => "it changes the price in a way that is not known here",
+            _ => continue,
+        };
+        return refuse(format!("{}: {why}", extra.name));
+    }
+    for part in request.messages.iter().flat_map(|message| &message.parts) {
+        if is_stored(part) {
+            let what = "files that a provider keeps cannot be referred to here, because callers share its account";
+            return refuse(format!("messages: {what}; send the content itself"));
+        }
+    }
+    let mut tools = Usage::default();
+    for tool in &request.tools {
+        let Tool::BuiltIn { name, json, .. } = tool else { continue };
+        match (dialect, kind_of(name)) {
+            (Dialect::Messages, "web_search") => tools[Meter::WebSearch] += uses(json, "max_uses"),
+            (Dialect::Responses, "web_search" | "web_search_preview")
+            | (Dialect::Gemini, "googleSearch" | "googleSearchRetrieval") => tools[Meter::WebSearch] += SEARCHES_USUAL,
+            (Dialect::Responses, "code_interpreter") if is_own_container(json) => tools[Meter::CodeExecution] += 1,
+            // They cost tokens alone.
+            (
+                Dialect::Messages,
+                "bash"
+                | "text_editor"
+                | "computer"
+                | "memory"
+                | "web_fetch"
+                | "tool_search_tool_regex"
+                | "tool_search_tool_bm25"
+                | "tool_search_tool"
+                | "mcp_toolset"
+                | "advisor",
+            )
+            | (
+                Dialect::Responses,
+                "computer_use_preview"
+                | "computer"
+                | "mcp"
+                | "local_shell"
+                | "shell"
+                | "apply_patch"
+                | "custom"
+                | "namespace"
+                | "tool_search",
+            )
+            | (Dialect::Gemini, "codeExecution" | "urlContext" | "computerUse") => {}
+            _ => {
+                return refuse(format!(
+                    "tools: what {name:?} costs or refers to is not known here, so it is not served; leave it out"
+                ));
+            }
+        }
+    }
+    Ok(tools)
+}
+
+/// A tool's type without the date at its end.
+fn kind_of(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((kind, date)) if date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()) => kind,
+        _ => match name.len().checked_sub("_2025_08_26".len()).and_then(|at| name.split_at_checked(at)) {
+            Some((kind, date)) if date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_') => kind,
+            _ => name,
+        },
+    }
+}
+
+fn uses(json: &str, field: &str) -> u64 {
+    let node = Node::read(json).ok();
+    node.and_then(|node| node.count_of(field)).unwrap_or(SEARCHES_USUAL).min(domain::usage::COUNT_MAX)
+}
+
+/// The container is made for the request, and without the account's files.
+fn is_own_container(json: &str) -> bool {
+    let node = Node::read(json).ok();
+    let container = node.as_ref().and_then(|node| node.get("container"));
+    container.is_none_or(|container| container.is_object() && container.get("file_ids").is_none())
+}
+
+fn is_stored(part: &Part<'_>) -> bool {
+    match &part.kind {
+        PartKind::Image(media) | PartKind::Audio(media) | PartKind::File(media) => {
+            matches!(media.source, Source::Stored { .. })
+        }
+        PartKind::ToolResult(result) => result.parts.iter().any(is_stored),
+        // A document of blocks may hold stored images; an item may be another's.
+        PartKind::Other { name, json, .. } => {
+            name == "item_reference" || name == "container_upload" || json.contains("\"file_id\"")
+        }
+        _ => false,
+    }
+}
+
+/// What of a request the upstream must read differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edits<'e> {
+    /// Another name for the model, where the dialect has it in the body.
+    pub model: Option<&'e str>,
+    /// The most answer tokens: a higher cap of the caller's is lowered to it, and where there is none it is added.
+    pub output_tokens_max: Option<u64>,
+}
+
+/// A request's body with `edits` made: the same bytes, not a copy, where there are none. The body must be one that was
+/// read before.
+pub fn edited(dialect: Dialect, body: &Bytes, edits: &Edits<'_>) -> Bytes {
+    if *edits == Edits::default() {
+        return body.clone();
+    }
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let Ok(node) = Node::read(text) else { return body.clone() };
+    let mut patches = Patches::default();
+    let mut set = |parent: &Node<'_>, field: &str, json: String| match member(parent, field) {
+        Some(member) => patches.replace(place(text, member.raw), json),
+        None => {
+            let inside = place(text, parent.raw).start + 1;
+            let comma = if parent.members().is_empty() { "" } else { "," };
+            patches.replace(inside..inside, format!("\"{field}\":{json}{comma}"));
+        }
+    };
+    if let Some(model) = edits.model.filter(|_| dialect != Dialect::Gemini) {
+        set(&node, "model", serde_json::to_string(model).expect("a string can be written as JSON"));
+    }
+    if let Some(most) = edits.output_tokens_max {
+        let (parent, field) = match dialect {
+            Dialect::Gemini => (member(&node, "generationConfig"), "maxOutputTokens"),
+            Dialect::Responses => (Some(&node), "max_output_tokens"),
+            _ => (Some(&node), "max_tokens"),
+        };
+        match parent.filter(|parent| parent.is_object()) {
+            None => set(&node, "generationConfig", format!("{{\"{field}\":{most}}}")),
+            Some(parent) => {
+                let asked = member(parent, field).and_then(Node::count);
+                if asked.is_none_or(|asked| asked > most) {
+                    set(parent, field, most.to_string());
+                }
+            }
+        }
+        if dialect == Dialect::Messages
+            && let Some(thinking) = node.get("thinking")
+            && thinking.count_of("budget_tokens").is_some_and(|budget| budget >= most)
+        {
+            // Thinking must leave room for an answer.
+            if most > BUDGET_TOKENS_MIN {
+                set(thinking, "budget_tokens", (most - 1).to_string());
+            } else {
+                set(&node, "thinking", r#"{"type":"disabled"}"#.to_owned());
+            }
+        }
+    }
+    patches.applied_to(body)
+}
+
+/// The member of that name, also where it is `null`; in Google's other spelling, too.
+fn member<'n, 'a>(node: &'n Node<'a>, name: &str) -> Option<&'n Node<'a>> {
+    let members = node.members().iter();
+    let mut members = members.filter(|member| member.name == name || gemini::camel(&member.name) == name);
+    members.next().map(|member| &member.node)
+}
+
+/// How far a stream has passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Anything has.
+    pub begun: bool,
+    /// The block of a message that is open.
+    pub open_block: Option<u64>,
+}
+
+impl Passed {
+    /// How far a stream has passed of which this reader has read everything.
+    pub fn of(reader: &StreamReader) -> Self {
+        match reader {
+            StreamReader::Messages(reader) => Self { begun: true, open_block: reader.open_block() },
+            _ => Self { begun: true, open_block: None },
+        }
+    }
+
+    /// What goes on writing such a stream, in order to end it.
+    pub fn writer(self, dialect: Dialect, framing: gemini::Framing, reply: &Reply<'_>) -> StreamWriter {
+        match dialect {
+            Dialect::Messages => StreamWriter::Messages(messages::StreamWriter::resumed(reply, self)),
+            Dialect::Gemini => StreamWriter::Gemini(gemini::StreamWriter::resumed(reply, framing, self.begun)),
+            _ => StreamWriter::new(dialect, reply),
+        }
+    }
+
+    /// Ends the stream in the words of its dialect as its provider would have ended it at the cap; `open`: the choices
+    /// that were not complete. For Responses, whose end repeats the whole answer, there is no such way.
+    pub fn end_by_length(
+        self,
+        dialect: Dialect,
+        framing: gemini::Framing,
+        open: impl Iterator<Item = u32>,
+        usage: &Usage,
+        reply: &Reply<'_>,
+    ) -> Vec<u8> {
+        let mut writer = self.writer(dialect, framing, reply);
+        let mut out = Vec::new();
+        for choice in open {
+            let stop = Stop { reason: StopReason::Length, sequence: None };
+            writer.write(&Event::Stop { choice, stop }, reply, &mut out);
+        }
+        writer.write(&Event::Usage(Reported::Usage(*usage)), reply, &mut out);
+        writer.write(&Event::End, reply, &mut out);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::read_request;
+
+    fn checked(dialect: Dialect, body: &str) -> Result<Usage, String> {
+        let request = read_request(dialect, body.as_bytes()).unwrap();
+        check(dialect, &request).map_err(|bad| bad.message)
+    }
+
+    fn message(fields: &str) -> String {
+        format!(r#"{{"model":"m","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}],{fields}}}"#)
+    }
+
+    #[test]
+    fn tools_that_cost_more_than_tokens_are_counted_and_unknown_ones_refused() {
+        let searches = |body: &str, dialect| checked(dialect, body).unwrap()[Meter::WebSearch];
+        let tool = |tool: &str| message(&format!(r#""tools":[{tool}]"#));
+        assert_eq!(
+            searches(&tool(r#"{"type":"web_search_20250305","name":"web_search","max_uses":3}"#), Dialect::Messages),
+            3
+        );
+        assert_eq!(
+            searches(&tool(r#"{"type":"web_search_20260209","name":"web_search"}"#), Dialect::Messages),
+            SEARCHES_USUAL
+        );
+        assert_eq!(searches(&tool(r#"{"type":"bash_20250124","name":"bash"}"#), Dialect::Messages), 0);
+        let code = checked(Dialect::Messages, &tool(r#"{"type":"code_execution_20250825","name":"code_execution"}"#));
+        assert!(code.unwrap_err().contains("code_execution"), "no answer tells what it costs");
+        let responses = |tools: &str| format!(r#"{{"model":"m","input":"hi","tools":[{tools}]}}"#);
+        let usage = checked(
+            Dialect::Responses,
+            &responses(
+                r#"{"type":"web_search_preview_2025_03_11"},{"type":"code_interpreter","container":{"type":"auto"}}"#,
+            ),
+        );
+        let usage = usage.unwrap();
+        assert_eq!((usage[Meter::WebSearch], usage[Meter::CodeExecution]), (SEARCHES_USUAL, 1));
+        for tool in [
+            r#"{"type":"file_search","vector_store_ids":["vs_1"]}"#,
+            r#"{"type":"code_interpreter","container":"cntr_1"}"#,
+            r#"{"type":"code_interpreter","container":{"type":"auto","file_ids":["file-1"]}}"#,
+            r#"{"type":"image_generation"}"#,
+        ] {
+            assert!(checked(Dialect::Responses, &responses(tool)).is_err(), "{tool}");
+        }
+        let gemini = |tool: &str| format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":[{tool}]}}"#);
+        assert_eq!(searches(&gemini(r#"{"google_search":{}},{"codeExecution":{}}"#), Dialect::Gemini), SEARCHES_USUAL);
+        assert!(checked(Dialect::Gemini, &gemini(r#"{"fileSearch":{}}"#)).is_err());
+    }
+
+    #[test]
+    fn u_38_what_the_provider_keeps_for_its_account_is_not_referred_to() {
+        for body in [
+            message(r#""container":"container_1""#),
+            message(r#""speed":"fast""#),
+            message(r#""inference_geo":"us""#),
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"f"}}]}]}"#.to_owned(),
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"container_upload","file_id":"f"}]}]}"#.to_owned(),
+        ] {
+            assert!(checked(Dialect::Messages, &body).is_err(), "{body}");
+        }
+        assert_eq!(
+            checked(Dialect::Messages, &message(r#""container":null,"speed":"standard","mcp_servers":[]"#)),
+            Ok(Usage::default())
+        );
+        for fields in [
+            r#""conversation":"conv_1""#,
+            r#""prompt":{"id":"pmpt_1"}"#,
+            r#""background":true"#,
+            r#""input":[{"type":"item_reference","id":"msg_1"}]"#,
+            r#""input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}]"#,
+        ] {
+            let input = if fields.contains("input") { "" } else { r#","input":"hi""# };
+            let body = format!(r#"{{"model":"m",{fields}{input}}}"#);
+            assert!(checked(Dialect::Responses, &body).is_err(), "{body}");
+        }
+        for fields in [r#""cachedContent":"cachedContents/1""#, r#""cached_content":"cachedContents/1""#] {
+            let body = format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],{fields}}}"#);
+            assert!(checked(Dialect::Gemini, &body).is_err(), "{body}");
+        }
+        let body = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://generativelanguage.googleapis.com/v1beta/files/x"}}]}]}"#;
+        assert!(checked(Dialect::Gemini, body).is_err());
+    }
+
+    #[track_caller]
+    fn edits(dialect: Dialect, body: &'static str, output_tokens_max: u64, expected: &str) {
+        let edits = Edits { model: Some("n"), output_tokens_max: Some(output_tokens_max) };
+        let body = edited(dialect, &Bytes::from_static(body.as_bytes()), &edits);
+        assert_eq!(std::str::from_utf8(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_model_and_a_cap_are_changed_and_nothing_else() {
+        edits(
+            Dialect::Messages,
+            r#"{ "x":[ 1.0 ],"model":"m", "max_tokens":90 }"#,
+            50,
+            r#"{ "x":[ 1.0 ],"model":"n", "max_tokens":50 }"#,
+        );
+        edits(Dialect::Messages, r#"{"model":"m","max_tokens":9}"#, 50, r#"{"model":"n","max_tokens":9}"#);
+        edits(
+            Dialect::Messages,
+            r#"{"model":"m","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            2000,
+            r#"{"model":"n","max_tokens":2000,"thinking":{"type":"enabled","budget_tokens":1999}}"#,
+        );
+        edits(
+            Dialect::Messages,
+            r#"{"model":"m","max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            500,
+            r#"{"model":"n","max_tokens":500,"thinking":{"type":"disabled"}}"#,
+        );
+        edits(Dialect::Responses, r#"{"model":"m"}"#, 50, r#"{"max_output_tokens":50,"model":"n"}"#);
+        edits(
+            Dialect::Responses,
+            r#"{"model":"m","max_output_tokens":null}"#,
+            50,
+            r#"{"model":"n","max_output_tokens":50}"#,
+        );
+        edits(
+            Dialect::Gemini,
+            r#"{"contents":[]}"#,
+            50,
+            r#"{"generationConfig":{"maxOutputTokens":50},"contents":[]}"#,
+        );
+        edits(
+            Dialect::Gemini,
+            r#"{"generation_config":{"max_output_tokens":90}}"#,
+            50,
+            r#"{"generation_config":{"max_output_tokens":50}}"#,
+        );
+        edits(Dialect::Gemini, r#"{"generationConfig":{}}"#, 50, r#"{"generationConfig":{"maxOutputTokens":50}}"#);
+    }
+
+    #[test]
+    fn an_end_by_length_goes_on_where_the_stream_stands() {
+        let reply = Reply { id: "r1", model: Some("m"), created_s: 0, include_usage: true, echo: "" };
+        let usage = Usage::tokens(9, 4);
+        let mut reader = StreamReader::new(Dialect::Messages, &crate::dialect::Quirks::COMPATIBLE);
+        for event in [
+            r#"{"type":"message_start","message":{"id":"msg_1","model":"m","usage":{"input_tokens":9,"output_tokens":1}}}"#,
+            r#"{"type":"content_block_start","index":3,"content_block":{"type":"text","text":""}}"#,
+        ] {
+            reader.read(event.as_bytes(), &mut |_| {});
+        }
+        let passed = Passed::of(&reader);
+        let end = passed.end_by_length(Dialect::Messages, gemini::Framing::Events, [0].into_iter(), &usage, &reply);
+        let end = String::from_utf8(end).unwrap();
+        let names: Vec<_> = end.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+        assert_eq!(names, ["content_block_stop", "message_delta", "message_stop"], "{end}");
+        assert!(end.contains(r#""index":3"#) && end.contains(r#""stop_reason":"max_tokens""#), "{end}");
+        let passed = Passed { begun: true, open_block: None };
+        let end = passed.end_by_length(Dialect::Gemini, gemini::Framing::Array, [0].into_iter(), &usage, &reply);
+        let end = String::from_utf8(end).unwrap();
+        assert!(end.starts_with(",\r\n{") && end.ends_with('}') | end.ends_with(']'), "{end}");
+        assert!(end.contains(r#""finishReason":"MAX_TOKENS""#) && end.contains(r#""candidatesTokenCount":4"#), "{end}");
+    }
+}

@@ -1,0 +1,253 @@
+//! Callers and upstreams of one dialect: its bytes pass in both directions, and are priced all the same.
+
+use crate::harness::{Gateway, Outcome, price};
+use crate::http::{Answer, Connection, PATIENCE, within};
+use crate::native::{INPUT, OUTPUT, Provider};
+use domain::Nanos;
+use domain::ledger::Ending;
+use serde_json::{Value, json};
+
+/// A gateway with a model at a provider of every dialect but chat; searches cost a cent where `searches`.
+async fn with_providers(searches: bool) -> (Gateway, [Provider; 3]) {
+    let providers = [Provider::start().await, Provider::start().await, Provider::start().await];
+    let mut sections = String::new();
+    for (name, Provider { address, .. }) in ["anthropic", "gemini", "openai"].into_iter().zip(&providers) {
+        let version = if name == "openai" { "/v1" } else { "" };
+        let search = if searches { "per_web_search = \"0.01\"\n" } else { "" };
+        sections.push_str(&format!(
+            "[[upstreams]]\nname = \"{name}\"\nprovider = \"{name}\"\nbase_url = \"http://{address}{version}\"\napi_key = \"k\"\n\
+             [[routes]]\nmodel = \"public-{name}\"\nupstreams = [\"{name}\"]\nupstream_model = \"{name}-1\"\n\
+             [[prices]]\nmodel = \"public-{name}\"\ninput_per_million = \"1.00\"\noutput_per_million = \"2.00\"\n\
+             max_output_tokens = 900\n{search}"
+        ));
+    }
+    (Gateway::start_with(&sections).await, providers)
+}
+
+impl Gateway {
+    async fn sends(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let bytes = self.caller.post_bytes_with(path, headers, body.as_bytes());
+        let exchange = async {
+            let mut connection = Connection::open(self.caller.address).await?;
+            connection.send(&bytes).await?;
+            connection.incoming().await?.whole().await
+        };
+        within(PATIENCE, "an answer", exchange).await.expect("a whole answer")
+    }
+
+    #[track_caller]
+    fn settled(&mut self, answer: &Answer, cost: Nanos) -> impl Future<Output = ()> {
+        let (id, told, text) = (answer.request_id(), answer.cost(), answer.text());
+        async move {
+            assert_eq!(answer.status, 200, "{text}");
+            let fate = self.fate(&id).await;
+            let expected = (Outcome::Settled, Ending::Complete, false, cost, Some(cost));
+            assert_eq!((fate.outcome, fate.ending, fate.estimated, fate.cost, told), expected, "{text}");
+        }
+    }
+}
+
+/// The stream as its provider wrote it.
+fn without_comments(answer: &Answer) -> String {
+    let text = answer.text();
+    text.split_inclusive("\n\n").filter(|event| !event.starts_with(": x-tollgate")).collect()
+}
+
+const MESSAGE: &str = r#"{ "id":"msg_1","type":"message","role":"assistant","model":"anthropic-1","content":[{"type":"text","text":"Hello","later":[1.0]}],"stop_reason":"end_turn","stop_sequence":null,"of_tomorrow":{"a":0.10},"usage":{"input_tokens":21,"output_tokens":7}}"#;
+
+const MESSAGE_EVENTS: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"type\":\"message\",\"role\":\"assistant\",\"content\":[],\"model\":\"anthropic-1\",\"stop_reason\":null,\"usage\":{\"input_tokens\":21,\"output_tokens\":1}}}\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\nevent: of_tomorrow\ndata: {\"type\":\"of_tomorrow\"}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"server_tool_use\",\"id\":\"s\",\"name\":\"web_search\",\"input\":{}}}\n\nevent: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\nevent: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+#[tokio::test]
+async fn a_message_passes_byte_for_byte_with_what_nobody_here_knows() {
+    let (mut gateway, [claude, ..]) = with_providers(false).await;
+    claude.answers(200, MESSAGE, MESSAGE_EVENTS);
+    let versions = [("anthropic-version", "2024-01-01"), ("anthropic-beta", "a-1,b-2"), ("anthropic-beta", "c-3")];
+    for stream in [false, true] {
+        let body = |model: &str| {
+            format!(
+                r#"{{"model":"{model}", "max_tokens":50,"stream":{stream},"of_tomorrow":[1.0],"tools":[{{"type":"bash_20250124","name":"bash"}}],"messages":[{{"role":"user","content":[{{"type":"text","text":"hi","cache_control":{{"type":"ephemeral","ttl":"1h"}}}}]}},{{"role":"assistant","content":[{{"type":"of_tomorrow","x":1}}]}},{{"role":"user","content":"go on"}}]}}"#
+            )
+        };
+        let answer = gateway.sends("/v1/messages", &versions, &body("public-anthropic")).await;
+        gateway.settled(&answer, price(INPUT, OUTPUT)).await;
+        let (head, asked) = claude.asked_raw();
+        assert_eq!(asked, body("anthropic-1"), "only the model has another name there");
+        assert!(
+            head.contains("anthropic-version: 2024-01-01\r\n") && head.contains("anthropic-beta: a-1,b-2,c-3\r\n"),
+            "{head}"
+        );
+        assert_eq!(answer.header("x-tollgate-dropped"), None);
+        let (told, expected) =
+            if stream { (without_comments(&answer), MESSAGE_EVENTS) } else { (answer.text(), MESSAGE) };
+        assert_eq!(told, expected);
+    }
+    gateway.quiet().await;
+}
+
+const CONTENT: [&str; 2] = [
+    r#"{"candidates":[{"content":{"parts":[{"text":"Hel","of_tomorrow":1.0}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":21,"totalTokenCount":21},"modelVersion":"gemini-1","responseId":"r1"}"#,
+    r#"{"candidates":[{"content":{"parts":[{"text":"lo"}],"role":"model"},"finishReason":"STOP","index":0,"groundingMetadata":{}}],"usageMetadata":{"promptTokenCount":21,"candidatesTokenCount":7,"totalTokenCount":28},"modelVersion":"gemini-1","responseId":"r1"}"#,
+];
+
+#[tokio::test]
+async fn content_passes_in_either_framing() {
+    let (mut gateway, [_, gemini, _]) = with_providers(false).await;
+    let events: String = CONTENT.iter().map(|piece| format!("data: {piece}\r\n\r\n")).collect();
+    gemini.answers(200, CONTENT[1], &events);
+    let body = r#"{"contents":[{"parts":[{"text":"hi"}]}],"of_tomorrow":{"x":1.0},"tools":[{"urlContext":{}}]}"#;
+    let array = format!("[{},\r\n{}]", CONTENT[0], CONTENT[1]);
+    for (method, expected) in
+        [("generateContent", CONTENT[1]), ("streamGenerateContent?alt=sse", &events), ("streamGenerateContent", &array)]
+    {
+        let answer = gateway.sends(&format!("/v1beta/models/public-gemini:{method}"), &[], body).await;
+        gateway.settled(&answer, price(INPUT, OUTPUT)).await;
+        assert_eq!(answer.text(), expected, "{method}");
+        let (head, asked) = gemini.asked_raw();
+        assert!(head.contains("/v1beta/models/gemini-1:"), "{head}");
+        assert_eq!(asked, body);
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn a_response_passes_to_a_provider_that_has_them() {
+    let (mut gateway, [.., openai]) = with_providers(false).await;
+    let response = |status: &str| {
+        json!({"id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "openai-1", "of_tomorrow": 1,
+               "output": [{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                           "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}],
+               "usage": {"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}})
+    };
+    let events = [
+        json!({"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1", "status": "in_progress", "output": [], "usage": null}}),
+        json!({"type": "response.output_item.added", "sequence_number": 1, "output_index": 0, "item": {"type": "message", "id": "msg_1", "role": "assistant", "content": []}}),
+        json!({"type": "response.content_part.added", "sequence_number": 2, "output_index": 0, "content_index": 0, "item_id": "msg_1", "part": {"type": "output_text", "text": ""}}),
+        json!({"type": "response.output_text.delta", "sequence_number": 3, "output_index": 0, "content_index": 0, "item_id": "msg_1", "delta": "Hello"}),
+        json!({"type": "response.of_tomorrow", "sequence_number": 4}),
+        json!({"type": "response.completed", "sequence_number": 5, "response": response("completed")}),
+    ];
+    let events: String =
+        events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())).collect();
+    openai.answers(200, &response("completed").to_string(), &events);
+    for stream in [false, true] {
+        let body = |model: &str| {
+            format!(
+                r#"{{"model":"{model}","input":"hi","stream":{stream},"include":["reasoning.encrypted_content"],"tools":[{{"type":"apply_patch"}}]}}"#
+            )
+        };
+        let answer = gateway.sends("/v1/responses", &[], &body("public-openai")).await;
+        gateway.settled(&answer, price(INPUT, OUTPUT)).await;
+        let (head, asked) = openai.asked_raw();
+        assert!(head.starts_with("POST /v1/responses "), "{head}");
+        assert_eq!(asked, body("openai-1"));
+        if stream {
+            assert_eq!(without_comments(&answer), events);
+        } else {
+            assert_eq!(answer.text(), response("completed").to_string());
+        }
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn u_38_who_goes_on_from_a_response_is_its_owner_and_pays_for_all_of_it() {
+    let (mut gateway, [.., openai]) = with_providers(false).await;
+    let response = |id: &str, input: u64| {
+        json!({"id": id, "object": "response", "created_at": 1, "status": "completed", "model": "openai-1",
+               "output": [{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+                           "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}],
+               "usage": {"input_tokens": input, "output_tokens": OUTPUT, "total_tokens": input + OUTPUT}})
+    };
+    let completed = |id: &str, input: u64| {
+        let response = response(id, input);
+        let begun = json!({"type": "response.created", "sequence_number": 0, "response": {"id": id, "status": "in_progress", "output": []}});
+        let done = json!({"type": "response.completed", "sequence_number": 1, "response": response});
+        format!("event: response.created\ndata: {begun}\n\nevent: response.completed\ndata: {done}\n\n")
+    };
+    let body = |previous: Option<&str>, more: Value| {
+        let mut body = json!({"model": "public-openai", "input": "hi", "max_output_tokens": 50});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        if let Some(previous) = previous {
+            body["previous_response_id"] = json!(previous);
+        }
+        body.to_string()
+    };
+    // A long conversation, whole and then streamed.
+    openai.answers(200, &response("resp_1", 5_000).to_string(), &completed("resp_2", 9_000));
+    let first = gateway.sends("/v1/responses", &[], &body(None, json!({"store": true}))).await;
+    gateway.settled(&first, price(5_000, OUTPUT)).await;
+    let second = gateway.sends("/v1/responses", &[], &body(Some("resp_1"), json!({"stream": true}))).await;
+    gateway.settled(&second, price(9_000, OUTPUT)).await;
+    let asked: Value = serde_json::from_str(&openai.asked_raw().1).expect("JSON");
+    assert_eq!(asked["previous_response_id"], "resp_1");
+    let fate = gateway.fate(&second.request_id()).await;
+    assert!(fate.held >= price(5_000 + OUTPUT, 50), "what it goes on from is held for: {fate:?}");
+    let third = gateway.sends("/v1/responses", &[], &body(Some("resp_2"), json!({"store": false}))).await;
+    gateway.settled(&third, price(5_000, OUTPUT)).await;
+    // Somebody else's, one that was not kept, one that nobody knows, and one that is none: no byte goes out.
+    openai.answers(200, &response("resp_3", 10).to_string(), "");
+    gateway.sends("/v1/responses", &[], &body(None, json!({"store": false}))).await;
+    gateway.account("other", Nanos(1_000_000_000)).await;
+    let stranger = gateway.key(json!({"account": "other"})).await;
+    openai.answers(500, "must not be asked", "");
+    for (caller, previous) in
+        [(&stranger.caller, "resp_1"), (&gateway.caller, "resp_3"), (&gateway.caller, "resp_4"), (&gateway.caller, "")]
+    {
+        let body = body(Some(previous), json!({}));
+        let answer =
+            within(PATIENCE, "an answer", caller.post("/v1/responses", body.as_bytes())).await.expect("an answer");
+        assert_eq!(answer.status, 400, "{previous}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["param"], "previous_response_id", "{}", answer.text());
+    }
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn u_27_a_message_that_breaks_off_is_charged_by_what_was_told_of_its_prompt() {
+    let (mut gateway, [claude, ..]) = with_providers(false).await;
+    let body =
+        r#"{"model":"public-anthropic","max_tokens":50,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    let cut = MESSAGE_EVENTS.find("event: message_delta").expect("the event");
+    claude.answers(200, MESSAGE, &MESSAGE_EVENTS[..cut]);
+    let answer = gateway.sends("/v1/messages", &[], body).await;
+    let fate = gateway.fate(&answer.request_id()).await;
+    assert_eq!((fate.outcome, fate.ending, fate.estimated), (Outcome::Settled, Ending::UpstreamCut, true), "{fate:?}");
+    assert_eq!((&fate.usage["input"], &fate.usage["output"]), (&json!(INPUT), &json!(1)), "one word: {fate:?}");
+    assert!(answer.text().contains("event: error"), "{}", answer.text());
+    // Nothing but its beginning: nothing is charged (U-28).
+    let begun = MESSAGE_EVENTS.find("event: content_block_start").expect("the event");
+    claude.answers(200, MESSAGE, &MESSAGE_EVENTS[..begun]);
+    let answer = gateway.sends("/v1/messages", &[], body).await;
+    let fate = gateway.fate(&answer.request_id()).await;
+    assert_eq!((fate.outcome, fate.ending), (Outcome::Voided, Ending::UpstreamCut), "{fate:?}");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn m_30_the_provider_s_own_tools_are_priced_or_refused() {
+    let body = |tool: Value| {
+        json!({"model": "public-anthropic", "max_tokens": 50, "tools": [tool], "messages": [{"role": "user", "content": "hi"}]})
+            .to_string()
+    };
+    let search = json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 4});
+    let (mut unpriced, _providers) = with_providers(false).await;
+    let answer = unpriced.sends("/v1/messages", &[], &body(search.clone())).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("web_search"), "{}", answer.text());
+    unpriced.quiet().await;
+    let (mut gateway, [claude, ..]) = with_providers(true).await;
+    for (searches, extra) in [(3, 3), (0, 0)] {
+        let mut message: Value = serde_json::from_str(MESSAGE).expect("JSON");
+        message["usage"]["server_tool_use"] = json!({"web_search_requests": searches});
+        claude.answers(200, &message.to_string(), "");
+        let answer = gateway.sends("/v1/messages", &[], &body(search.clone())).await;
+        let cost = Nanos(price(INPUT, OUTPUT).0 + extra * 10_000_000);
+        gateway.settled(&answer, cost).await;
+        let fate = gateway.fate(&answer.request_id()).await;
+        assert!(fate.held.0 >= 40_000_000, "four searches were held for: {fate:?}");
+    }
+    let unknown = json!({"type": "of_tomorrow_20990101", "name": "x"});
+    let answer = gateway.sends("/v1/messages", &[], &body(unknown)).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    gateway.quiet().await;
+}
