@@ -271,13 +271,14 @@ mod tests {
     fn a_strict_provider_is_asked_in_its_own_words() {
         let mistral = upstream("mistral");
         assert!(mistral.is_strict() && !upstream("openai").is_strict());
-        let chat = r#"{"model":"m","messages":[{"role":"developer","content":"s"}],"stream":true,"seed":1,
+        let chat = r#"{"model":"m","messages":[{"role":"developer","content":"s"},{"role":"user","content":"u"}],"stream":true,"seed":1,
                        "stream_options":{"include_usage":true},"max_completion_tokens":9,"user":"u"}"#;
         let outgoing = Outgoing::native(&mistral, Dialect::Chat, chat.as_bytes(), 0, Timestamp(0)).unwrap();
         assert!(outgoing.native.is_none());
         let body: serde_json::Value = serde_json::from_slice(&outgoing.body).unwrap();
-        let expected = serde_json::json!({"model": "m", "messages": [{"role": "system", "content": "s"}], "stream": true,
-                                          "random_seed": 1, "max_tokens": 9});
+        let said = serde_json::json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
+        let expected =
+            serde_json::json!({"model": "m", "messages": said, "stream": true, "random_seed": 1, "max_tokens": 9});
         assert_eq!(body, expected);
     }
 
