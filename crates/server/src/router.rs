@@ -12,6 +12,7 @@ use gateway::{Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::dialect::Dialect;
+use protocol::failure::CallerError;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -131,9 +132,10 @@ pub fn public(app: Arc<App>) -> Router {
     }
     router
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::show))
+        // Methods of Gemini's that there are do not come here; the rest does not exist.
+        .route("/v1/models/{*id}", get(models::show).post(unknown_path))
         .route("/v1beta/models", get(models::list_of_gemini))
-        .route("/v1beta/models/{*id}", get(models::show_of_gemini))
+        .route("/v1beta/models/{*id}", get(models::show_of_gemini).post(unknown_path))
         .route("/v1/dashboard/billing/usage", get(billing::usage))
         .route("/dashboard/billing/usage", get(billing::usage))
         .route("/v1/dashboard/billing/subscription", get(billing::subscription))
@@ -149,17 +151,31 @@ pub fn public(app: Arc<App>) -> Router {
         .merge(admin::router(app))
 }
 
+/// In whose words a path that does not exist is answered.
+fn dialect_below(path: &str) -> Dialect {
+    match path {
+        _ if path.starts_with("/v1beta/") => Dialect::Gemini,
+        // Google's libraries ask for either version.
+        _ if path.starts_with("/v1/models/") && path.contains(':') => Dialect::Gemini,
+        _ if path.starts_with("/v1/messages") => Dialect::Messages,
+        _ => Dialect::Chat,
+    }
+}
+
 async fn unknown_path(request: axum::extract::Request) -> axum::response::Response {
     // The path is not repeated: it may be anything.
     let message = "There is no such endpoint here. GET /v1/models lists the models; the README lists the endpoints.";
-    let error = protocol::openai::ErrorBody {
-        message,
+    let error = CallerError {
+        status: StatusCode::NOT_FOUND.as_u16(),
         kind: "invalid_request_error",
+        code: "unknown_endpoint".into(),
+        message: message.into(),
         param: None,
-        code: Some("unknown_endpoint"),
+        retry_after_ms: None,
     };
     tracing::debug!(method = %request.method(), "unknown endpoint");
-    json(StatusCode::NOT_FOUND, error.json())
+    let id = request.headers().get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok());
+    json(StatusCode::NOT_FOUND, error.body(dialect_below(request.uri().path()), id))
 }
 
 /// A JSON answer of the framework's kind.

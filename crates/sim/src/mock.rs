@@ -1,8 +1,10 @@
-//! A scripted OpenAI-compatible upstream.
+//! A scripted upstream that speaks as OpenAI, Anthropic and Google do.
 //!
-//! It speaks the exact wire format of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` and `/v1/models`,
+//! It speaks the exact wire format of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` and
+//! `/v1/models`, of Anthropic's `/v1/messages` with its count of tokens, and of Gemini's methods below `/v1beta/models`,
 //! streaming and not, and misbehaves on demand: each request carries its own [`Script`] in the top-level JSON field
-//! `mock`, which survives a gateway because unknown fields do. For those whose requests are translated on their way,
+//! `mock`, which survives a gateway because unknown fields do. For those whose requests are translated on their way, and for the
+//! dialects that refuse unknown fields as their providers do,
 //! [`Mock::play`] or `POST /mock/script` gives the script of all requests that bring none. Without a script it is a fast,
 //! well-behaved upstream whose answers are predictable: [`Script::prompt_tokens`] and [`Script::completion_tokens`] state
 //! the defaults.
@@ -13,7 +15,11 @@
 //! library lets through: a cut inside a chunk, a false `content-length`, one byte per write.
 
 mod answer;
+mod gemini;
+mod messages;
+mod native;
 mod request;
+mod responses;
 mod script;
 mod serve;
 mod stats;
@@ -56,6 +62,8 @@ pub struct Mock {
 struct Shared {
     /// The whole `authorization` value that is asked for.
     authorization: Option<String>,
+    /// The key in it, for dialects that have a header of their own for it.
+    key: Option<String>,
     models: Vec<String>,
     counters: Counters,
     /// For requests that bring none.
@@ -91,7 +99,8 @@ impl Mock {
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            authorization: options.key.map(|key| format!("Bearer {key}")),
+            authorization: options.key.as_ref().map(|key| format!("Bearer {key}")),
+            key: options.key,
             models: options.models,
             counters: Counters::default(),
             script: Mutex::default(),

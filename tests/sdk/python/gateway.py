@@ -112,6 +112,11 @@ class Mock(Process):
         request = urllib.request.Request(f"{self.url}/mock/script", data=body, method="POST")
         urllib.request.urlopen(request, timeout=WAIT_SECONDS_MAX).close()
 
+    def reset(self):
+        """Forgets what it was asked."""
+        request = urllib.request.Request(f"{self.url}/mock/reset", data=b"", method="POST")
+        urllib.request.urlopen(request, timeout=WAIT_SECONDS_MAX).close()
+
     def stats(self):
         return get_json(f"{self.url}/mock/stats")
 
@@ -125,14 +130,14 @@ class Mock(Process):
 class Gateway(Process):
     """A gateway over a mock; without one, as it starts with no configuration at all."""
 
-    def __init__(self, mock=None):
+    def __init__(self, mock=None, text=CONFIG):
         self._folder = tempfile.TemporaryDirectory(prefix="tollgate-sdk-")
         self.data = Path(self._folder.name) / "data"
         self.mock = mock
         command = [os.environ["TOLLGATE_BIN"], "serve", "--data-dir", str(self.data), "--listen", "127.0.0.1:0"]
         if mock:
             config = Path(self._folder.name) / "tollgate.toml"
-            config.write_text(CONFIG.format(upstream=mock.url))
+            config.write_text(text.format(upstream=mock.url))
             command += ["--config", str(config)]
         super().__init__(command, "tollgate listening on", {"MOCK_KEY": UPSTREAM_SECRET})
 

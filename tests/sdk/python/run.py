@@ -8,7 +8,18 @@ import sys
 import unittest
 
 # In this order: the last one looks at what all others left behind.
-MODULES = ["test_answers", "test_streams", "test_errors", "test_limits", "test_usage", "test_dialects", "test_simulator", "test_ledger"]
+MODULES = [
+    "test_answers",
+    "test_streams",
+    "test_errors",
+    "test_limits",
+    "test_usage",
+    "test_dialects",
+    "test_matrix",
+    "test_conformance",
+    "test_simulator",
+    "test_ledger",
+]
 
 
 def main():

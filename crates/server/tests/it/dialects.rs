@@ -526,8 +526,9 @@ async fn responses_are_given_whole_and_in_pieces_and_charged_by_their_usage() {
     gateway.mock.play(script(json!({"cut_after": 4})));
     let answer = post(&gateway.caller, "/v1/responses", &[], &streamed).await;
     let events = named_events(&answer);
-    let (name, last) = events.last().expect("an end");
-    assert_eq!((name.as_str(), &last["response"]["error"]["code"]), ("response.failed", &json!("upstream_cut")));
+    let [.., (error, told), (name, last)] = &events[..] else { panic!("no end: {events:?}") };
+    assert_eq!((error.as_str(), &told["code"]), ("error", &json!("upstream_cut")));
+    assert_eq!((name.as_str(), &last["response"]["error"]["code"]), ("response.failed", &json!("server_error")));
     let fate = gateway.fate(&answer.request_id()).await;
     assert_eq!((fate.ending, fate.usage["output"].as_u64()), (Ending::UpstreamCut, Some(3)), "{fate:?}");
     let state = json!({"model": "mock-model", "input": "hi", "previous_response_id": "resp_1"});

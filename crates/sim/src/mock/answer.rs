@@ -3,7 +3,7 @@
 use super::script::UsageFault;
 
 /// The one word of every answer; one token in the usual tokenizers.
-const WORD: &str = " word";
+pub(super) const WORD: &str = " word";
 
 /// An answer of a chat or a completion, before it is written as JSON or as events.
 #[derive(Clone, Debug)]
@@ -16,8 +16,12 @@ pub(super) struct Answer {
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) choices: u64,
-    /// Words per choice.
+    /// Words per choice, and of what each call is given.
     pub(super) words: u64,
+    /// Those words, if they are not the usual one.
+    pub(super) text: Option<Vec<String>>,
+    /// Calls per choice, where there are any.
+    pub(super) calls: u64,
     /// Whether the cap on the output ended it.
     pub(super) capped: bool,
     pub(super) usage: Usage,
@@ -94,13 +98,21 @@ impl Answer {
                 (Kind::Chat, Content::ToolCalls) => {
                     put!(
                         out,
-                        r#"{comma}{{"index":{choice},"message":{{"role":"assistant","content":null,"tool_calls":[{{"id":"{}","type":"function","function":{{"name":"mock_tool","arguments":""#,
-                        self.call_id(choice)
+                        r#"{comma}{{"index":{choice},"message":{{"role":"assistant","content":null,"tool_calls":["#
                     );
-                    for piece in 1..=self.words {
-                        self.argument_piece(piece, out);
+                    for call in 0..self.calls {
+                        put!(
+                            out,
+                            r#"{}{{"id":"{}","type":"function","function":{{"name":"mock_tool","arguments":""#,
+                            if call == 0 { "" } else { "," },
+                            self.call_id(choice, call)
+                        );
+                        for piece in 1..=self.words {
+                            self.argument_piece(piece, out);
+                        }
+                        put!(out, r#""}}}}"#);
                     }
-                    put!(out, r#""}}}}],"refusal":null,"annotations":[]}}"#);
+                    put!(out, r#"],"refusal":null,"annotations":[]}}"#);
                 }
             }
             put!(out, r#","logprobs":null,"finish_reason":"{finish}"}}"#);
@@ -137,7 +149,10 @@ impl Answer {
                 );
             }
             (Kind::Completion, Event::Piece { choice, .. } | Event::Role { choice }) => {
-                put!(out, r#"{{"text":"{WORD}","index":{choice},"logprobs":null,"finish_reason":null}}"#);
+                let piece = if let Event::Piece { piece, .. } = &event { *piece } else { 0 };
+                put!(out, r#"{{"text":""#);
+                self.word(piece, out);
+                put!(out, r#"","index":{choice},"logprobs":null,"finish_reason":null}}"#);
             }
             (Kind::Chat, Event::Role { choice }) => {
                 let content = if self.content == Content::Text { r#""""# } else { "null" };
@@ -149,17 +164,26 @@ impl Answer {
             (Kind::Chat, Event::Piece { choice, piece }) => {
                 put!(out, r#"{{"index":{choice},"delta":{{"#);
                 match self.content {
-                    Content::Text => put!(out, r#""content":"{WORD}""#),
-                    Content::Refusal => put!(out, r#""refusal":"{WORD}""#),
-                    Content::ToolCalls if *piece == 0 => put!(
-                        out,
-                        r#""tool_calls":[{{"index":0,"id":"{}","type":"function","function":{{"name":"mock_tool","arguments":""}}}}]"#,
-                        self.call_id(*choice)
-                    ),
+                    Content::Text | Content::Refusal => {
+                        let field = if self.content == Content::Text { "content" } else { "refusal" };
+                        put!(out, r#""{field}":""#);
+                        self.word(*piece, out);
+                        put!(out, "\"");
+                    }
                     Content::ToolCalls => {
-                        put!(out, r#""tool_calls":[{{"index":0,"function":{{"arguments":""#);
-                        self.argument_piece(*piece, out);
-                        put!(out, r#""}}}}]"#);
+                        let (call, piece) = (piece / (self.words + 1), piece % (self.words + 1));
+                        match piece {
+                            0 => put!(
+                                out,
+                                r#""tool_calls":[{{"index":{call},"id":"{}","type":"function","function":{{"name":"mock_tool","arguments":""}}}}]"#,
+                                self.call_id(*choice, call)
+                            ),
+                            piece => {
+                                put!(out, r#""tool_calls":[{{"index":{call},"function":{{"arguments":""#);
+                                self.argument_piece(piece, out);
+                                put!(out, r#""}}}}]"#);
+                            }
+                        }
                     }
                 }
                 put!(out, r#"}},"logprobs":null,"finish_reason":null}}"#);
@@ -220,7 +244,10 @@ impl Answer {
 
     /// Events with content per choice; a tool call is first announced by name.
     fn pieces(&self) -> u64 {
-        self.words + u64::from(self.kind == Kind::Chat && self.content == Content::ToolCalls)
+        match (self.kind, self.content) {
+            (Kind::Chat, Content::ToolCalls) => self.calls * (self.words + 1),
+            _ => self.words,
+        }
     }
 
     fn usage_asked(&self) -> bool {
@@ -245,13 +272,28 @@ impl Answer {
     }
 
     fn words(&self, out: &mut Vec<u8>) {
-        for _ in 0..self.words {
-            out.extend_from_slice(WORD.as_bytes());
+        (0..self.words).for_each(|place| self.word(place, out));
+    }
+
+    /// One word, escaped to stand inside a JSON string.
+    fn word(&self, place: u64, out: &mut Vec<u8>) {
+        match &self.text {
+            None => out.extend_from_slice(WORD.as_bytes()),
+            Some(text) => {
+                let start = out.len();
+                let word = usize::try_from(place).ok().and_then(|place| text.get(place));
+                put_text(word.map_or("", String::as_str), out);
+                out.remove(start);
+                out.pop();
+            }
         }
     }
 
-    fn call_id(&self, choice: u64) -> String {
-        format!("call_mock{}_{choice}", self.number)
+    fn call_id(&self, choice: u64, call: u64) -> String {
+        match call {
+            0 => format!("call_mock{}_{choice}", self.number),
+            call => format!("call_mock{}_{choice}_{call}", self.number),
+        }
     }
 
     /// Part of `{"text":" word …"}`, escaped to stand inside a JSON string.
@@ -476,6 +518,8 @@ mod tests {
             model: "m\"x".to_owned(),
             choices: 1,
             words: 2,
+            text: None,
+            calls: 1,
             capped: false,
             usage: Usage { prompt: 9, completion: 3, cached: 4, reasoning: 1 },
             fault: None,

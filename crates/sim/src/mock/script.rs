@@ -19,12 +19,18 @@ pub struct Script {
     /// Input tokens that came from a cache (a part of the input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_tokens: Option<u64>,
+    /// Input tokens that were written to a cache (a part of the input), where the dialect tells them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_tokens: Option<u64>,
     /// Output tokens per choice that are hidden reasoning (a part of the output, not of the text).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_tokens: Option<u64>,
     /// Words of text per choice, if it is to differ from the reported output (a lying upstream).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<u64>,
+    /// The text of the answer, word for word; it changes nothing of what is reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
     /// The model that the answer names, if another than was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -36,7 +42,7 @@ pub struct Script {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap_ms: Option<u64>,
 
-    /// Answer with this status and an error body in the shape of OpenAI (`error`, `raw_body` replace it).
+    /// Answer with this status and an error body in the shape of the provider (`error`, `raw_body` replace it).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// Value of a `retry-after` header: text or a number.
@@ -66,6 +72,9 @@ pub struct Script {
     pub usage: Option<UsageFault>,
     /// Answer with tool calls instead of text.
     pub tool_calls: bool,
+    /// How many of them each choice makes, if more than one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_calls: Option<u64>,
     /// Answer with a refusal instead of content.
     pub refusal: bool,
     /// Send an event stream although JSON was asked for.
@@ -85,13 +94,13 @@ pub struct Script {
     /// Fall silent after that many events, with the connection open, until the caller leaves (at most 10 minutes).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall_after: Option<u64>,
-    /// Send an error event after that many events and end the body properly, without `[DONE]`.
+    /// Send an error event after that many events and end the body properly, without the dialect's own end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_after: Option<u64>,
     /// Send one event of broken JSON after that many events, then go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub malformed_after: Option<u64>,
-    /// Leave out `data: [DONE]`.
+    /// Leave out `data: [DONE]`, where the dialect has it.
     pub no_done: bool,
     /// Send `data: [DONE]` twice.
     pub done_twice: bool,
@@ -109,6 +118,13 @@ pub struct Script {
     pub content_length: Option<LengthFault>,
     /// Send half a head, then fall silent.
     pub hang_head: bool,
+}
+
+impl Script {
+    /// How often each choice calls the tool.
+    pub(super) fn calls(&self) -> u64 {
+        if self.tool_calls { self.parallel_calls.unwrap_or(1).max(1) } else { 0 }
+    }
 }
 
 /// What can be wrong with the reported usage.

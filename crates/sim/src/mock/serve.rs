@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::answer::{self, Answer, Content, Kind, Usage, put};
+use super::native::{self, Written};
 use super::request::Call;
 use super::script::{Close, LengthFault, Script};
 use super::stats::{Ending, Outcome};
@@ -61,18 +62,24 @@ struct Received {
 }
 
 /// What a request is answered with. A whole body is left in the scratch memory.
-struct Reply {
-    status: u16,
-    content_type: &'static str,
-    script: Option<Box<Script>>,
-    events: Option<Answer>,
-    outcome: Outcome,
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) script: Option<Box<Script>>,
+    pub(super) events: Option<Stream>,
+    pub(super) outcome: Outcome,
     /// How a complete delivery counts.
-    ending: Ending,
+    pub(super) ending: Ending,
     /// Requests to the mock itself are not counted.
     counted: bool,
     /// Number for the request id.
-    number: u64,
+    pub(super) number: u64,
+}
+
+/// The events of a stream: made as they are sent, or written in advance.
+pub(super) enum Stream {
+    Chat(Answer),
+    Written(Written),
 }
 
 /// Serves one caller until either side has enough.
@@ -194,7 +201,7 @@ impl Connection {
     async fn send(&mut self, reply: &Reply, outcome: &mut Outcome) -> Result<Ending, Ending> {
         let Some(script) = &reply.script else {
             return match &reply.events {
-                Some(answer) => self.send_events(reply, answer, &Script::default(), outcome).await,
+                Some(stream) => self.send_events(reply, stream, &Script::default(), outcome).await,
                 None => {
                     let size = self.scratch.len();
                     self.put_head(reply, "", &format_args!("content-length: {size}\r\n"));
@@ -213,7 +220,7 @@ impl Connection {
             return self.hang().await;
         }
         match &reply.events {
-            Some(answer) => self.send_events(reply, answer, script, outcome).await,
+            Some(stream) => self.send_events(reply, stream, script, outcome).await,
             None => self.send_whole(reply, script, outcome).await,
         }
     }
@@ -261,7 +268,7 @@ impl Connection {
     async fn send_events(
         &mut self,
         reply: &Reply,
-        answer: &Answer,
+        stream: &Stream,
         script: &Script,
         outcome: &mut Outcome,
     ) -> Result<Ending, Ending> {
@@ -272,7 +279,7 @@ impl Connection {
         }
         let gap = script.gap_ms.map(Duration::from_millis);
         let mut next = Instant::now();
-        let events = answer.events();
+        let events = stream.events();
         for index in 0..=events {
             if script.cut_after == Some(index) {
                 self.flush(outcome).await?;
@@ -284,8 +291,8 @@ impl Connection {
             }
             if script.error_after == Some(index) {
                 self.scratch.clear();
-                put_error(script, 500, &mut self.scratch);
-                self.put_event(line_end);
+                let name = stream.failure(script, index, &mut self.scratch);
+                self.put_event(name, line_end);
                 self.outbox.extend_from_slice(b"0\r\n\r\n");
                 self.flush(outcome).await?;
                 return Ok(Ending::Broken);
@@ -293,7 +300,7 @@ impl Connection {
             if script.malformed_after == Some(index) {
                 self.scratch.clear();
                 put!(self.scratch, r#"{{"id":"broken","choices":[{{"index":0,"delta":{{"content":" wo"#);
-                self.put_event(line_end);
+                self.put_event(None, line_end);
             }
             if index == events {
                 break;
@@ -302,9 +309,9 @@ impl Connection {
                 self.put_chunk(format!(": keep-alive{line_end}{line_end}").as_bytes());
             }
             self.scratch.clear();
-            answer.event(index, &mut self.scratch);
-            self.put_event(line_end);
-            self.outbox_chunks += u64::from(answer.has_content(index));
+            let name = stream.event(index, &mut self.scratch);
+            self.put_event(name, line_end);
+            self.outbox_chunks += u64::from(stream.has_content(index));
             if let Some(gap) = gap {
                 self.flush(outcome).await?;
                 next += gap;
@@ -313,10 +320,10 @@ impl Connection {
                 self.flush(outcome).await?;
             }
         }
-        for _ in 0..if script.no_done { 0 } else { 1 + u8::from(script.done_twice) } {
+        for _ in 0..if script.no_done || !stream.says_done() { 0 } else { 1 + u8::from(script.done_twice) } {
             self.scratch.clear();
             self.scratch.extend_from_slice(b"[DONE]");
-            self.put_event(line_end);
+            self.put_event(None, line_end);
         }
         self.outbox.extend_from_slice(b"0\r\n\r\n");
         self.flush(outcome).await?;
@@ -335,8 +342,9 @@ impl Connection {
     }
 
     /// The scratch memory as one event in one chunk.
-    fn put_event(&mut self, line_end: &str) {
-        put!(self.outbox, "{:x}\r\ndata: ", 6 + self.scratch.len() + 2 * line_end.len());
+    fn put_event(&mut self, name: Option<&str>, line_end: &str) {
+        let named = name.map_or_else(String::new, |name| format!("event: {name}{line_end}"));
+        put!(self.outbox, "{:x}\r\n{named}data: ", named.len() + 6 + self.scratch.len() + 2 * line_end.len());
         self.outbox.extend_from_slice(&self.scratch);
         put!(self.outbox, "{line_end}{line_end}\r\n");
     }
@@ -423,6 +431,7 @@ impl Connection {
 fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> Reply {
     let mut line = head.first_line().split(' ');
     let (method, path) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+    let target = path;
     let path = path.split('?').next().unwrap_or_default();
     let mut reply = Reply {
         status: 200,
@@ -458,6 +467,9 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
     }
     reply.counted = true;
     reply.number = shared.counters.number();
+    if let Some(dialect) = native::dialect_of(head, path) {
+        return native::decide(shared, dialect, head, target, body, reply, out);
+    }
     if shared.authorization.is_some() && head.header("authorization") != shared.authorization.as_deref() {
         return refuse(reply, 401, None, out);
     }
@@ -495,6 +507,55 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
     follow(reply, endpoint, call, out)
 }
 
+impl Stream {
+    /// Events with data, `[DONE]` not counted.
+    fn events(&self) -> u64 {
+        match self {
+            Self::Chat(answer) => answer.events(),
+            Self::Written(written) => written.events.len() as u64,
+        }
+    }
+
+    /// The data of the event with that index go to `out`; its name is returned.
+    fn event(&self, index: u64, out: &mut Vec<u8>) -> Option<&'static str> {
+        match self {
+            Self::Chat(answer) => {
+                answer.event(index, out);
+                None
+            }
+            Self::Written(written) => {
+                let event = written.at(index);
+                out.extend_from_slice(event.data.as_bytes());
+                event.name
+            }
+        }
+    }
+
+    /// Whether that event carries generated content.
+    fn has_content(&self, index: u64) -> bool {
+        match self {
+            Self::Chat(answer) => answer.has_content(index),
+            Self::Written(written) => written.at(index).content,
+        }
+    }
+
+    /// The event of a failure after `sent` events: its data go to `out`; its name is returned.
+    fn failure(&self, script: &Script, sent: u64, out: &mut Vec<u8>) -> Option<&'static str> {
+        match self {
+            Self::Chat(_) => {
+                put_error(script, 500, out);
+                None
+            }
+            Self::Written(written) => written.failure(script, sent, out),
+        }
+    }
+
+    /// Ends by `[DONE]`.
+    fn says_done(&self) -> bool {
+        matches!(self, Self::Chat(_))
+    }
+}
+
 enum Endpoint {
     Generate(Kind),
     Embed,
@@ -515,27 +576,13 @@ fn follow(mut reply: Reply, endpoint: Endpoint, call: Call<'_>, out: &mut Vec<u8
     if let Some(name) = missing {
         return refuse(reply, 400, Some(&format!("Missing required parameter: '{name}'.")), out);
     }
+    if matches!((&endpoint, &call.messages), (Endpoint::Generate(Kind::Chat), Some(messages)) if messages.count == 0) {
+        let said =
+            "Invalid 'messages': empty array. Expected an array with minimum length 1, but got an empty array instead.";
+        return refuse(reply, 400, Some(said), out);
+    }
 
-    if let Some(location) = &script.redirect {
-        reply.status = script.status.unwrap_or(307);
-        reply.ending = Ending::Failed;
-        put!(out, r#"{{"location":"#);
-        answer::put_text(location, out);
-        put!(out, "}}");
-    } else if let Some(raw) = &script.raw_body {
-        reply.status = script.status.unwrap_or(200);
-        reply.ending = Ending::Failed;
-        out.extend_from_slice(raw.as_bytes());
-    } else if let Some(mebibytes) = script.gzip_bomb {
-        reply.ending = Ending::Failed;
-        answer::gzip_bomb(mebibytes.min(BOMB_MEBIBYTES_MAX), out);
-    } else if script.status.is_some_and(|status| status >= 300)
-        || (script.error.is_some() && script.error_after.is_none())
-    {
-        reply.status = script.status.unwrap_or(200);
-        reply.ending = Ending::Failed;
-        put_error(script, reply.status, out);
-    } else {
+    if !fails(&mut reply, script, &mut |status, out| put_error(script, status, out), out) {
         reply.status = script.status.unwrap_or(200);
         match endpoint {
             Endpoint::Embed => embed(&mut reply, script, &call, out),
@@ -544,6 +591,40 @@ fn follow(mut reply: Reply, endpoint: Endpoint, call: Call<'_>, out: &mut Vec<u8
     }
     reply.script = call.mock;
     reply
+}
+
+/// Whether the script wants something else than an answer, which then is in `out`; `put_error` writes an error with a status.
+pub(super) fn fails(
+    reply: &mut Reply,
+    script: &Script,
+    put_error: &mut dyn FnMut(u16, &mut Vec<u8>),
+    out: &mut Vec<u8>,
+) -> bool {
+    if let Some(location) = &script.redirect {
+        reply.status = script.status.unwrap_or(307);
+        put!(out, r#"{{"location":"#);
+        answer::put_text(location, out);
+        put!(out, "}}");
+    } else if let Some(raw) = &script.raw_body {
+        reply.status = script.status.unwrap_or(200);
+        out.extend_from_slice(raw.as_bytes());
+    } else if let Some(mebibytes) = script.gzip_bomb {
+        answer::gzip_bomb(mebibytes.min(BOMB_MEBIBYTES_MAX), out);
+    } else if script.status.is_some_and(|status| status >= 300)
+        || (script.error.is_some() && script.error_after.is_none())
+    {
+        reply.status = script.status.unwrap_or(200);
+        put_error(reply.status, out);
+    } else {
+        return false;
+    }
+    reply.ending = Ending::Failed;
+    true
+}
+
+/// Seconds since 1970.
+pub(super) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn embed(reply: &mut Reply, script: &Script, call: &Call<'_>, out: &mut Vec<u8>) {
@@ -575,6 +656,8 @@ fn generate(reply: &mut Reply, kind: Kind, script: &Script, call: &Call<'_>, out
         cached: script.cached_tokens.unwrap_or(0),
         reasoning: reasoning.saturating_mul(choices),
     };
+    let words = script.words.unwrap_or_else(|| completion.saturating_sub(reasoning)).min(WORDS_MAX);
+    let text = script.text.as_deref().map(|text| native::pieces(Some(text), 0));
     let answer = Answer {
         kind,
         content: match () {
@@ -583,10 +666,12 @@ fn generate(reply: &mut Reply, kind: Kind, script: &Script, call: &Call<'_>, out
             () => Content::Text,
         },
         number: reply.number,
-        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        created: now_s(),
         model: script.model.as_deref().unwrap_or(&call.model).to_owned(),
         choices,
-        words: script.words.unwrap_or_else(|| completion.saturating_sub(reasoning)).min(WORDS_MAX),
+        words: text.as_ref().map_or(words, |text| text.len() as u64),
+        text,
+        calls: script.calls(),
         capped: cap.is_some_and(|cap| completion >= cap),
         usage,
         fault: script.usage,
@@ -599,7 +684,7 @@ fn generate(reply: &mut Reply, kind: Kind, script: &Script, call: &Call<'_>, out
     if (asked || script.stream_when_json) && !script.json_when_stream {
         reply.content_type = "text/event-stream; charset=utf-8";
         reply.outcome.streamed = true;
-        reply.events = Some(answer);
+        reply.events = Some(Stream::Chat(answer));
     } else {
         answer.json(out);
     }

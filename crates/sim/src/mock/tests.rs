@@ -171,6 +171,226 @@ async fn a_caller_who_leaves_is_counted() {
     assert_eq!((stats.in_flight, stats.cancelled, stats.by_model["m"].unfinished), (0, 1, 1));
 }
 
+/// Asks in a dialect other than chat, as somebody with the key `k`.
+async fn asked(mock: &Mock, path: &str, headers: &str, body: &Value) -> (String, String) {
+    let body = body.to_string();
+    let request =
+        format!("POST {path} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = raw(mock, request.as_bytes()).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split("\r\n").next().unwrap().to_owned(), body.to_owned())
+}
+
+const ANTHROPIC: &str = "x-api-key: k\r\nanthropic-version: 2023-06-01\r\n";
+const GOOGLE: &str = "x-goog-api-key: k\r\n";
+const OPENAI: &str = "authorization: Bearer k\r\n";
+
+fn keyed() -> Mock {
+    Mock::start_with(Options { key: Some("k".to_owned()), ..Options::default() }).unwrap()
+}
+
+fn names(stream: &str) -> Vec<&str> {
+    let mut names: Vec<_> = stream.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    names.dedup();
+    names
+}
+
+#[tokio::test]
+async fn anthropics_stream_has_anthropics_events_in_their_order() {
+    let mock = keyed();
+    let script = Script { cached_tokens: Some(30), prompt_tokens: Some(40), ..Script::default() };
+    mock.play(script.clone());
+    let body = json!({"model":"m","max_tokens":2,"stream":true,"messages":[{"role":"user","content":"one two"}]});
+    let (status, stream) = asked(&mock, "/v1/messages", ANTHROPIC, &body).await;
+    assert_eq!(status, "HTTP/1.1 200 OK", "{stream}");
+    let expected = [
+        "message_start",
+        "content_block_start",
+        "ping",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ];
+    assert_eq!(names(&stream), expected);
+    assert!(!stream.contains("[DONE]"));
+    let start = stream.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let start: Value = serde_json::from_str(start).unwrap();
+    let usage = &start["message"]["usage"];
+    assert_eq!((&usage["input_tokens"], &usage["cache_read_input_tokens"]), (&json!(10), &json!(30)), "beside");
+    mock.play(Script { tool_calls: true, parallel_calls: Some(2), ..script });
+    let whole = json!({"model":"m","max_tokens":2,"messages":[{"role":"user","content":"one two"}]});
+    let (_, answer) = asked(&mock, "/v1/messages", ANTHROPIC, &whole).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((answer["content"].as_array().unwrap().len(), &answer["stop_reason"]), (2, &json!("tool_use")));
+    assert_eq!(answer["content"][1]["input"], json!({"text": " word word"}));
+}
+
+#[tokio::test]
+async fn anthropic_refuses_what_it_refuses() {
+    let mock = keyed();
+    let call = json!({"role":"assistant","content":[{"type":"tool_use","id":"t1","name":"f","input":{}}]});
+    let result = |id: &str| json!({"role":"user","content":[{"type":"tool_result","tool_use_id":id,"content":"r"}]});
+    let user = json!({"role":"user","content":"u"});
+    let base = json!({"model":"m","max_tokens":5,"messages":[user, call, result("t1")]});
+    let (status, body) = asked(&mock, "/v1/messages", ANTHROPIC, &base).await;
+    assert_eq!(status, "HTTP/1.1 200 OK", "{body}");
+    for (change, said) in [
+        (json!({"max_tokens": null}), "max_tokens: Field required"),
+        (json!({"mock": {}}), "mock: Extra inputs are not permitted"),
+        (json!({"temperature": 1.5}), "temperature: range: 0..1"),
+        (json!({"messages": [call]}), "first message must use"),
+        (json!({"messages": [user, {"role":"system","content":"s"}]}), "Input should be 'user' or 'assistant'"),
+        (json!({"messages": [user, call, user]}), "without `tool_result` blocks"),
+        (json!({"messages": [user, result("t1")]}), "unexpected `tool_use_id`"),
+        (json!({"messages": [user, call, result("t2")]}), "unexpected `tool_use_id`"),
+        (json!({"messages": [{"role":"user","content":[{"type":"text","text":""}]}]}), "must be non-empty"),
+        (json!({"tools": [{"name":"a b","input_schema":{"type":"object"}}]}), "tools.0.custom.name"),
+        (json!({"tool_choice": {"type":"auto"}}), "while providing tools"),
+        (json!({"thinking": {"type":"enabled","budget_tokens":1}}), "budget_tokens"),
+    ] {
+        let mut body = base.clone();
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let (status, refused) = asked(&mock, "/v1/messages", ANTHROPIC, &body).await;
+        assert_eq!(status, "HTTP/1.1 400 Bad Request", "{change}");
+        assert!(refused.contains(said) && refused.contains(r#""invalid_request_error""#), "{refused}");
+    }
+    let (status, body) = asked(&mock, "/v1/messages", "x-api-key: k\r\n", &base).await;
+    assert!(status.contains("400") && body.contains("anthropic-version"), "{body}");
+    let (status, body) = asked(&mock, "/v1/messages", &ANTHROPIC.replace(": k", ": x"), &base).await;
+    assert!(status.contains("401") && body.contains("authentication_error"), "{body}");
+}
+
+#[tokio::test]
+async fn geminis_stream_grows_and_its_last_piece_says_why_it_ended() {
+    let mock = keyed();
+    mock.play(Script { completion_tokens: Some(5), reasoning_tokens: Some(2), ..Script::default() });
+    let body = json!({"contents":[{"parts":[{"text":"one two"}]}],"generation_config":{"max_output_tokens":9}});
+    let (status, stream) = asked(&mock, "/v1beta/models/m:streamGenerateContent?alt=sse", GOOGLE, &body).await;
+    assert_eq!(status, "HTTP/1.1 200 OK", "{stream}");
+    let pieces: Vec<Value> = stream
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    assert_eq!(pieces.len(), 3, "a word each");
+    assert!(pieces[..2].iter().all(|piece| piece["candidates"][0].get("finishReason").is_none()));
+    assert_eq!(pieces[2]["candidates"][0]["finishReason"], "STOP");
+    let usage = &pieces[2]["usageMetadata"];
+    assert_eq!((&usage["candidatesTokenCount"], &usage["thoughtsTokenCount"]), (&json!(3), &json!(2)), "beside");
+    let (_, list) = asked(&mock, "/v1beta/models/m:streamGenerateContent", GOOGLE, &body).await;
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&list).unwrap().len(), 3);
+    let embed = json!({"requests":[{"model":"models/m","content":{"parts":[{"text":"a"}]}}]});
+    let (_, vectors) = asked(&mock, "/v1beta/models/m:batchEmbedContents", GOOGLE, &embed).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&vectors).unwrap()["embeddings"][0]["values"].as_array().unwrap().len(),
+        8
+    );
+}
+
+#[tokio::test]
+async fn gemini_refuses_what_it_refuses() {
+    let mock = keyed();
+    let path = "/v1beta/models/m:generateContent";
+    let user = json!({"role":"user","parts":[{"text":"u"}]});
+    let call = json!({"role":"model","parts":[{"functionCall":{"name":"f","args":{}}}]});
+    let result = json!({"role":"user","parts":[{"functionResponse":{"name":"f","response":{}}}]});
+    let (status, body) = asked(&mock, path, GOOGLE, &json!({"contents":[user, call, result]})).await;
+    assert_eq!(status, "HTTP/1.1 200 OK", "{body}");
+    for (body, said) in [
+        (json!({"contents":[user],"stream":true}), r#"Unknown name \"stream\""#),
+        (json!({"contents":[user],"generationConfig":{"maxTokens":1}}), r#"Unknown name \"maxTokens\""#),
+        (json!({"contents":[{"role":"assistant","parts":[{"text":"u"}]}]}), "Please use a valid role"),
+        (json!({"contents":[{"role":"user","parts":[]}]}), "must not be empty"),
+        (json!({"contents":[{"role":"user","parts":[{}]}]}), "required oneof field"),
+        (json!({"contents":[user, result]}), "immediately after a function call turn"),
+        (json!({"contents":[user, call, user]}), "number of function response parts"),
+        (json!({"contents":[]}), "contents is not specified"),
+        (json!({"contents":[user],"generationConfig":{"responseJsonSchema":{}}}), "response mime type"),
+    ] {
+        let (status, refused) = asked(&mock, path, GOOGLE, &body).await;
+        assert_eq!(status, "HTTP/1.1 400 Bad Request", "{body}");
+        assert!(refused.contains(said) && refused.contains(r#""INVALID_ARGUMENT""#), "{refused}");
+    }
+    let (status, body) = asked(&mock, path, OPENAI, &json!({"contents":[user]})).await;
+    assert!(status.contains("403") && body.contains("PERMISSION_DENIED"), "{body}");
+    let (status, body) = asked(&mock, &format!("{path}?key=x"), "", &json!({"contents":[user]})).await;
+    assert!(status.contains("400") && body.contains("API_KEY_INVALID"), "{body}");
+}
+
+#[tokio::test]
+async fn responses_are_streamed_in_openais_order_and_checked() {
+    let mock = keyed();
+    let body = json!({"model":"m","input":"one two","stream":true});
+    let (status, stream) = asked(&mock, "/v1/responses", OPENAI, &body).await;
+    assert_eq!(status, "HTTP/1.1 200 OK", "{stream}");
+    let expected = [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ];
+    assert_eq!(names(&stream), expected);
+    for (body, said) in [
+        (json!({"model":"m","input":"x","messages":[]}), "Unknown parameter: 'messages'"),
+        (json!({"model":"m"}), "Missing required parameter: 'input'"),
+        (json!({"model":"m","input":"x","max_output_tokens":1}), "below minimum value"),
+        (
+            json!({"model":"m","input":[{"type":"function_call_output","call_id":"c","output":"r"}]}),
+            "No tool call found",
+        ),
+        (
+            json!({"model":"m","input":[{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}]}),
+            "No tool output",
+        ),
+        (
+            json!({"model":"m","input":[{"role":"assistant","content":[{"type":"input_text","text":"x"}]}]}),
+            "Supported values",
+        ),
+    ] {
+        let (status, refused) = asked(&mock, "/v1/responses", OPENAI, &body).await;
+        assert!(status.contains("400") && refused.contains(said), "{refused}");
+    }
+    mock.play(Script { error_after: Some(3), ..Script::default() });
+    let (_, failed) = asked(&mock, "/v1/responses", OPENAI, &body).await;
+    let last: Value =
+        serde_json::from_str(failed.trim().rsplit("data: ").next().unwrap().lines().next().unwrap()).unwrap();
+    assert_eq!((&last["type"], &last["sequence_number"]), (&json!("error"), &json!(3)), "{failed}");
+    assert!(!failed.contains("response.completed"));
+}
+
+#[tokio::test]
+async fn a_scripted_text_comes_word_for_word_in_every_dialect() {
+    let mock = keyed();
+    let text = r#"{"text":"say \"ä\" \\ 7"}"#;
+    mock.play(Script { text: Some(text.to_owned()), ..Script::default() });
+    let message = json!([{"role":"user","content":"u"}]);
+    let contents = json!([{"parts":[{"text":"u"}]}]);
+    let cases = [
+        ("/v1/chat/completions", OPENAI, json!({"model":"m","messages":message}), "/choices/0/message/content"),
+        ("/v1/messages", ANTHROPIC, json!({"model":"m","max_tokens":99,"messages":message}), "/content/0/text"),
+        ("/v1/responses", OPENAI, json!({"model":"m","input":"u"}), "/output/0/content/0/text"),
+        (
+            "/v1beta/models/m:generateContent",
+            GOOGLE,
+            json!({"contents":contents}),
+            "/candidates/0/content/parts/0/text",
+        ),
+    ];
+    for (path, headers, body, place) in cases {
+        let (_, answer) = asked(&mock, path, headers, &body).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"));
+        assert_eq!(answer.pointer(place), Some(&json!(text)), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn stats_are_served_and_reset() {
     let mock = Mock::start().unwrap();

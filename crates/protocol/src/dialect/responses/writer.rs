@@ -126,7 +126,7 @@ impl StreamWriter {
             response.number("created_at", created_s);
             response.text("status", "failed");
             let mut inner = response.object("error");
-            inner.text("code", error.code.unwrap_or(error.kind));
+            inner.text("code", response_error_code(error));
             inner.text("message", error.message);
             drop(inner);
             response.raw("incomplete_details", "null");
@@ -381,6 +381,15 @@ impl StreamWriter {
             }
             self.output.extend_from_slice(item.as_bytes());
         }
+    }
+}
+
+/// The code within a response, of which OpenAI has a closed list (`ResponseErrorCode`): what is not in it, the event
+/// `error` before says.
+fn response_error_code(error: &ErrorText<'_>) -> &'static str {
+    match (error.code, error.kind) {
+        (Some("rate_limit_exceeded"), _) | (None, "rate_limit_error") => "rate_limit_exceeded",
+        _ => "server_error",
     }
 }
 
