@@ -690,6 +690,11 @@ impl Exchange {
         Some(self.with_calls(usage))
     }
 
+    /// The upstream's own chat comes as it is, and counts reasoning beside the completion.
+    pub(crate) fn counts_reasoning_apart(&self) -> bool {
+        self.native.is_none() && self.upstream.quirks_in(Dialect::Chat).reasoning_apart
+    }
+
     /// The prompt's side and the answer's side of a report, each only if it is possible.
     fn plausible_sides(&self, reported: &Reported) -> Usage {
         let mut usage = reported.usage().copied().unwrap_or_default();
@@ -860,7 +865,9 @@ fn translate(
     };
     let forward = request.forward(body, &edits);
     match route.upstream.dialect_for(&route.upstream_model) {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
+        Dialect::Chat if request.endpoint != Endpoint::Chat || !route.upstream.is_strict() => {
+            Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward))
+        }
         Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
             let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
             Outgoing::embedding(&route.upstream, &forward, asked, now)
@@ -910,7 +917,7 @@ fn answer_of(
         let failure = upstream_failed("its answer is encoded in a way that was not asked for", &encoding);
         return Err((Ending::UpstreamMalformed, failure));
     }
-    match openai::Answer::read(exchange.endpoint, body) {
+    match openai::Answer::read_as(exchange.endpoint, body, exchange.counts_reasoning_apart()) {
         Ok(openai::Answer::Complete(completion)) => Ok(completion),
         Ok(openai::Answer::Failed(error)) => {
             Err((Ending::UpstreamError, refused_inside(&exchange.upstream, error, now)))

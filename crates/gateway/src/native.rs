@@ -69,8 +69,8 @@ impl Outgoing {
         Asked { endpoint: self.endpoint, dialect, model: &self.model, streams }
     }
 
-    /// A chat, written for an upstream in a dialect. `output_max`: the cap where the dialect must have one and the chat has
-    /// none.
+    /// A chat, written for an upstream in a dialect, which may be chat itself in its own words. `output_max`: the cap where
+    /// the dialect must have one and the chat has none.
     pub(crate) fn native(
         upstream: &Upstream,
         dialect: Dialect,
@@ -85,8 +85,11 @@ impl Outgoing {
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let native = Native::new(dialect, quirks, request.stream, now);
         let (model, body) = ((*request.model).into(), written.body.into());
+        if dialect == Dialect::Chat {
+            return Ok(Self::chat(Endpoint::Chat, model, body));
+        }
+        let native = Native::new(dialect, quirks, request.stream, now);
         Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
     }
 
@@ -304,11 +307,31 @@ mod tests {
     const CHAT: &str =
         r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"stream":true}"#;
 
+    fn upstream(provider: &str) -> Upstream {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap()
+    }
+
+    /// Mistral answers 422 to a field that it does not know, `stream_options.include_usage` among them.
+    #[test]
+    fn a_strict_provider_is_asked_in_its_own_words() {
+        let mistral = upstream("mistral");
+        assert!(mistral.is_strict() && !upstream("openai").is_strict());
+        let chat = r#"{"model":"m","messages":[{"role":"developer","content":"s"},{"role":"user","content":"u"}],"stream":true,"seed":1,
+                       "stream_options":{"include_usage":true},"max_completion_tokens":9,"user":"u"}"#;
+        let outgoing = Outgoing::native(&mistral, Dialect::Chat, chat.as_bytes(), 0, Timestamp(0)).unwrap();
+        assert!(outgoing.native.is_none());
+        let body: serde_json::Value = serde_json::from_slice(&outgoing.body).unwrap();
+        let said = serde_json::json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
+        let expected =
+            serde_json::json!({"model": "m", "messages": said, "stream": true, "random_seed": 1, "max_tokens": 9});
+        assert_eq!(body, expected);
+    }
+
     #[test]
     fn a_chat_is_asked_as_its_provider_expects() {
-        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let asked = |provider: &str| {
-            let upstream = Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap();
+            let upstream = upstream(provider);
             let dialect = upstream.dialect_for("m");
             let outgoing = Outgoing::native(&upstream, dialect, CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
             let Asked { model, streams, .. } = outgoing.asked();
