@@ -23,6 +23,7 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, StatusCode, header};
+use protocol::canonical::Dropped;
 use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
 use std::collections::HashSet;
@@ -126,6 +127,8 @@ pub struct Answer {
     pub limits: Arc<[Told]>,
     /// How it was told to a caller who does not speak chat.
     pub translation: Option<Arc<Translation>>,
+    /// What of the request the upstream was not told, having no word for it.
+    pub dropped: Dropped,
     /// The body.
     pub body: AnswerBody,
 }
@@ -427,7 +430,7 @@ impl Gateway {
                 return Err(failure);
             }
         };
-        let translation = exchange.translation.clone();
+        let (translation, dropped) = (exchange.translation.clone(), exchange.dropped());
         let told_anew = translation.as_ref().filter(|_| !exchange.passes);
         let canonical = match told_anew.map(|translation| translation.read(&body)).transpose() {
             Ok(canonical) => canonical,
@@ -455,7 +458,9 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(raw)),
+            // As chat for who speaks chat, also where the upstream does not.
+            body: AnswerBody::Whole(told.unwrap_or(if exchange.passes { raw } else { body })),
+            dropped,
             translation,
         })
     }
@@ -482,8 +487,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, limits, translation) =
-            (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
+        let (output_cap, limits, dropped) = (exchange.output_cap, exchange.limits.clone(), exchange.dropped());
+        let translation = exchange.translation.clone();
         let first_byte = self.settings.first_byte_timeout;
         let (body, passing) = match &exchange.native {
             None => (reply.body, None),
@@ -507,7 +512,7 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let body = AnswerBody::Stream(Box::new(relay));
-        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, body })
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, dropped, body })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
@@ -616,6 +621,16 @@ impl Gateway {
 }
 
 impl Exchange {
+    /// What was lost on the way to the upstream: in becoming chat, and in becoming the upstream's dialect.
+    fn dropped(&self) -> Dropped {
+        let mut dropped =
+            self.translation.as_ref().map_or_else(Dropped::default, |translation| translation.dropped().clone());
+        if let Some(native) = &self.native {
+            dropped.join(native.dropped());
+        }
+        dropped
+    }
+
     /// Reported usage that can be charged as it is. Zeros are believed only where nothing was produced (U-23), and
     /// nothing is believed that the request could not have consumed (U-25): not more output than was asked for, and not
     /// more prompt than its bytes and what a provider may add. More output than the model gives by its price is believed

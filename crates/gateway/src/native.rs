@@ -8,7 +8,7 @@ use bytes::Bytes;
 use domain::Timestamp;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use protocol::canonical::{Dialect, Event, Reported};
+use protocol::canonical::{Dialect, Dropped, Event, Reported};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
@@ -38,6 +38,8 @@ pub(crate) struct Native {
     /// When it was asked, in seconds since 1970.
     created_s: u64,
     versions: Versions,
+    /// What the chat says and the dialect has no word for.
+    dropped: Dropped,
 }
 
 /// What a caller said of the versions of Anthropic's dialect.
@@ -72,6 +74,7 @@ impl Outgoing {
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
         let native = Native::new(dialect, quirks, &request.model, request.stream, now)?;
+        let native = Native { dropped: written.dropped, ..native };
         Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
     }
 
@@ -104,12 +107,17 @@ impl Native {
             return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
         }
         let created_s = u64::try_from(now.seconds()).unwrap_or(0);
-        Ok(Self { dialect, quirks, path, created_s, versions: Versions::default() })
+        Ok(Self { dialect, quirks, path, created_s, versions: Versions::default(), dropped: Dropped::default() })
     }
 
     /// Where it is asked, below the provider's address without its version.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What it was not told.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// The headers that its dialect asks for.

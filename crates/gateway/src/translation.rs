@@ -10,7 +10,6 @@ use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
-use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::passing;
@@ -220,12 +219,9 @@ impl Translation {
         self.dialect
     }
 
-    /// What of the request could not be said, for a header.
-    pub fn dropped(&self) -> Option<HeaderValue> {
-        if self.dropped.is_empty() {
-            return None;
-        }
-        Some(HeaderValue::try_from(self.dropped.to_string()).expect("names that are dropped are fit for a header"))
+    /// What of the request could not be said in chat.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// The media type of a stream.

@@ -7,6 +7,7 @@ reason. What was found is left in `MATRIX_RESULTS`, for the page of the document
 
 import json
 import os
+import re
 import socket
 import unittest
 from decimal import Decimal
@@ -234,12 +235,12 @@ def dialect_at(line):
 
 
 def at(body, pointer):
-    """What a JSON pointer finds."""
+    """What a JSON pointer finds; Google's names may come in either spelling, and pass as they came."""
     for name in pointer.split("/")[1:]:
         if isinstance(body, list):
             body = body[int(name)] if int(name) < len(body) else None
         else:
-            body = (body or {}).get(name)
+            body = (body or {}).get(name, (body or {}).get(re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", name)))
     return body
 
 

@@ -343,7 +343,7 @@ fn response(plan: &Plan, status: &str, output: Vec<Value>) -> Value {
         "parallel_tool_calls": true, "previous_response_id": null, "reasoning": {"effort": null, "summary": null},
         "service_tier": "default", "store": true, "temperature": 1.0, "text": {"format": {"type": "text"}},
         "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 1.0, "truncation": "disabled", "usage": null,
-        "user": null, "metadata": {}})
+        "metadata": {}})
 }
 
 /// An error (`ErrorResponse`).
