@@ -95,16 +95,21 @@ async function run({ mock, gateway, keys }, scenario, name, family) {
   const model = scenario.model ?? `over-${family}`;
   await mock.play(scenario.script);
   await mock.reset();
+  const askedIn = async () => {
+    const last = await mock.lastRequest();
+    return { asked_in: last ? dialectAt(last.line) : null };
+  };
   try {
     const dropped = await perform(kind, { mock, caller, scenario, ask, model });
     assert.equal(expected, dropped.length > 0 ? "drops" : "supported");
     assert.deepEqual(dropped, exception?.drops ?? []);
-    return dropped.length > 0 ? { outcome: "drops", drops: dropped } : { outcome: "supported" };
+    const found = dropped.length > 0 ? { outcome: "drops", drops: dropped } : { outcome: "supported" };
+    return { ...found, ...(await askedIn()) };
   } catch (error) {
     if (!(error instanceof Failed)) throw error;
     assert.equal(expected, "refused", error.message);
     assert.equal(error.status, exception.status, error.message);
-    return { outcome: "refused", status: error.status };
+    return { outcome: "refused", status: error.status, ...(await askedIn()) };
   }
 }
 

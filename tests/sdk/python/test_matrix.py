@@ -114,14 +114,14 @@ class Matrix(unittest.TestCase):
         except Failed as failed:
             self.assertEqual(expected, "refused", failed)
             refused = failed.status
-        self.record_requests(scenario, name, family)
+        asked_in = self.record_requests(scenario, name, family)
         if expected == "refused":
             self.assertEqual(refused, exception["status"])
             found = {"outcome": "refused", "status": refused}
         else:
             self.assertEqual(dropped, exception["drops"] if exception else [])
             found = {"outcome": "drops", "drops": dropped} if dropped else {"outcome": "supported"}
-        self.results.append({**result, **found})
+        self.results.append({**result, **found, "asked_in": asked_in})
         if kind != "models":
             self.mock.play(scenario["script"])
             self.say_again(caller, kind, ask, model, scenario, family)
@@ -196,13 +196,15 @@ class Matrix(unittest.TestCase):
             self.assertEqual((pointer, "*" if value == "*" and found is not None else found), (pointer, value))
 
     def record_requests(self, scenario, name, family):
-        """What the upstream was sent, for the check against its specification."""
+        """What the upstream was sent, for the check against its specification, and in which dialect."""
+        dialect = None
         for request in self.mock.stats()["recent"]:
-            if request["body"]:
-                self.exchanges.append({
-                    "scenario": scenario["name"], "caller": name, "upstream": family, "side": "request",
-                    "dialect": dialect_at(request["line"]), "line": request["line"], "body": request["body"],
-                })
+            dialect = dialect_at(request["line"])
+            self.exchanges.append({
+                "scenario": scenario["name"], "caller": name, "upstream": family, "side": "request",
+                "dialect": dialect, "line": request["line"], "body": request["body"],
+            })
+        return dialect
 
     def say_again(self, caller, kind, ask, model, scenario, family):
         """The same without an SDK: the bytes that came, for the check against the caller's specification, and their price."""
