@@ -151,17 +151,23 @@ async function answers({ mock, caller, scenario, ask, model }) {
   const answer = await call(caller, scenario, ask, model);
   check(answer, expect);
   if (!scenario.stream) assert.equal(nanos(answer.headers["x-tollgate-cost"]), priceOf(answer.usage));
-  const request = await mock.lastRequest();
-  for (const [pointer, value] of Object.entries(expect.seen?.[dialectAt(request.line)] ?? {})) {
-    const found = at(JSON.parse(request.body), pointer);
-    assert.deepEqual([pointer, value === "*" && found !== undefined ? "*" : found], [pointer, value]);
-  }
+  await assertSeen(mock, expect.seen);
   if (expect.then) {
     await mock.play(expect.then.script);
     const last = await call(caller, scenario, caller.answered(ask, answer, "done"), model);
     assert.equal(last.text, words(expect.then.words));
+    await assertSeen(mock, expect.then.seen);
   }
   return (answer.headers["x-tollgate-dropped"] ?? "").split(", ").filter(Boolean);
+}
+
+/** What the upstream was sent last. */
+async function assertSeen(mock, seen) {
+  const request = await mock.lastRequest();
+  for (const [pointer, value] of Object.entries(seen?.[dialectAt(request.line)] ?? {})) {
+    const found = at(JSON.parse(request.body), pointer);
+    assert.deepEqual([pointer, value === "*" && found !== undefined ? "*" : found], [pointer, value]);
+  }
 }
 
 function check(answer, expect) {
@@ -175,6 +181,7 @@ function check(answer, expect) {
   } else {
     assert.equal(answer.text, text);
   }
+  assert.equal(answer.choices, expect.choices ?? 1);
   if (expect.finish) assert.equal(answer.finish, expect.finish);
   for (const [name, count] of Object.entries(expect.usage ?? {})) {
     assert.deepEqual([name, answer.usage[name]], [name, count]);
@@ -198,4 +205,9 @@ function dialectAt(line) {
 }
 
 /** What a JSON pointer finds. */
-const at = (body, pointer) => pointer.split("/").slice(1).reduce((found, name) => found?.[name], body);
+function at(body, pointer) {
+  const [before, after] = pointer.split("/*/");
+  const found = before.split("/").slice(1).reduce((value, name) => value?.[name], body);
+  if (after === undefined) return found;
+  return found?.map((element) => at(element, `/${after}`)).find((value) => value !== undefined);
+}

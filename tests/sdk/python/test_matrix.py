@@ -168,6 +168,7 @@ class Matrix(unittest.TestCase):
             following = caller.answered(ask, answer, "done")
             answer = caller.stream(following, model) if scenario.get("stream") else caller.send(following, model)
             self.assertEqual(answer.text, " word" * then["words"])
+            self.assert_seen(then.get("seen", {}))
         return dropped
 
     def check(self, answer, expect):
@@ -179,6 +180,7 @@ class Matrix(unittest.TestCase):
             self.assertEqual(json.loads(answer.text), expect["json"])
         else:
             self.assertEqual(answer.text, words)
+        self.assertEqual(answer.choices, expect.get("choices", 1))
         if "finish" in expect:
             self.assertEqual(answer.finish, expect["finish"])
         for name, count in expect.get("usage", {}).items():
@@ -238,6 +240,10 @@ def dialect_at(line):
 
 def at(body, pointer):
     """What a JSON pointer finds; Google's names may come in either spelling, and pass as they came."""
+    if "/*/" in pointer:
+        before, after = pointer.split("/*/", 1)
+        found = (at(element, f"/{after}") for element in at(body, before) or [])
+        return next((value for value in found if value is not None), None)
     for name in pointer.split("/")[1:]:
         if isinstance(body, list):
             body = body[int(name)] if int(name) < len(body) else None

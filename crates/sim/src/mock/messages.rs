@@ -118,7 +118,7 @@ pub(super) fn check(path: &str, body: &Value) -> Result<Asked, Refusal> {
         return Ok(Asked::Count { model, tokens: prompt_words });
     }
     let how = if body["stream"] == true { How::Events } else { How::Whole };
-    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking: thinks })
+    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking: thinks, choices: 1 })
 }
 
 fn only(members: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), Refusal> {

@@ -86,7 +86,7 @@ pub(super) fn check(body: &Value) -> Result<Asked, Refusal> {
         .as_array()
         .is_some_and(|include| include.iter().any(|one| one == "reasoning.encrypted_content"))
         || body["reasoning"].get("summary").is_some_and(|summary| !summary.is_null());
-    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking })
+    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking, choices: 1 })
 }
 
 /// Items, and that calls and their outputs belong together; their words.
