@@ -38,7 +38,9 @@ fuzz_target!(|input: &[u8]| {
     let mut frames = converse::frame::FrameReader::new(1 << 16);
     frames.push(input);
     while let Ok(Some(frame)) = frames.next_frame() {
-        _ = converse::frame::invoke_model_event(&frame.payload);
+        for holds in [converse::frame::Holds::Converse, converse::frame::Holds::Invoked] {
+            frame.write_event(holds, &mut Vec::new());
+        }
     }
 });
 

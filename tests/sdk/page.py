@@ -31,8 +31,9 @@ SDKs through a gateway over scripted providers, which refuse what the real ones 
 Tried with {sdks}.
 
 *yes*: it works, with usage and price exact. *yes, without `x`*: it works, and `x-tollgate-dropped` names what the provider
-has no word for. *no (status)*: it is refused with that status, in the shape of the caller's dialect, before it costs
-anything. *–*: the caller's dialect has no such thing.
+has no word for. *partly*: it works, but for what the note says. *no (status)*: it is refused with that status, in the shape
+of the caller's dialect, before it costs anything. *–*: the caller's dialect has no such thing. A failure is told as an
+error of its SDK's own kind, with the status of the table.
 
 What a provider is asked in:
 
@@ -73,13 +74,14 @@ def written(scenarios, found):
         asked.append([title, *(asked_in(found["chat", caller, upstream]["asked_in"], caller) for upstream in UPSTREAMS)])
     parts = [INTRODUCTION.format(sdks=sdks(), asked=table(asked))]
     for caller, title in CALLERS.items():
-        notes = []
-        rows = [["", *UPSTREAMS.values()]]
+        notes, rows, failures = [], [["", *UPSTREAMS.values()]], [["Failures", *UPSTREAMS.values()]]
         for scenario in scenarios["scenarios"]:
-            name = scenario["name"]
-            cells = (cell(scenarios, found[name, caller, upstream], (name, caller, upstream), notes) for upstream in UPSTREAMS)
-            rows.append([scenario["title"], *cells])
-        parts.append(f"## {title}\n\n{table(rows)}\n")
+            name, expect = scenario["name"], scenario["expect"]
+            told = str(expect.get("error", "within the stream" if "broken" in expect else "yes"))
+            asked = [(found[name, caller, upstream], (name, caller, upstream)) for upstream in UPSTREAMS]
+            cells = [cell(scenarios, result, key, told, notes) for result, key in asked]
+            (rows if told == "yes" else failures).append([scenario["title"], *cells])
+        parts.append(f"## {title}\n\n{table(rows)}\n\n{table(failures)}\n")
         if notes:
             parts.append("\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1)) + "\n")
     return "\n".join(parts)
@@ -89,8 +91,8 @@ def asked_in(dialect, caller):
     return "the same, byte for byte" if dialect == caller else CALLERS[dialect]
 
 
-def cell(scenarios, result, asked, notes):
-    """What one cell says, with a number of its reason."""
+def cell(scenarios, result, asked, told, notes):
+    """What one cell says, with a number of its reason; `told`: what it says where all is as expected."""
     names = ("scenario", "caller", "upstream")
     fits = lambda exception: all(exception.get(name, value) == value for name, value in zip(names, asked))
     reason = next((exception["reason"] for exception in scenarios["exceptions"] if fits(exception)), None)
@@ -99,7 +101,9 @@ def cell(scenarios, result, asked, notes):
     number = f" [{notes.index(reason) + 1}]" if reason else ""
     match result["outcome"]:
         case "supported":
-            return f"yes{number}"
+            return f"{told}{number}"
+        case "partly":
+            return f"partly{number}"
         case "drops":
             return "yes, without " + ", ".join(f"`{name}`" for name in result["drops"]) + number
         case "refused":

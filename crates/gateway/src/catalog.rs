@@ -83,7 +83,7 @@ impl Catalog {
                 .collect::<Result<Vec<_>, _>>()?;
             let upstream = Arc::clone(known.first().ok_or_else(|| unknown(""))?);
             let upstream_model = route.upstream_model.as_deref().unwrap_or(&route.model);
-            let priced = prices.find(&route.model, &upstream.provider, upstream_model).cloned();
+            let priced = prices.find(&route.model, &upstream.price_names(), upstream_model).cloned();
             let model: Arc<str> = route.model.as_str().into();
             let upstream_model = if *upstream_model == *model { model.clone() } else { upstream_model.into() };
             let (wait_seconds, prompt_added) = (route.wait_seconds, Arc::default());

@@ -16,7 +16,7 @@ use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
 use crate::tongue::Tongue;
 use crate::translation::{Foreign, Passes, Translation};
-use crate::upstream::{Reply, SendError, Upstream};
+use crate::upstream::{Reply, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
@@ -523,13 +523,13 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, &held));
+        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, self.clock.now(), &held));
         match sent.await {
             Ok(Ok(reply)) => {
                 self.counters.upstream_answered(exchange.endpoint, started.elapsed());
                 Ok((reply, held))
             }
-            Ok(Err(error @ SendError::Connect(_))) => {
+            Ok(Err(error)) if error.nothing_sent() => {
                 held.void(Ending::UpstreamUnreachable);
                 let message = format!("The upstream of \"{}\" cannot be reached now.", exchange.model);
                 Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
@@ -796,11 +796,11 @@ fn translate(
         output_cap: cap.map(|cap| (route.upstream.cap_field(request.endpoint), cap)),
     };
     let forward = request.forward(body, &edits);
-    match route.upstream.dialect {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, forward)),
+    match route.upstream.dialect_for(&route.upstream_model) {
+        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
         dialect => {
             let each = output_max / request.choices.max(1);
-            Outgoing::native(dialect, &route.upstream.provider, &forward, each, now)
+            Outgoing::native(&route.upstream, dialect, &forward, each, now)
         }
     }
 }
@@ -821,7 +821,7 @@ fn pass(
         );
         return Err(Failure::new(Case::BadRequest, message).param(Some("previous_response_id")));
     }
-    if !route.upstream.speaks(dialect) {
+    if !route.upstream.speaks(dialect, &route.upstream_model) {
         // The routes changed since it was decided that it passes.
         let message = format!("The route of \"{}\" has just changed. Try again.", route.model);
         return Err(Failure::new(Case::NoUpstream, message).retry_after(Duration::from_secs(1)));
@@ -829,7 +829,8 @@ fn pass(
     let model = (*route.upstream_model != *route.model).then_some(&*route.upstream_model);
     let body = passing::edited(dialect, body, &passing::Edits { model, output_tokens_max: cap });
     let Route { upstream, upstream_model, .. } = route;
-    Outgoing::passing(dialect, &upstream.provider, (upstream_model, body), request.stream, passes.versions.clone(), now)
+    let (model, versions) = (upstream_model.clone(), passes.versions.clone());
+    Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
 fn answer_of(

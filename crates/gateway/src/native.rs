@@ -3,20 +3,16 @@
 //! everything between knows one form.
 
 use crate::failure::{Case, Failure};
-use crate::upstream::{ReplyBody, SendError};
+use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::Timestamp;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 use protocol::canonical::{Dialect, Dropped, Event, Reported};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-/// The version of Anthropic's interface that is spoken where the caller says nothing of it.
-const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// A request as it is sent.
 #[derive(Clone, Debug)]
@@ -25,6 +21,8 @@ pub struct Outgoing {
     pub endpoint: Endpoint,
     /// Its body.
     pub body: Bytes,
+    /// The model, as the upstream knows it.
+    model: Arc<str>,
     /// How it is asked in another dialect than chat.
     pub(crate) native: Option<Arc<Native>>,
 }
@@ -34,7 +32,7 @@ pub struct Outgoing {
 pub(crate) struct Native {
     dialect: Dialect,
     quirks: Quirks,
-    path: String,
+    streams: bool,
     /// When it was asked, in seconds since 1970.
     created_s: u64,
     versions: Versions,
@@ -53,81 +51,69 @@ pub struct Versions {
 
 impl Outgoing {
     /// A request that leaves as it is.
-    pub fn chat(endpoint: Endpoint, body: Bytes) -> Self {
-        Self { endpoint, body, native: None }
+    pub fn chat(endpoint: Endpoint, model: Arc<str>, body: Bytes) -> Self {
+        Self { endpoint, body, model, native: None }
     }
 
-    /// A chat, written for an upstream of that dialect. `output_max`: the cap where the dialect must have one and the chat
-    /// has none.
+    /// What decides where it is sent.
+    pub(crate) fn asked(&self) -> Asked<'_> {
+        let native = self.native.as_ref();
+        let dialect = native.map_or(Dialect::Chat, |native| native.dialect);
+        let streams = native.is_some_and(|native| native.streams);
+        Asked { endpoint: self.endpoint, dialect, model: &self.model, streams }
+    }
+
+    /// A chat, written for an upstream in a dialect. `output_max`: the cap where the dialect must have one and the chat has
+    /// none.
     pub(crate) fn native(
+        upstream: &Upstream,
         dialect: Dialect,
-        provider: &str,
         chat: &[u8],
         output_max: u64,
         now: Timestamp,
     ) -> Result<Self, Failure> {
-        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
+        let quirks = upstream.quirks_in(dialect);
         let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
         let request = dialect::read_request(Dialect::Chat, chat).map_err(refused)?;
         let output_tokens_max =
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let native = Native::new(dialect, quirks, &request.model, request.stream, now)?;
+        let native = Native::new(dialect, quirks, request.stream, now);
         let native = Native { dropped: written.dropped, ..native };
-        Ok(Self { endpoint: Endpoint::Chat, body: written.body.into(), native: Some(Arc::new(native)) })
+        let (model, body) = ((*request.model).into(), written.body.into());
+        Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
     }
 
     /// The caller's own text, for an upstream of the caller's dialect, which calls the model `model`. `versions`: what the
     /// caller said of the dialect's versions in headers.
     pub(crate) fn passing(
+        upstream: &Upstream,
         dialect: Dialect,
-        provider: &str,
-        (model, body): (&str, Bytes),
+        (model, body): (Arc<str>, Bytes),
         stream: bool,
         versions: Versions,
         now: Timestamp,
-    ) -> Result<Self, Failure> {
-        let quirks = Quirks::of(provider).unwrap_or(Quirks::COMPATIBLE);
-        let native = Native { versions, ..Native::new(dialect, quirks, model, stream, now)? };
-        Ok(Self { endpoint: Endpoint::Chat, body, native: Some(Arc::new(native)) })
+    ) -> Self {
+        let native = Native { versions, ..Native::new(dialect, upstream.quirks_in(dialect), stream, now) };
+        Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) }
+    }
+
+    /// What was said of the versions of Anthropic's dialect, if it is asked in that.
+    pub(crate) fn versions(&self) -> Option<&Versions> {
+        self.native.as_ref().filter(|native| native.dialect == Dialect::Messages).map(|native| &native.versions)
     }
 }
 
 impl Native {
-    fn new(dialect: Dialect, quirks: Quirks, model: &str, stream: bool, now: Timestamp) -> Result<Self, Failure> {
-        let path = match (dialect, stream) {
-            (Dialect::Gemini, false) => format!("/v1beta/models/{model}:generateContent"),
-            (Dialect::Gemini, true) => format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
-            (Dialect::Responses, _) => "/responses".to_owned(),
-            _ => "/v1/messages".to_owned(),
-        };
-        if PathAndQuery::try_from(path.as_str()).is_err() || model.contains(['?', '#']) {
-            let message = format!("The model \"{model}\" has a name that its provider cannot be asked for.");
-            return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
-        }
+    fn new(dialect: Dialect, quirks: Quirks, streams: bool, now: Timestamp) -> Self {
         let created_s = u64::try_from(now.seconds()).unwrap_or(0);
-        Ok(Self { dialect, quirks, path, created_s, versions: Versions::default(), dropped: Dropped::default() })
-    }
-
-    /// Where it is asked, below the provider's address without its version.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+        Self { dialect, quirks, streams, created_s, versions: Versions::default(), dropped: Dropped::default() }
     }
 
     /// What it was not told.
     pub(crate) fn dropped(&self) -> &Dropped {
         &self.dropped
-    }
-
-    /// The headers that its dialect asks for.
-    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
-        if self.dialect == Dialect::Messages {
-            let Versions { version, beta } = &self.versions;
-            let usual = HeaderValue::from_static(ANTHROPIC_VERSION);
-            headers.insert("anthropic-version", version.clone().unwrap_or(usual));
-            headers.extend(beta.clone().map(|beta| (HeaderName::from_static("anthropic-beta"), beta)));
-        }
     }
 
     /// A stream that passes can be ended by the gateway in the dialect's own way, also where its hold `grows` and may find
@@ -275,19 +261,25 @@ fn heard(writer: &mut StreamWriter, prompt_told: &mut bool, event: &Event<'_>, r
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::{Declared, http_client};
 
     const CHAT: &str =
         r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"stream":true}"#;
 
     #[test]
-    fn a_chat_is_asked_where_and_as_its_provider_expects() {
-        let messages = Outgoing::native(Dialect::Messages, "anthropic", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&messages.body).unwrap();
+    fn a_chat_is_asked_as_its_provider_expects() {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let asked = |provider: &str| {
+            let upstream = Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap();
+            let dialect = upstream.dialect_for("m");
+            let outgoing = Outgoing::native(&upstream, dialect, CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
+            let Asked { model, streams, .. } = outgoing.asked();
+            assert_eq!((model, streams, outgoing.asked().dialect), ("m", true, dialect));
+            serde_json::from_slice::<serde_json::Value>(&outgoing.body).unwrap()
+        };
+        let body = asked("anthropic");
         assert_eq!((&body["max_tokens"], &body["model"]), (&77.into(), &"m".into()), "the dialect must have a cap");
-        assert_eq!(messages.native.unwrap().path(), "/v1/messages");
-        let gemini = Outgoing::native(Dialect::Gemini, "gemini", CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
-        assert_eq!(gemini.native.unwrap().path(), "/v1beta/models/m:streamGenerateContent?alt=sse");
-        let body: serde_json::Value = serde_json::from_slice(&gemini.body).unwrap();
+        let body = asked("gemini");
         assert!(body.get("model").is_none() && body["generationConfig"]["maxOutputTokens"].is_null(), "{body}");
     }
 }

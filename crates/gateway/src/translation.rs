@@ -13,7 +13,7 @@ use domain::Usage;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::passing;
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
+use protocol::dialect::{self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
 use protocol::sse::EventReader;
@@ -175,9 +175,19 @@ impl Gateway {
     /// sent the request of that dialect as it is.
     fn in_chat(&self, request: &canonical::Request<'_>, passing: Option<Dialect>) -> Result<InChat, Failure> {
         let catalog = self.catalog();
-        let upstream = catalog.route(&request.model).map(|route| &route.upstream);
-        let quirks = upstream.and_then(|upstream| Quirks::of(&upstream.provider)).unwrap_or(Quirks::COMPATIBLE);
-        let passing = passing.filter(|dialect| upstream.is_some_and(|upstream| upstream.speaks(*dialect)));
+        let route = catalog.route(&request.model);
+        let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            let quirks = route.upstream.quirks_in(dialect);
+            match dialect {
+                Dialect::Chat => quirks,
+                // On its way into that dialect, chat is not what the provider sees: nothing that it may be told is left out.
+                _ => Quirks { past_thinking: PastThinking::Details, ..quirks },
+            }
+        });
+        let speaks =
+            |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
+        let passing = passing.filter(speaks);
         let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
         let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
         let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;

@@ -3,44 +3,52 @@
 //! Requests go out as they are, over pooled connections; nothing is followed, decoded or sent twice behind the
 //! gateway's back. The built-in simulator and the scripted upstreams of a simulation answer in process.
 
-use crate::native::{Listening, Outgoing};
+mod address;
+mod client;
+mod credential;
+mod declared;
+mod frames;
+mod google;
+mod signature;
+
+pub(crate) use address::Asked;
+pub use client::{HttpClient, http_client};
+pub use declared::{BadUpstream, Declared};
+pub use frames::Frames;
+
+use crate::native::{Listening, Outgoing, Versions};
 use crate::settle::Held;
+use address::Address;
 use bytes::Bytes;
-use http::header::{self, HeaderName, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
+use credential::Credential;
+use domain::Timestamp;
+use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use protocol::dialect::Dialect;
+use protocol::dialect::messages::{Host, hosted};
+use protocol::dialect::{Dialect, Quirks};
 use protocol::openai::{CapField, Endpoint};
-use protocol::provider::Provider;
+use protocol::provider::{Profile, Provider};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-/// How long a connection may take to be established.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept.
-const POOL_IDLE: Duration = Duration::from_secs(90);
-/// Idle connections kept to one upstream.
-const POOL_IDLE_MAX: usize = 512;
-/// Largest head of an answer.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The version of Anthropic's interface that is spoken where the caller says nothing of it.
+const ANTHROPIC_VERSION: &str = "2023-06-01";
 
 /// An upstream account.
 pub struct Upstream {
     /// Its name, as the operator calls it.
     pub name: Arc<str>,
-    /// The kind of provider: decides which shipped price applies.
+    /// The kind of provider, as the operator calls it: decides which shipped price applies.
     pub provider: String,
-    /// In what it is spoken to.
+    /// In what it is spoken to, but for [models that have a dialect of their own](Self::dialect_for).
     pub dialect: Dialect,
+    /// Nobody has said in what it is spoken to.
+    dialect_by_model: bool,
+    profile: &'static Profile,
     transport: Transport,
 }
 
@@ -52,8 +60,8 @@ enum Transport {
 /// Where and as whom requests are sent.
 struct Remote {
     client: HttpClient,
-    base: Uri,
-    credential: Option<(HeaderName, HeaderValue)>,
+    address: Address,
+    credential: Credential,
 }
 
 /// An upstream inside the process.
@@ -78,6 +86,8 @@ pub enum ReplyBody {
     Http(Incoming),
     /// From an upstream that does not speak chat.
     Native(Box<Listening>),
+    /// From an upstream that answers in Amazon's frames.
+    Framed(Box<Frames>),
     /// From inside the process.
     Local(Pin<Box<dyn Body<Data = Bytes, Error = SendError> + Send>>),
 }
@@ -91,163 +101,143 @@ pub enum SendError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// Nothing could be had that proves who asks.
+    #[error("no token for the upstream: {0}")]
+    Credential(String),
 }
 
-/// The client that all upstreams share.
-pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-/// A client with the limits that every outgoing connection has.
-pub fn http_client() -> HttpClient {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.enforce_http(false);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(connector);
-    Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_IDLE_MAX)
-        .http1_max_buf_size(HEAD_BYTES_MAX.max(512 * 1024))
-        .build(connector)
-}
-
-/// A base address or credential that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadUpstream {
-    /// Not an absolute http or https address without query.
-    #[error("{0:?} is not an address such as \"https://api.example.com/v1\"")]
-    BaseUrl(String),
-    /// A credential with characters that a header cannot carry.
-    #[error("the API key holds characters that a header cannot carry")]
-    ApiKey,
+impl SendError {
+    /// Not a byte of the request has left.
+    pub fn nothing_sent(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Credential(_))
+    }
 }
 
 impl Upstream {
-    /// An upstream on the network. Below `base_url` it speaks OpenAI's dialect (it ends before `/chat/completions`), or its
-    /// provider's own: Anthropic's, with or without `/v1`, and Gemini's, with or without `/v1beta`, but not below
-    /// `/openai`.
-    pub fn http(
-        client: HttpClient,
-        name: &str,
-        provider: &str,
-        base_url: &str,
-        api_key: Option<&str>,
-    ) -> Result<Self, BadUpstream> {
-        let bad_url = || BadUpstream::BaseUrl(base_url.to_owned());
-        let base_url = base_url.trim_end_matches('/');
-        let dialect = match provider {
-            "anthropic" => Dialect::Messages,
-            "gemini" if !base_url.ends_with("/openai") => Dialect::Gemini,
-            _ => Dialect::Chat,
-        };
-        // The path of a request has the version.
-        let base_url = match dialect {
-            Dialect::Messages => base_url.strip_suffix("/v1").unwrap_or(base_url),
-            Dialect::Gemini => base_url.strip_suffix("/v1beta").unwrap_or(base_url),
-            _ => base_url,
-        };
-        let base: Uri = base_url.parse().map_err(|_| bad_url())?;
-        let usable = matches!(base.scheme_str(), Some("http" | "https"))
-            && base.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-            && base.query().is_none();
-        if !usable {
-            return Err(bad_url());
-        }
-        let credential = api_key
-            .map(|key| {
-                let (name, value) = match dialect {
-                    Dialect::Messages => (HeaderName::from_static("x-api-key"), HeaderValue::try_from(key)),
-                    Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), HeaderValue::try_from(key)),
-                    _ => (header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {key}"))),
-                };
-                let mut value = value.map_err(|_| BadUpstream::ApiKey)?;
-                value.set_sensitive(true);
-                Ok((name, value))
-            })
-            .transpose()?;
-        let transport = Transport::Http(Box::new(Remote { client, base, credential }));
-        Ok(Self { name: name.into(), provider: provider.to_owned(), dialect, transport })
-    }
-
     /// An upstream inside the process.
     pub fn local(name: &str, provider: &str, local: Arc<dyn Local>) -> Self {
         let (name, provider, transport) = (name.into(), provider.to_owned(), Transport::Local(local));
-        Self { name, provider, dialect: Dialect::Chat, transport }
+        let profile = Profile::of_or_generic(&provider);
+        Self { name, provider, dialect: Dialect::Chat, dialect_by_model: false, profile, transport }
+    }
+
+    /// In what it is spoken to about a model. Where nobody has said, Bedrock is asked in Messages (InvokeModel) for models
+    /// whose id names Anthropic, and Vertex for those that are called `claude-…`.
+    pub fn dialect_for(&self, model: &str) -> Dialect {
+        let is_claude = match self.profile.words {
+            Provider::Bedrock => model.split(['.', '/']).any(|part| part == "anthropic"),
+            Provider::Vertex => model.starts_with("claude-"),
+            _ => false,
+        };
+        if self.dialect_by_model && is_claude { Dialect::Messages } else { self.dialect }
+    }
+
+    /// What it refuses and calls differently in a dialect.
+    pub fn quirks_in(&self, dialect: Dialect) -> Quirks {
+        self.profile.quirks_in(dialect)
     }
 
     /// In whose words its errors are.
     pub fn speaker(&self) -> Provider {
-        Provider::from_name(&self.provider).unwrap_or_default()
+        self.profile.words
     }
 
-    /// Requests in that dialect can be sent to it as they are.
-    pub fn speaks(&self, dialect: Dialect) -> bool {
-        let has_responses = || matches!(self.speaker(), Provider::OpenAi | Provider::Azure);
-        dialect == self.dialect || (dialect == Dialect::Responses && self.dialect == Dialect::Chat && has_responses())
+    /// Its provider's names in the price book: as the operator calls it, then as the book does.
+    pub fn price_names(&self) -> Vec<&str> {
+        let of_book = self.profile.price_names().map(|name| -> &str { name });
+        std::iter::once(self.provider.as_str()).chain(of_book).collect()
+    }
+
+    /// Requests in that dialect, for that model, can be sent to it as they are.
+    pub fn speaks(&self, dialect: Dialect, model: &str) -> bool {
+        let own = self.dialect_for(model);
+        dialect == own || (dialect == Dialect::Responses && own == Dialect::Chat && self.has_responses())
+    }
+
+    /// Responses are spoken at the address where chat is.
+    fn has_responses(&self) -> bool {
+        self.profile.dialect == Dialect::Chat && self.profile.dialects().any(|dialect| dialect == Dialect::Responses)
     }
 
     /// The field by which this provider takes an output cap for that endpoint.
     pub fn cap_field(&self, endpoint: Endpoint) -> CapField {
-        match (self.provider.as_str(), endpoint) {
-            ("openai" | "azure", Endpoint::Chat) => CapField::MaxCompletionTokens,
+        match endpoint {
+            Endpoint::Chat => self.profile.quirks.cap_field,
             _ => CapField::MaxTokens,
         }
     }
 
-    /// Sends a request. Only a request that holds money can be sent.
-    pub async fn send(&self, outgoing: Outgoing, _held: &Held) -> Result<Reply, SendError> {
-        match &self.transport {
-            Transport::Local(local) => local.send(outgoing.endpoint, outgoing.body).await,
-            Transport::Http(remote) => {
-                let request = remote.request(outgoing);
-                let response = remote.client.request(request).await.map_err(|error| {
-                    let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
-                    if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
-                })?;
-                let (head, body) = response.into_parts();
-                Ok(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) })
-            }
+    /// Sends a request at a time. Only a request that holds money can be sent.
+    pub async fn send(&self, outgoing: Outgoing, now: Timestamp, _held: &Held) -> Result<Reply, SendError> {
+        let remote = match &self.transport {
+            Transport::Local(local) => return local.send(outgoing.endpoint, outgoing.body).await,
+            Transport::Http(remote) => remote,
+        };
+        let dialect = outgoing.asked().dialect;
+        let request = remote.request(&outgoing, self.host(dialect), now).await?;
+        let shown = remote.credential.can_expire().then(|| request.headers().get(header::AUTHORIZATION).cloned());
+        let response = remote.client.request(request).await.map_err(|error| {
+            let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
+            if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
+        })?;
+        let (head, body) = response.into_parts();
+        remote.credential.answered(shown.flatten().as_ref(), head.status);
+        let mut headers = head.headers;
+        let body = frames::unframed(&mut headers, ReplyBody::Http(body), dialect);
+        Ok(Reply { status: head.status, headers, body })
+    }
+
+    /// Who hosts the models that are asked in a dialect, where those are Anthropic's and it is not Anthropic.
+    fn host(&self, dialect: Dialect) -> Option<Host> {
+        match (self.profile.words, dialect) {
+            (Provider::Bedrock, Dialect::Messages) => Some(Host::Bedrock),
+            (Provider::Vertex, Dialect::Messages) => Some(Host::Vertex),
+            _ => None,
         }
     }
 }
 
 impl Remote {
-    fn request(&self, outgoing: Outgoing) -> Request<Full<Bytes>> {
-        let Outgoing { endpoint, body, native } = outgoing;
-        let mut request = Request::new(Full::new(body));
+    async fn request(
+        &self,
+        outgoing: &Outgoing,
+        host: Option<Host>,
+        now: Timestamp,
+    ) -> Result<Request<Full<Bytes>>, SendError> {
+        let asked = outgoing.asked();
+        let beta = outgoing.versions().and_then(|versions| versions.beta.as_ref()?.to_str().ok());
+        let body = match host.and_then(|host| hosted(&outgoing.body, host, beta)) {
+            Some(hosted) => hosted.into(),
+            None => outgoing.body.clone(),
+        };
+        let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = match &native {
-            None => below(&self.base, endpoint.path().trim_start_matches("/v1")),
-            Some(native) => below(&self.base, native.path()),
-        };
+        *request.uri_mut() = self.address.uri(&asked);
         let headers = request.headers_mut();
-        headers.reserve(5);
+        headers.reserve(6);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // Bytes are passed on as they come, so they must come as they are.
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some((name, value)) = &self.credential {
-            headers.insert(name.clone(), value.clone());
+        if let Some(versions) = outgoing.versions() {
+            versions.enter(headers, host);
         }
-        if let Some(native) = &native {
-            native.add_headers(headers);
-        }
-        request
+        self.credential.enter(&mut request, &body, now).await?;
+        Ok(request)
     }
 }
 
-fn below(base: &Uri, path: &str) -> Uri {
-    let mut parts = base.clone().into_parts();
-    let prefix = base.path().trim_end_matches('/');
-    let path = PathAndQuery::try_from(format!("{prefix}{path}"));
-    parts.path_and_query = Some(path.expect("a valid path joined to one of our own is valid"));
-    Uri::from_parts(parts).expect("only the path of a valid address was changed")
+impl Versions {
+    /// Anthropic has them in headers; Vertex has the version in the body, Bedrock both.
+    fn enter(&self, headers: &mut HeaderMap, host: Option<Host>) {
+        if host.is_none() {
+            let usual = HeaderValue::from_static(ANTHROPIC_VERSION);
+            headers.insert("anthropic-version", self.version.clone().unwrap_or(usual));
+        }
+        if let (Some(beta), None | Some(Host::Vertex)) = (&self.beta, host) {
+            headers.insert("anthropic-beta", beta.clone());
+        }
+    }
 }
 
 /// The innermost cause, which names no address.
@@ -273,6 +263,7 @@ impl ReplyBody {
                 Self::Http(body) => ready!(Pin::new(body).poll_frame(context))
                     .map(|frame| frame.map_err(|error| SendError::Broken(innermost(&error)))),
                 Self::Native(listening) => return listening.poll_data(context),
+                Self::Framed(frames) => return frames.poll_data(context),
                 Self::Local(body) => ready!(body.as_mut().poll_frame(context)),
             };
             match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
@@ -307,33 +298,5 @@ impl ReplyBody {
             all.extend_from_slice(&data);
         }
         Ok(if all.len() > bytes_max { None } else { Some(all.into()) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_stand_below_the_base() {
-        let check = |base: &str, expected: &str| {
-            let base: Uri = base.trim_end_matches('/').parse().unwrap();
-            assert_eq!(below(&base, "/chat/completions").to_string(), expected);
-        };
-        check("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions");
-        check("http://127.0.0.1:9100/v1/", "http://127.0.0.1:9100/v1/chat/completions");
-        check("http://127.0.0.1:9100", "http://127.0.0.1:9100/chat/completions");
-    }
-
-    #[test]
-    fn addresses_that_leak_or_mislead_are_refused() {
-        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = http_client();
-        for url in ["", "api.openai.com", "ftp://x/v1", "http://user:pass@x/v1", "http://x/v1?key=1", "/v1"] {
-            let refused = Upstream::http(client.clone(), "u", "openai", url, None);
-            assert!(matches!(refused, Err(BadUpstream::BaseUrl(_))), "{url}");
-        }
-        let refused = Upstream::http(client, "u", "openai", "http://x/v1", Some("a\nb"));
-        assert!(matches!(refused, Err(BadUpstream::ApiKey)));
     }
 }

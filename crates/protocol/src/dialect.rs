@@ -19,7 +19,7 @@ pub mod responses;
 mod write;
 
 pub use crate::canonical::Dialect;
-pub use quirks::Quirks;
+pub use quirks::{PastThinking, Quirks};
 pub use write::{ErrorText, Reply, Target, Written};
 
 use crate::canonical::{Answer, BadRequest, Event, Request};
@@ -101,17 +101,19 @@ pub enum StreamReader {
     Gemini(gemini::StreamReader),
     /// Responses.
     Responses(responses::StreamReader),
+    /// Converse, whose frames were turned into events.
+    Converse(converse::StreamReader),
 }
 
 impl StreamReader {
-    /// A reader of a stream in that dialect, of a provider with those quirks. Converse's streams are no text: see
-    /// [`converse::StreamReader`].
+    /// A reader of a stream in that dialect, of a provider with those quirks. Completions are spoken by callers alone.
     pub fn new(dialect: Dialect, quirks: &Quirks) -> Self {
         match dialect {
             Dialect::Chat => Self::Chat(chat::StreamReader::new(quirks)),
             Dialect::Gemini => Self::Gemini(gemini::StreamReader::new()),
             Dialect::Responses => Self::Responses(responses::StreamReader::new()),
-            _ => Self::Messages(messages::StreamReader::new()),
+            Dialect::Converse => Self::Converse(converse::StreamReader::new()),
+            Dialect::Messages | Dialect::Completions => Self::Messages(messages::StreamReader::new()),
         }
     }
 
@@ -122,6 +124,7 @@ impl StreamReader {
             Self::Messages(reader) => reader.read(data, sink),
             Self::Gemini(reader) => reader.read(data, sink),
             Self::Responses(reader) => reader.read(data, sink),
+            Self::Converse(reader) => reader.read(data, sink),
         }
     }
 
@@ -133,6 +136,7 @@ impl StreamReader {
             Self::Messages(reader) => reader.finish(sink),
             Self::Gemini(reader) => reader.finish(sink),
             Self::Responses(reader) => reader.finish(sink),
+            Self::Converse(reader) => reader.finish(sink),
         }
     }
 }

@@ -2,8 +2,10 @@
 //! OpenAI and a limit by the minute at DashScope), so what they say is read by provider.
 
 mod guess;
+mod table;
 
 pub use guess::guess;
+pub use table::{Auth, Profile, TABLE};
 
 /// A provider whose answers are understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,77 +75,24 @@ impl Provider {
         Self::Generic,
     ];
 
+    /// Its row of the table of providers.
+    pub fn profile(self) -> &'static Profile {
+        TABLE.iter().find(|row| row.words == self).expect("every provider has a row")
+    }
+
     /// The name in settings and records.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Azure => "azure",
-            Self::Anthropic => "anthropic",
-            Self::Gemini => "gemini",
-            Self::Vertex => "vertex",
-            Self::Bedrock => "bedrock",
-            Self::DeepSeek => "deepseek",
-            Self::DashScope => "dashscope",
-            Self::Qianfan => "qianfan",
-            Self::Moonshot => "moonshot",
-            Self::Zhipu => "zhipu",
-            Self::Mistral => "mistral",
-            Self::Groq => "groq",
-            Self::Xai => "xai",
-            Self::OpenRouter => "openrouter",
-            Self::Ollama => "ollama",
-            Self::Vllm => "vllm",
-            Self::LlamaCpp => "llamacpp",
-            Self::Generic => "generic",
-        }
+        self.profile().name
     }
 
     /// The name for people, as in "add credit at OpenAI".
     pub fn title(self) -> &'static str {
-        match self {
-            Self::OpenAi => "OpenAI",
-            Self::Azure => "Azure OpenAI",
-            Self::Anthropic => "Anthropic",
-            Self::Gemini => "Google (Gemini API)",
-            Self::Vertex => "Google (Vertex AI)",
-            Self::Bedrock => "AWS Bedrock",
-            Self::DeepSeek => "DeepSeek",
-            Self::DashScope => "Alibaba DashScope",
-            Self::Qianfan => "Baidu Qianfan",
-            Self::Moonshot => "Moonshot",
-            Self::Zhipu => "Zhipu",
-            Self::Mistral => "Mistral",
-            Self::Groq => "Groq",
-            Self::Xai => "xAI",
-            Self::OpenRouter => "OpenRouter",
-            Self::Ollama => "the Ollama server",
-            Self::Vllm => "the vLLM server",
-            Self::LlamaCpp => "the llama.cpp server",
-            Self::Generic => "the provider",
-        }
+        self.profile().title
     }
 
-    /// The provider of that name, or of one that price books and other gateways use for it.
+    /// In whose words the provider of that name speaks, or of a name that price books and other gateways use for it.
     pub fn from_name(name: &str) -> Option<Self> {
-        let name = name.to_ascii_lowercase();
-        let alias = match name.as_str() {
-            "azure_openai" | "azure-openai" | "azure_ai" => Some(Self::Azure),
-            "google" => Some(Self::Gemini),
-            "vertex_ai" | "vertex-ai" => Some(Self::Vertex),
-            "aws" | "bedrock_converse" => Some(Self::Bedrock),
-            // AWS, but in Anthropic's shapes.
-            "bedrock_mantle" => Some(Self::Anthropic),
-            "chatgpt" => Some(Self::OpenAi),
-            "qwen" | "alibaba" | "qwencloud" => Some(Self::DashScope),
-            "baidu" | "ernie" => Some(Self::Qianfan),
-            "kimi" => Some(Self::Moonshot),
-            "zai" | "z.ai" | "glm" => Some(Self::Zhipu),
-            "hosted_vllm" => Some(Self::Vllm),
-            "llama.cpp" | "llama_cpp" | "llama-cpp" => Some(Self::LlamaCpp),
-            "openai-compatible" => Some(Self::Generic),
-            _ => None,
-        };
-        alias.or_else(|| Self::ALL.into_iter().find(|provider| provider.name() == name))
+        Profile::of(name).map(|row| row.words)
     }
 
     /// A Google API: `google.rpc.Status` in bodies, `RetryInfo` and `QuotaFailure` in their details.

@@ -15,10 +15,11 @@ use anyhow::{Context, bail};
 use gateway::catalog::RouteDeclared;
 use gateway::lifecycle::{OnClientLeft, Settings};
 use gateway::simulator::{self, Behaviour, Simulator};
-use gateway::upstream::{Upstream, http_client};
+use gateway::upstream::{Declared, HttpClient, Upstream, http_client};
+use protocol::canonical::Dialect;
 use routes::{MODES, RouteEntry};
 use serde::Deserialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -199,12 +200,31 @@ impl Idempotency {
 pub struct UpstreamEntry {
     /// Its name.
     pub name: Spanned<String>,
-    /// The kind of provider: `openai-compatible`, or a provider of the price book such as `openai`.
+    /// The kind of provider: a name of `docs/providers.md`, or any other for a server that speaks OpenAI's chat.
     pub provider: String,
     /// Where it is, up to and with `/v1` or what it has in its place. Absent: where its provider is.
     pub base_url: Option<Spanned<String>>,
-    /// Its credential.
+    /// In what it is spoken to, if its provider speaks several: `chat`, `responses`, `messages`, `gemini` or `converse`.
+    pub dialect: Option<Spanned<String>>,
+    /// Azure: the version of the interface, a date for the classic one, absent for `/openai/v1`. Vertex: `v1` (the default)
+    /// or `v1beta1`.
+    pub api_version: Option<Spanned<String>>,
+    /// The region at Amazon, or Google's (`global` unless it is given).
+    pub region: Option<Spanned<String>>,
+    /// The project at Google. Absent: that of the service account.
+    pub project: Option<Spanned<String>>,
+    /// Its credential: a key, …
     pub api_key: Option<Spanned<String>>,
+    /// … or a bearer token that somebody else keeps fresh, …
+    pub access_token: Option<Spanned<String>>,
+    /// … or the JSON of a service account of Google's, as in `file:/run/secrets/google.json`, …
+    pub service_account: Option<Spanned<String>>,
+    /// … or Amazon's pair of keys, …
+    pub access_key_id: Option<Spanned<String>>,
+    /// … its secret half, …
+    pub secret_access_key: Option<Spanned<String>>,
+    /// … with the token that temporary ones come with.
+    pub session_token: Option<Spanned<String>>,
 }
 
 /// `[[prices]]`
@@ -258,13 +278,13 @@ impl Config {
         if let Some(block) = self.server.trusted_proxies.iter().find(|block| !is_block(block)) {
             bail!("server.trusted_proxies: {block:?} is no address and no block such as \"10.0.0.0/8\"");
         }
-        let mut names = HashSet::new();
+        let (mut names, client) = (HashSet::new(), http_client());
         for upstream in &self.upstreams {
             let name = upstream.name.as_ref();
             if name.trim().is_empty() || !names.insert(name.as_str()) {
                 bail!("{}: upstreams.name: {name:?} is empty or used twice", lines.of(upstream.name.span()));
             }
-            upstream.build(lines)?;
+            upstream.build(&client, lines)?;
         }
         let mut models = HashSet::new();
         for route in &self.routes {
@@ -296,7 +316,7 @@ impl Config {
     fn knows_upstream(&self, name: &str) -> bool {
         self.upstreams.iter().any(|upstream| upstream.name.as_ref() == name)
             || (name == SIMULATOR && self.simulator.is_some())
-            || environment::found().any(|found| found.name == name)
+            || environment::found().any(|found| found.profile.name == name)
     }
 
     /// See [`LedgerSettings::group_commit_ms`].
@@ -338,7 +358,7 @@ impl Config {
         let client = http_client();
         let mut upstreams = Vec::new();
         for entry in &self.upstreams {
-            upstreams.push(Arc::new(entry.build_with(&client).map_err(anyhow::Error::msg)?));
+            upstreams.push(Arc::new(entry.build(&client, &Lines(""))?));
         }
         let mut routes = Vec::new();
         if self.uses_simulator() {
@@ -348,15 +368,16 @@ impl Config {
         }
         let found: Vec<_> = environment::found().collect();
         for found in found {
-            if self.upstreams.iter().any(|entry| entry.name.as_ref() == found.name) {
+            let name = found.profile.name;
+            if self.upstreams.iter().any(|entry| entry.name.as_ref() == name) {
                 continue;
             }
-            let (name, provider) = (found.name, found.provider);
-            upstreams.push(Arc::new(
-                Upstream::http(client.clone(), name, provider, &found.base_url, Some(&found.api_key))
-                    .with_context(|| format!("the credential in {}", found.variable))?,
-            ));
-            let models = database.read(move |connection| prices::models_of(connection, provider, &MODES)).await?;
+            let (base_url, api_key) = (Some(found.base_url.as_str()), Some(found.api_key.as_str()));
+            let declared = Declared { name, provider: name, base_url, api_key, ..Declared::default() };
+            let upstream = Upstream::http(client.clone(), &declared);
+            upstreams.push(Arc::new(upstream.with_context(|| format!("the credential in {}", found.variable))?));
+            let providers: Vec<_> = found.profile.price_names().collect();
+            let models = database.read(move |connection| prices::models_of(connection, &providers, &MODES)).await?;
             for model in models {
                 routes.push(route_to(&model, None, name));
                 routes.push(route_to(&format!("{name}/{model}"), Some(&model), name));
@@ -381,37 +402,56 @@ fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteD
 }
 
 impl UpstreamEntry {
-    fn build(&self, lines: &Lines<'_>) -> anyhow::Result<()> {
-        let key_line = || lines.of(self.api_key.as_ref().map_or(self.name.span(), Spanned::span));
-        let url_line = || lines.of(self.base_url.as_ref().map_or(self.name.span(), Spanned::span));
-        let url = self.url().map_err(|error| anyhow::anyhow!("{}: upstreams.base_url: {error}", url_line()))?;
-        let key = self.api_key.as_ref().map(|key| secret::expand(key.as_ref())).transpose();
-        let key = key.with_context(|| format!("{}: upstreams.api_key", key_line()))?;
-        let built = Upstream::http(http_client(), self.name.as_ref(), &self.provider, &url, key.as_deref());
-        match built {
-            Ok(_) => Ok(()),
-            Err(error @ gateway::upstream::BadUpstream::BaseUrl(_)) => {
-                bail!("{}: upstreams.base_url: {error}", url_line())
-            }
-            Err(error @ gateway::upstream::BadUpstream::ApiKey) => bail!("{}: upstreams.api_key: {error}", key_line()),
+    /// The upstream. An error names the line and the setting, never a value.
+    fn build(&self, client: &HttpClient, lines: &Lines<'_>) -> anyhow::Result<Upstream> {
+        let settings = [
+            ("base_url", &self.base_url),
+            ("dialect", &self.dialect),
+            ("api_version", &self.api_version),
+            ("region", &self.region),
+            ("project", &self.project),
+            ("api_key", &self.api_key),
+            ("access_token", &self.access_token),
+            ("service_account", &self.service_account),
+            ("access_key_id", &self.access_key_id),
+            ("secret_access_key", &self.secret_access_key),
+            ("session_token", &self.session_token),
+        ];
+        let place = |setting: &str| {
+            let value = settings.iter().find(|(name, _)| *name == setting).and_then(|(_, value)| value.as_ref());
+            format!("{}: upstreams.{setting}", lines.of(value.map_or(self.name.span(), Spanned::span)))
+        };
+        let mut values = HashMap::new();
+        for (setting, value) in &settings {
+            let value = value.as_ref().map(|value| secret::expand(value.as_ref())).transpose();
+            values.extend(value.with_context(|| place(setting))?.map(|value| (*setting, value)));
         }
+        let value = |setting: &str| values.get(setting).map(String::as_str);
+        let dialect = value("dialect").map(|name| dialect_of(name).ok_or(name)).transpose();
+        let dialect = dialect.map_err(|name| {
+            anyhow::anyhow!("{}: {name:?} is not chat, responses, messages, gemini or converse", place("dialect"))
+        })?;
+        let declared = Declared {
+            name: self.name.as_ref(),
+            provider: &self.provider,
+            base_url: value("base_url"),
+            dialect,
+            api_version: value("api_version"),
+            region: value("region"),
+            project: value("project"),
+            api_key: value("api_key"),
+            access_token: value("access_token"),
+            service_account: value("service_account"),
+            access_key_id: value("access_key_id"),
+            secret_access_key: value("secret_access_key"),
+            session_token: value("session_token"),
+        };
+        Upstream::http(client.clone(), &declared).map_err(|bad| anyhow::anyhow!("{}: {bad}", place(bad.setting)))
     }
+}
 
-    fn url(&self) -> Result<String, String> {
-        match &self.base_url {
-            Some(url) => secret::expand(url.as_ref()).map_err(|error| error.to_string()),
-            None => environment::base_url_of(&self.provider).map(str::to_owned).ok_or_else(|| {
-                format!("where the provider {:?} is must be said, as in \"https://api.example.com/v1\"", self.provider)
-            }),
-        }
-    }
-
-    fn build_with(&self, client: &gateway::upstream::HttpClient) -> Result<Upstream, String> {
-        let text = |value: &Spanned<String>| secret::expand(value.as_ref()).map_err(|error| error.to_string());
-        let key = self.api_key.as_ref().map(text).transpose()?;
-        Upstream::http(client.clone(), self.name.as_ref(), &self.provider, &self.url()?, key.as_deref())
-            .map_err(|error| error.to_string())
-    }
+fn dialect_of(name: &str) -> Option<Dialect> {
+    Dialect::ALL.into_iter().find(|dialect| *dialect != Dialect::Completions && dialect.name() == name)
 }
 
 /// Turns places in the text into line numbers.

@@ -5,6 +5,7 @@ use crate::sql::{Connection, Kind, OptionalExtension, Row};
 use domain::price::{Price, PriceSheet};
 use domain::{PriceId, Timestamp};
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -231,15 +232,16 @@ const COUNTS: &str = "retired = 0 and not exists (
     select 1 from prices newer where newer.model = prices.model and newer.provider is not distinct from prices.provider
       and newer.source = prices.source and newer.id > prices.id)";
 
-/// Models of one provider in the shipped book whose mode is one of `modes`.
-pub fn models_of(connection: &Connection, provider: &str, modes: &[&str]) -> Result<Vec<String>, StoreError> {
+/// Models of one provider in the shipped book, by its names there, whose mode is one of `modes`.
+pub fn models_of(connection: &Connection, providers: &[&str], modes: &[&str]) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare(&format!(
-        "select model from prices where source = 'book' and provider = ?1
+        "select distinct model from prices where source = 'book' and provider in {}
            and mode in {} and {COUNTS} order by model",
+        connection.strings_of("?1"),
         connection.strings_of("?2")
     ))?;
-    let modes = serde_json::to_string(modes).expect("a list of strings is always JSON");
-    let models = statement.query_map((provider, modes), |row| row.get(0))?;
+    let list = |texts: &[&str]| serde_json::to_string(texts).expect("a list of strings is always JSON");
+    let models = statement.query_map((list(providers), list(modes)), |row| row.get(0))?;
     models.collect::<Result<_, _>>().map_err(StoreError::from)
 }
 
@@ -306,22 +308,25 @@ impl PriceBook {
     ///
     /// What an operator or the configuration set for the public name wins; then what they set for the upstream's
     /// name; then the shipped book's price at that provider; then, for servers of unknown provider, the shipped
-    /// price of the same name.
-    pub fn find(&self, model: &str, provider: &str, upstream_model: &str) -> Option<&Priced> {
-        let set_by_people = |name: &str| self.best(name, provider, PriceSource::Config);
+    /// price of the same name. A provider may have several names; of the book's prices that under its first name counts.
+    pub fn find(&self, model: &str, providers: &[&str], upstream_model: &str) -> Option<&Priced> {
+        let set_by_people = |name: &str| self.best(name, providers, PriceSource::Config);
         set_by_people(model)
             .or_else(|| set_by_people(upstream_model))
-            .or_else(|| self.best(upstream_model, provider, PriceSource::Book))
+            .or_else(|| self.best(upstream_model, providers, PriceSource::Book))
             .or_else(|| self.of_any_provider(upstream_model))
     }
 
-    fn best(&self, model: &str, provider: &str, least: PriceSource) -> Option<&Priced> {
-        let fitting = self.by_model.get(model)?.iter().filter(|candidate| {
-            candidate.source >= least && candidate.provider.as_deref().is_none_or(|own| own == provider)
+    fn best(&self, model: &str, providers: &[&str], least: PriceSource) -> Option<&Priced> {
+        // The place of a candidate's provider among the names: smaller is better, and any provider's is the last.
+        let fitting = self.by_model.get(model)?.iter().filter(|candidate| candidate.source >= least);
+        let placed = fitting.filter_map(|candidate| match candidate.provider.as_deref() {
+            None => Some((usize::MAX, candidate)),
+            Some(own) => Some((providers.iter().position(|name| *name == own)?, candidate)),
         });
-        fitting
-            .max_by_key(|candidate| (candidate.source, candidate.provider.is_some(), candidate.priced.id))
-            .map(|c| &c.priced)
+        placed
+            .max_by_key(|(place, candidate)| (candidate.source, Reverse(*place), candidate.priced.id))
+            .map(|(_, candidate)| &candidate.priced)
     }
 
     /// Only if all providers' prices of that name agree on the maker: the plain name's own provider.
@@ -389,11 +394,11 @@ mod tests {
             assert!(seeded > 1_000, "{seeded} models");
             assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
             let book = database.read_now(|connection| PriceBook::load(connection, &["gpt-4o"])).unwrap();
-            let gpt = book.find("gpt-4o", "openai", "gpt-4o").unwrap();
+            let gpt = book.find("gpt-4o", &["openai"], "gpt-4o").unwrap();
             assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
-            let models = database.read_now(|connection| models_of(connection, "openai", &["chat"])).unwrap();
+            let models = database.read_now(|connection| models_of(connection, &["openai"], &["chat"])).unwrap();
             assert!(models.iter().any(|model| model == "gpt-4o"));
-            assert!(book.find("no-such-model", "openai", "no-such-model").is_none());
+            assert!(book.find("no-such-model", &["openai"], "no-such-model").is_none());
         }
     }
 
@@ -429,7 +434,7 @@ mod tests {
             let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
             assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
             let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-            assert_eq!(book.find("m", "any", "m").unwrap().id, dear);
+            assert_eq!(book.find("m", &["any"], "m").unwrap().id, dear);
         }
     }
 
@@ -447,7 +452,7 @@ mod tests {
                 .unwrap();
             let rate = || {
                 let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-                let priced = book.find("m", "any", "x").unwrap();
+                let priced = book.find("m", &["any"], "x").unwrap();
                 priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
             };
             assert_eq!(rate(), "9.00");
@@ -473,7 +478,7 @@ mod tests {
             let free = database.write(move |tx| set(tx, None, "f", PriceSource::Operator, None, &free, Timestamp(0)));
             free.await.unwrap();
             let book = database.read_now(|connection| PriceBook::load(connection, &["m", "f"])).unwrap();
-            assert!(book.find("f", "any", "f").is_some());
+            assert!(book.find("f", &["any"], "f").is_some());
         }
     }
 
@@ -488,7 +493,7 @@ mod tests {
                 .await
                 .unwrap();
             let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-            assert!(book.find("m", "any", "m").is_none());
+            assert!(book.find("m", &["any"], "m").is_none());
             let price = Versions::new(database.clone()).get(kept.id).unwrap();
             assert_eq!(price.charge(&Usage::tokens(5, 5), None).unwrap(), domain::Nanos::ZERO);
         }

@@ -1,6 +1,6 @@
 //! Bedrock's Converse, which providers speak and callers do not: requests are written, answers and streams are read.
 //!
-//! A stream comes in binary frames ([`frame`]). The model is in the path. Seals of thinking are Anthropic's, whose models
+//! A stream comes in binary frames, which are turned into events ([`frame`]). The model is in the path. Seals of thinking are Anthropic's, whose models
 //! are the ones that give them here.
 
 mod answer;

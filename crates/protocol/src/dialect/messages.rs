@@ -4,6 +4,7 @@
 //! thinking back as it came keeps it.
 
 mod answer;
+mod hosted;
 mod reader;
 mod request_in;
 mod request_out;
@@ -11,6 +12,7 @@ mod usage;
 mod writer;
 
 pub use answer::{read_answer, write_answer};
+pub use hosted::{Host, hosted};
 pub use reader::StreamReader;
 pub use request_in::{read_count_request, read_request};
 pub use request_out::{write_count_request, write_request};

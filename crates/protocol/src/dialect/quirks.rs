@@ -1,4 +1,5 @@
-//! What providers know, refuse and call differently: data, so that another compatible provider is a few lines.
+//! What providers know, refuse and call differently. Whose ways these are stands in the table of
+//! [providers](crate::provider::TABLE).
 //!
 //! A field is listed as unsupported where sending it makes the provider answer 400, or where the provider is known to
 //! ignore it and the caller should be told. What models of one provider differ in (no temperature, adaptive thinking,
@@ -6,12 +7,11 @@
 
 use crate::canonical::Vendor;
 use crate::openai::CapField;
+use crate::provider::Profile;
 
 /// One provider's ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quirks {
-    /// The provider's name.
-    pub name: &'static str,
     /// Whose seals its models understand.
     pub vendor: Vendor,
     /// What the cap is called.
@@ -77,7 +77,6 @@ pub enum PastThinking {
 impl Quirks {
     /// A server that speaks OpenAI's chat as most do. Of it, every other is a change.
     pub const COMPATIBLE: Self = Self {
-        name: "compatible",
         vendor: Vendor::Other,
         cap_field: CapField::MaxTokens,
         developer_role: false,
@@ -98,7 +97,6 @@ impl Quirks {
 
     /// OpenAI.
     pub const OPENAI: Self = Self {
-        name: "openai",
         vendor: Vendor::OpenAi,
         cap_field: CapField::MaxCompletionTokens,
         developer_role: true,
@@ -106,105 +104,77 @@ impl Quirks {
         ..Self::COMPATIBLE
     };
 
-    /// Every provider that we know.
-    pub const ALL: [Self; 19] = [
-        Self::COMPATIBLE,
-        Self::OPENAI,
-        Self { name: "azure", ..Self::OPENAI },
-        Self { name: "anthropic", vendor: Vendor::Anthropic, ..Self::COMPATIBLE },
-        Self { name: "gemini", vendor: Vendor::Google, ..Self::COMPATIBLE },
-        Self { name: "vertex", vendor: Vendor::Google, call_ids: false, ..Self::COMPATIBLE },
-        Self { name: "bedrock", ..Self::COMPATIBLE },
-        Self {
-            name: "deepseek",
-            thinking: ThinkingField::SwitchAndEffort,
-            past_thinking: PastThinking::Content,
-            ..Self::COMPATIBLE
-        },
-        Self { name: "qwen", thinking: ThinkingField::EnableAndBudget, ..Self::COMPATIBLE },
-        Self { name: "qianfan", thinking: ThinkingField::EnableAndBudget, ..Self::COMPATIBLE },
-        Self {
-            name: "moonshot",
-            thinking: ThinkingField::Switch,
-            past_thinking: PastThinking::Content,
-            ..Self::COMPATIBLE
-        },
-        Self {
-            name: "zhipu",
-            thinking: ThinkingField::Switch,
-            past_thinking: PastThinking::Content,
-            ..Self::COMPATIBLE
-        },
-        Self {
-            name: "mistral",
-            thinking: ThinkingField::HighOrNone,
-            stream_options: false,
-            seed_field: "random_seed",
-            short_call_ids: true,
-            // Its description of the interface allows no others.
-            known: &[
-                "temperature",
-                "top_p",
-                "random_seed",
-                "metadata",
-                "response_format",
-                "tool_choice",
-                "presence_penalty",
-                "frequency_penalty",
-                "n",
-                "stop",
-                "prediction",
-                "parallel_tool_calls",
-                "prompt_mode",
-                "guardrails",
-                "prompt_cache_key",
-                "safe_prompt",
-            ],
-            ..Self::COMPATIBLE
-        },
-        Self {
-            name: "groq",
-            cap_field: CapField::MaxCompletionTokens,
-            unsupported: &["top_k", "logit_bias", "logprobs", "top_logprobs", "n"],
-            ..Self::COMPATIBLE
-        },
-        Self {
-            name: "xai",
-            developer_role: false,
-            reasoning_apart: true,
-            unsupported: &["logit_bias"],
-            ..Self::COMPATIBLE
-        },
-        Self {
-            name: "openrouter",
-            thinking: ThinkingField::Reasoning,
-            past_thinking: PastThinking::Details,
-            ..Self::COMPATIBLE
-        },
-        Self { name: "ollama", unsupported: &["n", "logit_bias", "tool_choice"], ..Self::COMPATIBLE },
-        Self { name: "vllm", ..Self::COMPATIBLE },
-        Self { name: "llama.cpp", ..Self::COMPATIBLE },
-    ];
+    /// Anthropic.
+    pub const ANTHROPIC: Self = Self { vendor: Vendor::Anthropic, ..Self::COMPATIBLE };
 
-    /// The ways of that provider.
+    /// Google's Gemini API.
+    pub const GEMINI: Self = Self { vendor: Vendor::Google, ..Self::COMPATIBLE };
+
+    /// Google's Vertex AI.
+    pub const VERTEX: Self = Self { call_ids: false, ..Self::GEMINI };
+
+    /// DeepSeek.
+    pub const DEEPSEEK: Self =
+        Self { thinking: ThinkingField::SwitchAndEffort, past_thinking: PastThinking::Content, ..Self::COMPATIBLE };
+
+    /// Qwen, and ERNIE.
+    pub const QWEN: Self = Self { thinking: ThinkingField::EnableAndBudget, ..Self::COMPATIBLE };
+
+    /// Kimi, GLM and Doubao, which are switched between thinking and not.
+    pub const SWITCHED: Self =
+        Self { thinking: ThinkingField::Switch, past_thinking: PastThinking::Content, ..Self::COMPATIBLE };
+
+    /// Mistral.
+    pub const MISTRAL: Self = Self {
+        thinking: ThinkingField::HighOrNone,
+        stream_options: false,
+        seed_field: "random_seed",
+        short_call_ids: true,
+        // Its description of the interface allows no others.
+        known: &[
+            "temperature",
+            "top_p",
+            "random_seed",
+            "metadata",
+            "response_format",
+            "tool_choice",
+            "presence_penalty",
+            "frequency_penalty",
+            "n",
+            "stop",
+            "prediction",
+            "parallel_tool_calls",
+            "prompt_mode",
+            "guardrails",
+            "prompt_cache_key",
+            "safe_prompt",
+        ],
+        ..Self::COMPATIBLE
+    };
+
+    /// Groq.
+    pub const GROQ: Self = Self {
+        cap_field: CapField::MaxCompletionTokens,
+        unsupported: &["top_k", "logit_bias", "logprobs", "top_logprobs", "n"],
+        ..Self::COMPATIBLE
+    };
+
+    /// xAI.
+    pub const XAI: Self = Self { reasoning_apart: true, unsupported: &["logit_bias"], ..Self::COMPATIBLE };
+
+    /// OpenRouter.
+    pub const OPENROUTER: Self =
+        Self { thinking: ThinkingField::Reasoning, past_thinking: PastThinking::Details, ..Self::COMPATIBLE };
+
+    /// An Ollama server.
+    pub const OLLAMA: Self = Self { unsupported: &["n", "logit_bias", "tool_choice"], ..Self::COMPATIBLE };
+
+    /// The ways of the provider of that name or alias.
     pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|quirks| quirks.name == name)
+        Profile::of(name).map(|row| row.quirks)
     }
 
     pub(crate) fn refuses(&self, field: &str) -> bool {
         self.unsupported.contains(&field) || (!self.known.is_empty() && !self.known.contains(&field))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_provider_has_a_name_of_its_own() {
-        for quirks in Quirks::ALL {
-            assert_eq!(Quirks::of(quirks.name), Some(quirks));
-        }
-        assert_eq!(Quirks::of("nobody"), None);
     }
 }

@@ -121,11 +121,18 @@ impl Config {
             let Some(pattern) = route.pattern() else { continue };
             let first = route.upstreams.as_ref().first();
             let upstream = upstreams.iter().find(|upstream| first.is_some_and(|first| *first == *upstream.name));
-            let provider = upstream.map_or(SIMULATOR, |upstream| &upstream.provider).to_owned();
-            let fits = |price: &&super::PriceEntry| price.provider.as_deref().is_none_or(|own| own == provider);
+            let providers: Vec<String> = match upstream {
+                Some(upstream) => upstream.price_names().into_iter().map(str::to_owned).collect(),
+                None => vec![SIMULATOR.to_owned()],
+            };
+            let fits = |price: &&super::PriceEntry| price.provider.as_ref().is_none_or(|own| providers.contains(own));
             let mut models: BTreeSet<String> =
                 self.prices.iter().filter(fits).map(|price| price.model.clone()).collect();
-            models.extend(database.read(move |connection| prices::models_of(connection, &provider, &MODES)).await?);
+            let of_providers = move |connection: &store::sql::Connection| {
+                let providers: Vec<_> = providers.iter().map(String::as_str).collect();
+                prices::models_of(connection, &providers, &MODES)
+            };
+            models.extend(database.read(of_providers).await?);
             routes.extend(route.matched(pattern, &models));
         }
         Ok(routes)

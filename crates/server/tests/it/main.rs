@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod budgets;
+mod clouds;
 mod crash;
 mod diagnose;
 mod dialects;

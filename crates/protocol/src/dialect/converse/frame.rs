@@ -5,6 +5,8 @@
 //! header: name length u8 | name | type u8 | value
 //! ```
 
+use crate::json::tree::Node;
+use crate::json::write::Object;
 use bytes::{Buf, Bytes, BytesMut};
 
 /// One frame.
@@ -14,6 +16,8 @@ pub struct Frame {
     pub kind: String,
     /// The frame says that the stream failed.
     pub is_exception: bool,
+    /// What it says of that beside its payload.
+    pub said: Option<String>,
     /// What it holds: JSON, by all services that we read.
     pub payload: Bytes,
 }
@@ -127,15 +131,84 @@ fn header(bytes: &mut Bytes, frame: &mut Frame) -> Option<()> {
     let value = std::str::from_utf8(&value).ok()?;
     match &name[..] {
         b":event-type" | b":exception-type" | b":error-code" => value.clone_into(&mut frame.kind),
+        b":error-message" => frame.said = Some(value.to_owned()),
         b":message-type" => frame.is_exception = value != "event",
         _ => {}
     }
     Some(())
 }
 
+/// What the frames of a stream hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Events of Converse, named by the frame.
+    Converse,
+    /// Events of the model's own dialect, as base64 in a member `bytes` (InvokeModel).
+    Invoked,
+}
+
+impl Frame {
+    /// Writes the frame as a server-sent event, so that a stream of frames can be read as every other stream. An event of
+    /// Converse becomes `{"contentBlockDelta": {…}}`, as Amazon's own description has it; one of InvokeModel is the model's
+    /// own; an exception is an error in the shape that Anthropic and most others have, with the exception as its type.
+    pub fn write_event(&self, holds: Holds, out: &mut Vec<u8>) {
+        match (self.is_exception, holds, self.kind.as_str()) {
+            (true, ..) => {
+                out.extend_from_slice(b"event: error\ndata: ");
+                self.write_error(out);
+            }
+            (false, Holds::Converse, kind) => {
+                out.extend_from_slice(b"data: {\"");
+                // The name of an event is a word; whatever else comes is not to break out of its place.
+                out.extend(kind.bytes().filter(u8::is_ascii_alphanumeric));
+                out.extend_from_slice(b"\":");
+                push_line(if self.payload.is_empty() { b"{}" } else { &self.payload }, out);
+                out.push(b'}');
+            }
+            (false, Holds::Invoked, "chunk") => {
+                let event = invoke_model_event(&self.payload);
+                let event = event.as_deref().unwrap_or(&self.payload);
+                let node = std::str::from_utf8(event).ok().and_then(|text| Node::read(text).ok());
+                // Anthropic's libraries go by the name of an event.
+                if let Some(name) = node.and_then(|node| node.text_of("type")) {
+                    out.extend_from_slice(b"event: ");
+                    push_line(name.as_bytes(), out);
+                    out.push(b'\n');
+                }
+                out.extend_from_slice(b"data: ");
+                push_line(event, out);
+            }
+            // Nothing else is known; a newer one is no part of the answer.
+            (false, Holds::Invoked, _) => out.push(b':'),
+        }
+        out.extend_from_slice(b"\n\n");
+    }
+
+    fn write_error(&self, out: &mut Vec<u8>) {
+        let payload = std::str::from_utf8(&self.payload).ok().and_then(|text| Node::read(text).ok());
+        let mut object = Object::open(out);
+        object.text("type", "error");
+        let mut error = object.object("error");
+        error.text("type", &self.kind);
+        let said =
+            payload.as_ref().and_then(|payload| payload.text_of("message").or_else(|| payload.text_of("Message")));
+        error.text("message", said.as_deref().or(self.said.as_deref()).unwrap_or_default());
+        for member in payload.iter().flat_map(Node::members) {
+            if !matches!(&*member.name, "type" | "message" | "Message") {
+                error.raw(&member.name, member.node.raw);
+            }
+        }
+    }
+}
+
+/// A document may be written over several lines; an event's data may not.
+fn push_line(json: &[u8], out: &mut Vec<u8>) {
+    out.extend(json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+}
+
 /// What an InvokeModel frame holds: base64 of an event of the model's own dialect, in the member `bytes`.
-pub fn invoke_model_event(payload: &[u8]) -> Option<Vec<u8>> {
-    let node = crate::json::tree::Node::read(std::str::from_utf8(payload).ok()?).ok()?;
+fn invoke_model_event(payload: &[u8]) -> Option<Vec<u8>> {
+    let node = Node::read(std::str::from_utf8(payload).ok()?).ok()?;
     decode_base64(node.text_of("bytes")?.as_bytes())
 }
 
@@ -255,12 +328,54 @@ mod tests {
         assert_eq!(invoke_model_event(b"x"), None);
     }
 
+    #[test]
+    fn frames_become_events() {
+        let written = |kind: &str, is_exception, payload: &'static [u8], holds| {
+            let frame = Frame { kind: kind.to_owned(), is_exception, payload: payload.into(), said: None };
+            let mut out = Vec::new();
+            frame.write_event(holds, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let delta = b"{\"contentBlockIndex\":0,\n\"delta\":{\"text\":\"a\"}}";
+        assert_eq!(
+            written("contentBlockDelta", false, delta, Holds::Converse),
+            "data: {\"contentBlockDelta\":{\"contentBlockIndex\":0, \"delta\":{\"text\":\"a\"}}}\n\n"
+        );
+        assert_eq!(written("messageStop", false, b"", Holds::Converse), "data: {\"messageStop\":{}}\n\n");
+        let ping = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+        assert_eq!(written("chunk", false, br#"{"bytes":"eyJ0eXBlIjogInBpbmcifQ==","p":"ab"}"#, Holds::Invoked), ping);
+        assert_eq!(written("later", false, b"{}", Holds::Invoked), ":\n\n");
+        let failed = br#"{"message":"odd","originalStatusCode":400,"type":"x"}"#;
+        let expected = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"modelStreamErrorException\",\
+                        \"message\":\"odd\",\"originalStatusCode\":400}}\n\n";
+        for holds in [Holds::Converse, Holds::Invoked] {
+            assert_eq!(written("modelStreamErrorException", true, failed, holds), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_frame_of_an_error_says_stands_in_its_headers() {
+        let mut reader = FrameReader::new(1000);
+        let headers = [
+            (":message-type", "error"),
+            (":error-code", "InternalFailure"),
+            (":error-message", "an \"internal\" error"),
+        ];
+        reader.push(&frame(&headers, b""));
+        let mut out = Vec::new();
+        reader.next_frame().unwrap().unwrap().write_event(Holds::Converse, &mut out);
+        let expected = r#"{"type":"error","error":{"type":"InternalFailure","message":"an \"internal\" error"}}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("event: error\ndata: {expected}\n\n"));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
             let mut reader = FrameReader::new(1000);
             reader.push(&bytes);
-            while let Ok(Some(_)) = reader.next_frame() {}
+            while let Ok(Some(frame)) = reader.next_frame() {
+                frame.write_event(Holds::Invoked, &mut Vec::new());
+            }
         }
     }
 }

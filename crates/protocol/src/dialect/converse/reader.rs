@@ -1,11 +1,10 @@
 //! Reads a stream of Converse.
 
-use super::frame::Frame;
 use super::{read_usage, stop_reason};
 use crate::canonical::{CallKind, Delta, Event, PartStart, Stop, Vendor};
-use crate::json::tree::Node;
+use crate::json::tree::{Member, Node};
 
-/// From the frames of a stream to canonical events.
+/// From the events of a stream to canonical events.
 #[derive(Clone, Debug, Default)]
 pub struct StreamReader {
     ended: bool,
@@ -21,19 +20,21 @@ impl StreamReader {
         Self::default()
     }
 
-    /// Reads one frame. Any payload is answered.
-    pub fn read(&mut self, frame: &Frame, sink: &mut impl FnMut(Event<'_>)) {
+    /// Reads the data of one event, `{"contentBlockDelta": {…}}`, as [`frame::Frame::write_event`](super::frame::Frame)
+    /// writes it. Any bytes are answered.
+    pub fn read(&mut self, data: &[u8], sink: &mut impl FnMut(Event<'_>)) {
         if self.ended {
             return;
         }
-        let text = std::str::from_utf8(&frame.payload).unwrap_or_default();
-        if frame.is_exception {
+        let Ok(text) = std::str::from_utf8(data) else { return sink(Event::Unreadable) };
+        let Ok(event) = Node::read(text) else { return sink(Event::Unreadable) };
+        if event.get("error").is_some() {
             self.ended = true;
             return sink(Event::Failed { data: text });
         }
-        let Ok(node) = Node::read(text) else { return sink(Event::Unreadable) };
+        let Some(Member { name, node }) = event.members().first() else { return sink(Event::Unreadable) };
         let index = node.count_of("contentBlockIndex").unwrap_or_default();
-        match frame.kind.as_str() {
+        match &**name {
             "messageStart" => sink(Event::Start { id: "", model: "", created_s: None }),
             "contentBlockStart" => {
                 if let Some(call) = node.get("start").and_then(|start| start.get("toolUse")) {
@@ -42,7 +43,7 @@ impl StreamReader {
                     self.begin(index, PartStart::ToolCall { id: &id, name: &name, kind: CallKind::Function }, sink);
                 }
             }
-            "contentBlockDelta" => self.delta(index, &node, sink),
+            "contentBlockDelta" => self.delta(index, node, sink),
             "contentBlockStop" => self.close(sink),
             "messageStop" => {
                 self.close(sink);
@@ -124,13 +125,12 @@ impl StreamReader {
 mod tests {
     use super::*;
 
-    fn events(frames: &[(&str, bool, &'static str)]) -> Vec<String> {
+    fn events(frames: &[(&str, &str)]) -> Vec<String> {
         let mut events = Vec::new();
         let mut reader = StreamReader::new();
         let mut sink = |event: Event<'_>| events.push(format!("{event:?}"));
-        for (kind, is_exception, payload) in frames {
-            let payload = payload.as_bytes().into();
-            reader.read(&Frame { kind: (*kind).to_owned(), is_exception: *is_exception, payload }, &mut sink);
+        for (kind, payload) in frames {
+            reader.read(format!("{{\"{kind}\":{payload}}}").as_bytes(), &mut sink);
         }
         reader.finish(&mut sink);
         events
@@ -139,19 +139,18 @@ mod tests {
     #[test]
     fn a_stream_is_read() {
         let seen = events(&[
-            ("messageStart", false, r#"{"role":"assistant"}"#),
-            ("contentBlockDelta", false, r#"{"contentBlockIndex":0,"delta":{"reasoningContent":{"text":"Hm."}}}"#),
-            ("contentBlockDelta", false, r#"{"contentBlockIndex":0,"delta":{"reasoningContent":{"signature":"Eq"}}}"#),
-            ("contentBlockStop", false, r#"{"contentBlockIndex":0}"#),
-            ("contentBlockDelta", false, r#"{"contentBlockIndex":1,"delta":{"text":"ok"},"p":"abc"}"#),
-            ("contentBlockStop", false, r#"{"contentBlockIndex":1}"#),
-            ("contentBlockStart", false, r#"{"contentBlockIndex":2,"start":{"toolUse":{"toolUseId":"t","name":"f"}}}"#),
-            ("contentBlockDelta", false, r#"{"contentBlockIndex":2,"delta":{"toolUse":{"input":"{}"}}}"#),
-            ("contentBlockStop", false, r#"{"contentBlockIndex":2}"#),
-            ("messageStop", false, r#"{"stopReason":"tool_use"}"#),
+            ("messageStart", r#"{"role":"assistant"}"#),
+            ("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"reasoningContent":{"text":"Hm."}}}"#),
+            ("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"reasoningContent":{"signature":"Eq"}}}"#),
+            ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+            ("contentBlockDelta", r#"{"contentBlockIndex":1,"delta":{"text":"ok"},"p":"abc"}"#),
+            ("contentBlockStop", r#"{"contentBlockIndex":1}"#),
+            ("contentBlockStart", r#"{"contentBlockIndex":2,"start":{"toolUse":{"toolUseId":"t","name":"f"}}}"#),
+            ("contentBlockDelta", r#"{"contentBlockIndex":2,"delta":{"toolUse":{"input":"{}"}}}"#),
+            ("contentBlockStop", r#"{"contentBlockIndex":2}"#),
+            ("messageStop", r#"{"stopReason":"tool_use"}"#),
             (
                 "metadata",
-                false,
                 r#"{"usage":{"inputTokens":40,"outputTokens":15,"totalTokens":55},"metrics":{"latencyMs":1}}"#,
             ),
         ]);
@@ -176,8 +175,8 @@ mod tests {
 
     #[test]
     fn u_17_exceptions_and_nonsense_are_no_end() {
-        let failed = events(&[("throttlingException", true, r#"{"message":"slow"}"#), ("metadata", false, "{}")]);
-        assert_eq!(failed, [r#"Failed { data: "{\"message\":\"slow\"}" }"#]);
-        assert_eq!(events(&[("messageStart", false, "x"), ("metadata", false, "{}")]), ["Unreadable"]);
+        let failed = events(&[("error", r#"{"message":"slow"}"#), ("metadata", "{}")]);
+        assert_eq!(failed, [r#"Failed { data: "{\"error\":{\"message\":\"slow\"}}" }"#]);
+        assert_eq!(events(&[("messageStart", "x"), ("metadata", "{}")]), ["Unreadable"]);
     }
 }
