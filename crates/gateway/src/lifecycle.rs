@@ -25,6 +25,7 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use protocol::canonical::Dropped;
 use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Demand, Edits, Endpoint, Reported, Request, media};
 use protocol::provider::Provider;
@@ -129,6 +130,8 @@ pub struct Answer {
     pub limits: Arc<[Told]>,
     /// How it was told to a caller who does not speak chat.
     pub translation: Option<Arc<Translation>>,
+    /// What of the request the upstream was not told, having no word for it.
+    pub dropped: Dropped,
     /// The body.
     pub body: AnswerBody,
 }
@@ -189,6 +192,8 @@ pub(crate) struct Exchange {
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
     pub(crate) native: Option<Arc<Native>>,
+    /// What was lost on the way to the upstream: in becoming chat, and in becoming the upstream's dialect.
+    dropped: Dropped,
     /// The caller's dialect is the upstream's, other than chat: its bytes pass.
     passes: bool,
     /// Whose answer this is to be, if the provider keeps it.
@@ -365,6 +370,7 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            dropped: dropped_by(&call, &outgoing),
             passes: passes.is_some(),
             kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
@@ -429,7 +435,7 @@ impl Gateway {
                 return Err(failure);
             }
         };
-        let translation = exchange.translation.clone();
+        let (translation, dropped) = (exchange.translation.clone(), exchange.dropped.clone());
         let told_anew = translation.as_ref().filter(|_| !exchange.passes);
         let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
         let canonical = match read {
@@ -460,7 +466,9 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(raw)),
+            // As chat for who speaks chat, also where the upstream does not.
+            body: AnswerBody::Whole(told.unwrap_or(if exchange.passes { raw } else { body })),
+            dropped,
             translation,
         })
     }
@@ -514,8 +522,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, limits, translation) =
-            (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
+        let (output_cap, limits, dropped) = (exchange.output_cap, exchange.limits.clone(), exchange.dropped.clone());
+        let translation = exchange.translation.clone();
         let first_byte = self.settings.first_byte_timeout;
         let (body, passing) = match &exchange.native {
             None => (reply.body, None),
@@ -539,7 +547,7 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let body = AnswerBody::Stream(Box::new(relay));
-        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, body })
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, dropped, body })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
@@ -907,6 +915,14 @@ fn pass(
     Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
+/// What was lost on the way to the upstream.
+fn dropped_by(call: &Call, outgoing: &Outgoing) -> Dropped {
+    let foreign = call.foreign.as_ref();
+    let mut dropped = foreign.map_or_else(Dropped::default, |foreign| foreign.translation.dropped().clone());
+    dropped.join(&outgoing.dropped);
+    dropped
+}
+
 fn answer_of(
     exchange: &Exchange,
     headers: &HeaderMap,
@@ -1000,6 +1016,7 @@ pub(crate) mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            dropped: Dropped::default(),
             passes: false,
             kept_for: None,
             translation: None,

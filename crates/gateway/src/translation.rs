@@ -10,11 +10,10 @@ use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
-use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::{
-    self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
 };
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -212,7 +211,13 @@ impl Gateway {
         let catalog = self.catalog();
         let route = catalog.route(&request.model);
         let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
-            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            let quirks = route.upstream.quirks_in(dialect);
+            match dialect {
+                Dialect::Chat => quirks,
+                // On its way into that dialect, chat is not what the provider sees: nothing that it may be told is left out.
+                _ => Quirks { past_thinking: PastThinking::Details, ..quirks },
+            }
         });
         let speaks =
             |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
@@ -292,12 +297,9 @@ impl Translation {
         self.dialect
     }
 
-    /// What of the request could not be said, for a header.
-    pub fn dropped(&self) -> Option<HeaderValue> {
-        if self.dropped.is_empty() {
-            return None;
-        }
-        Some(HeaderValue::try_from(self.dropped.to_string()).expect("names that are dropped are fit for a header"))
+    /// What of the request could not be said in chat.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// The media type of a stream.
