@@ -149,7 +149,7 @@ impl Gateway {
         let bad = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
         let request = Request::read(Endpoint::Chat, &body).map_err(bad)?;
         let catalog = self.catalog();
-        let (route, priced) = choose(&catalog, &request, &opening.caller)?;
+        let (route, priced) = choose(&catalog, &request, Endpoint::Chat.into(), &opening.caller)?;
         if !route.upstream.has_realtime() {
             let message = format!("The provider of the model \"{}\" has no realtime sessions.", route.model);
             return Err(Failure::new(Case::NotServed, message).param(Some("model")));

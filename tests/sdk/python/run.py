@@ -18,6 +18,7 @@ MODULES = [
     "test_matrix",
     "test_conformance",
     "test_realtime",
+    "test_media",
     "test_simulator",
     "test_ledger",
 ]

@@ -164,7 +164,7 @@ impl Reserve {
         let lease_until = gateway.clock.steady().plus_ms(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
         let Admitted { hold, .. } = admit(&gateway.ledger, &asking, &request_id, now, lease_until).await?;
         let (ledger, clock, counters) = (gateway.ledger.clone(), gateway.clock.clone(), gateway.counters.clone());
-        let held = Held::new(ledger, clock, counters, Endpoint::Chat, self.priced.clone(), None, hold);
+        let held = Held::new(ledger, clock, counters, Endpoint::Chat.into(), self.priced.clone(), None, hold);
         Ok(Ready { held, input, output })
     }
 
@@ -183,7 +183,7 @@ impl Reserve {
             .map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))?;
         request.input_tokens_bound = input;
         (request.has_audio, request.has_images, request.audio_out) = (true, true, true);
-        request.media_bounded = true;
+        request.media_is_bounded = true;
         request.media.parts = input / TOKENS_PER_PART;
         if let Some(tags) = &self.tags {
             tag(&mut request, tags)?;
