@@ -50,6 +50,12 @@ pub enum Case {
     AddressNotAllowed,
     /// The request cannot be understood.
     BadRequest,
+    /// There is no such endpoint.
+    UnknownEndpoint,
+    /// Providers have this endpoint, this gateway has not.
+    NotServed,
+    /// The endpoint takes another HTTP method.
+    MethodNotAllowed,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The body is of a kind that is not taken.
@@ -182,6 +188,9 @@ impl Case {
             Self::ModelNotAllowed => "model_not_allowed",
             Self::AddressNotAllowed => "address_not_allowed",
             Self::BadRequest => "bad_request",
+            Self::UnknownEndpoint => "unknown_endpoint",
+            Self::NotServed => "not_served",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMedia => "unsupported_media",
             Self::BodyTimeout => "body_timeout",

@@ -26,6 +26,7 @@ use http::{HeaderMap, StatusCode, header};
 use protocol::canonical::Dropped;
 use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
+use protocol::provider::Provider;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -358,7 +359,10 @@ impl Gateway {
             kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
-        let answer = if request.stream {
+        let streams = request.stream;
+        // What is sent is on its way: a large body is not kept beside it.
+        drop(call);
+        let answer = if streams {
             drop(catalog);
             let beginning = self.clone().begin_stream(exchange, held, outgoing);
             match self.settings.on_client_left {
@@ -432,7 +436,8 @@ impl Gateway {
         };
         let (translation, dropped) = (exchange.translation.clone(), exchange.dropped());
         let told_anew = translation.as_ref().filter(|_| !exchange.passes);
-        let canonical = match told_anew.map(|translation| translation.read(&body)).transpose() {
+        let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
+        let canonical = match read {
             Ok(canonical) => canonical,
             Err(error) => {
                 held.void(Ending::UpstreamMalformed);
@@ -450,8 +455,10 @@ impl Gateway {
             self.keep(&exchange, &id, &usage).await;
         }
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
-        let told = told_anew.zip(canonical);
-        let told = told.map(|(translation, answer)| translation.whole(answer, settled.usage));
+        let told = match told_anew.zip(canonical) {
+            Some((translation, answer)) => Some(translation.whole(answer, settled.usage)),
+            None => exchange.native.as_ref().and_then(|native| native.charged(&body, &exchange.model, settled.usage)),
+        };
         Ok(Answer {
             model: exchange.model,
             upstream: exchange.upstream.name.clone(),
@@ -730,9 +737,9 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
         tag(&mut request, tags)?;
     }
     Ok(match call.foreign.as_deref() {
-        Some(Foreign { body, passes: Some(passes), .. }) => {
+        Some(Foreign { passes: Some(passes), .. }) => {
             let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
-            request.sent_as(body, passes.tools, earlier_tokens)
+            request.sent_as(passes.text_bytes, passes.tools, earlier_tokens)
         }
         _ => request,
     })
@@ -758,7 +765,14 @@ pub(crate) fn choose<'c>(
         let message = format!("The model \"{model}\" does not exist here. GET /v1/models lists those that do.");
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
-    if route.upstream.dialect != Dialect::Chat && request.endpoint != Endpoint::Chat {
+    let upstream = &route.upstream;
+    let is_served = match (upstream.dialect_for(&route.upstream_model), request.endpoint) {
+        (Dialect::Chat, _) | (_, Endpoint::Chat) => true,
+        // Vertex has its own way, which depends on the model.
+        (Dialect::Gemini, Endpoint::Embeddings) => upstream.speaker() == Provider::Gemini,
+        (_, Endpoint::Completions | Endpoint::Embeddings) => false,
+    };
+    if !is_served {
         let message = format!("The provider of the model \"{model}\" has no such endpoint. Use /v1/chat/completions.");
         return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
     }
@@ -798,6 +812,10 @@ fn translate(
     let forward = request.forward(body, &edits);
     match route.upstream.dialect_for(&route.upstream_model) {
         Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
+        Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
+            let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
+            Outgoing::embedding(&route.upstream, &forward, asked, now)
+        }
         dialect => {
             let each = output_max / request.choices.max(1);
             Outgoing::native(&route.upstream, dialect, &forward, each, now)
@@ -895,14 +913,14 @@ impl<T: Send + 'static> Drop for OrDetach<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::simulator::{Behaviour, Simulator};
     use domain::PriceId;
     use domain::price::PriceSheet;
 
     /// A request with room for ten answer tokens, and for so many more where nobody told the upstream a cap.
-    fn exchange(beyond: u64) -> Exchange {
+    pub(crate) fn exchange(beyond: u64) -> Exchange {
         let simulator = Arc::new(Simulator::new(Behaviour::default()).unwrap());
         let sheet = r#"{"input_per_million":"1","output_per_million":"1","max_output_tokens":10}"#;
         let price = Arc::new(serde_json::from_str::<PriceSheet>(sheet).unwrap().compile().unwrap());

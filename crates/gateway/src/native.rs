@@ -5,10 +5,10 @@
 use crate::failure::{Case, Failure};
 use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
-use domain::Timestamp;
+use domain::{Timestamp, Usage};
 use http::HeaderValue;
 use protocol::canonical::{Dialect, Dropped, Event, Reported};
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target};
+use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
 use std::sync::Arc;
@@ -38,6 +38,14 @@ pub(crate) struct Native {
     versions: Versions,
     /// What the chat says and the dialect has no word for.
     dropped: Dropped,
+    /// It embeds texts, for a caller who wants vectors in base64 or as numbers.
+    embeds: Option<Wanted>,
+}
+
+/// How a caller of OpenAI's endpoint wants vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    base64: bool,
 }
 
 /// What a caller said of the versions of Anthropic's dialect.
@@ -103,12 +111,35 @@ impl Outgoing {
     pub(crate) fn versions(&self) -> Option<&Versions> {
         self.native.as_ref().filter(|native| native.dialect == Dialect::Messages).map(|native| &native.versions)
     }
+
+    /// Texts to be embedded, for an upstream that speaks Gemini's dialect. `asked` is what a caller of the same dialect sent,
+    /// which is then sent on.
+    pub(crate) fn embedding(
+        upstream: &Upstream,
+        openai: &[u8],
+        asked: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Result<Self, Failure> {
+        let quirks = upstream.quirks_in(Dialect::Gemini);
+        let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
+        let request = embeddings::read_openai(openai).map_err(refused)?;
+        let model = &*request.model;
+        let body = match asked {
+            Some(asked) => embeddings::forward_gemini(asked, model).map_err(refused)?,
+            None => embeddings::write_gemini(&request, &Target::new(model, &quirks)).body,
+        };
+        let embeds = Some(Wanted { base64: request.base64 });
+        let native = Native { embeds, ..Native::new(Dialect::Gemini, quirks, false, now) };
+        let (model, body) = (model.into(), body.into());
+        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native: Some(Arc::new(native)) })
+    }
 }
 
 impl Native {
     fn new(dialect: Dialect, quirks: Quirks, streams: bool, now: Timestamp) -> Self {
         let created_s = u64::try_from(now.seconds()).unwrap_or(0);
-        Self { dialect, quirks, streams, created_s, versions: Versions::default(), dropped: Dropped::default() }
+        let (versions, dropped) = (Versions::default(), Dropped::default());
+        Self { dialect, quirks, streams, created_s, versions, dropped, embeds: None }
     }
 
     /// What it was not told.
@@ -129,10 +160,26 @@ impl Native {
 
     /// A whole answer as chat. What is no answer stays as it came: it tells what went wrong.
     pub(crate) fn heard(&self, body: Bytes) -> Bytes {
+        if self.embeds.is_some() {
+            return match embeddings::read_gemini_answer(&body) {
+                // As numbers for now: they may have to be written in yet another way.
+                Ok(answer) => embeddings::write_openai_answer(&answer, false, &self.reply()).into(),
+                Err(dialect::NotAnAnswer) => body,
+            };
+        }
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
             Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &self.reply()).into(),
             Err(dialect::NotAnAnswer) => body,
         }
+    }
+
+    /// Vectors that were heard, as their caller of OpenAI's endpoint wants them, with what is charged.
+    pub(crate) fn charged(&self, heard: &Bytes, model: &str, usage: Usage) -> Option<Bytes> {
+        let Wanted { base64 } = self.embeds?;
+        let answer = embeddings::read_openai_answer(heard).ok()?;
+        let answer = embeddings::Answer { usage: Reported::Usage(usage), ..answer };
+        let reply = Reply { model: Some(model), ..self.reply() };
+        Some(embeddings::write_openai_answer(&answer, base64, &reply).into())
     }
 
     /// A stream as chat.

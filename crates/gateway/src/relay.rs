@@ -691,3 +691,6 @@ fn cost_comment(cost: Nanos) -> Bytes {
 fn output_comment(output_tokens: u64) -> Bytes {
     Bytes::from(format!(": x-tollgate-output-cap: {output_tokens}\n\n"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,9 +179,10 @@ impl Simulator {
         }
         let cap = asked.max_completion_tokens.or(asked.max_tokens).unwrap_or(OUTPUT_TOKENS_MAX);
         let completion_tokens = behaviour.completion_tokens.min(cap).min(OUTPUT_TOKENS_MAX);
+        let finish = if completion_tokens < behaviour.completion_tokens { "length" } else { "stop" };
         let prompt = [&asked.messages, &asked.prompt, &asked.input];
         let prompt_tokens = behaviour.prompt_tokens.unwrap_or_else(|| prompt.into_iter().map(words).sum::<u64>() + 3);
-        let script = Script { endpoint, asked, number, prompt_tokens, completion_tokens, step };
+        let script = Script { endpoint, asked, number, prompt_tokens, completion_tokens, finish, step };
         let reply = if script.asked.stream {
             let gap = Duration::from_millis(behaviour.chunk_gap_ms);
             reply("text/event-stream", ReplyBody::Local(Box::pin(script.stream(gap))))
@@ -211,6 +212,8 @@ struct Script {
     number: u64,
     prompt_tokens: u64,
     completion_tokens: u64,
+    /// Why the answer ends.
+    finish: &'static str,
     step: Step,
 }
 
@@ -261,13 +264,13 @@ impl Script {
                 let mut answer = self.head("chat.completion");
                 let message = json!({ "role": "assistant", "content": self.text(), "refusal": null });
                 answer["choices"] =
-                    json!([{ "index": 0, "message": message, "logprobs": null, "finish_reason": "stop" }]);
+                    json!([{ "index": 0, "message": message, "logprobs": null, "finish_reason": self.finish }]);
                 answer
             }
             Endpoint::Completions => {
                 let mut answer = self.head("text_completion");
                 answer["choices"] =
-                    json!([{ "index": 0, "text": self.text(), "logprobs": null, "finish_reason": "stop" }]);
+                    json!([{ "index": 0, "text": self.text(), "logprobs": null, "finish_reason": self.finish }]);
                 answer
             }
         };
@@ -304,7 +307,7 @@ impl Script {
             ));
         }
         pieces.extend((0..self.completion_tokens as usize).map(|index| piece(word(index), Value::Null)));
-        pieces.push(piece("", json!("stop")));
+        pieces.push(piece("", json!(self.finish)));
         if with_usage {
             let mut last = self.head("chat.completion.chunk");
             (last["choices"], last["usage"]) = (json!([]), self.usage());
@@ -446,7 +449,7 @@ mod tests {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let events: Vec<_> = text.split("\n\n").filter(|event| !event.is_empty()).collect();
         assert_eq!(events.len(), 6, "{text}");
-        assert!(events[0].contains(r#""role":"assistant""#) && events[3].contains(r#""finish_reason":"stop""#));
+        assert!(events[0].contains(r#""role":"assistant""#) && events[3].contains(r#""finish_reason":"length""#));
         assert!(events[4].contains(r#""prompt_tokens":5"#) && events[4].contains(r#""choices":[]"#));
         assert_eq!(events[5], "data: [DONE]");
     }

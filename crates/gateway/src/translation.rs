@@ -12,8 +12,9 @@ use bytes::Bytes;
 use domain::Usage;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
-use protocol::dialect::passing;
-use protocol::dialect::{self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, messages, responses};
+use protocol::dialect::{
+    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+};
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
 use protocol::sse::EventReader;
@@ -35,6 +36,8 @@ pub struct Asked {
     pub in_path: Option<InPath>,
     /// What was said of the dialect's versions.
     pub versions: Versions,
+    /// Its bytes stand for the request, by an idempotency key, also where something else is sent.
+    pub keeps_body: bool,
 }
 
 /// What Gemini's dialect has in the path.
@@ -42,6 +45,8 @@ pub struct Asked {
 pub struct InPath {
     /// The model.
     pub model: String,
+    /// Vectors are asked for, and no answer.
+    pub embeds: bool,
     /// How the pieces of a stream are held together; `None` where the answer comes whole.
     pub framing: Option<Framing>,
 }
@@ -51,7 +56,8 @@ pub struct InPath {
 pub struct Foreign {
     /// Where it was sent.
     pub path: String,
-    /// Its body.
+    /// Its body, where it is still needed: to be sent, or to be told from another one's. Large bodies are not kept in two
+    /// dialects for nothing.
     pub body: Bytes,
     /// How it is answered.
     pub translation: Arc<Translation>,
@@ -64,6 +70,8 @@ pub struct Foreign {
 pub struct Passes {
     /// How often it is expected to use the provider's own tools at most.
     pub tools: Usage,
+    /// What of the body is not images, sounds or files, in bytes.
+    pub text_bytes: usize,
     /// What its caller said of the dialect's versions.
     pub versions: Versions,
     /// The answer that it goes on from, where the provider keeps it.
@@ -86,6 +94,16 @@ pub struct Translation {
     /// What an answer of Responses repeats of its request.
     echo: Box<str>,
     quirks: Quirks,
+    /// Several texts were embedded.
+    is_batch: bool,
+}
+
+/// An answer of OpenAI's, as it was read.
+pub(crate) enum Heard<'a> {
+    /// Of a conversation.
+    Answer(Box<canonical::Answer<'a>>),
+    /// Of texts that were embedded.
+    Vectors(embeddings::Answer<'a>),
 }
 
 impl Gateway {
@@ -98,19 +116,29 @@ impl Gateway {
         tags: Option<Box<str>>,
         address: IpAddr,
     ) -> Result<Call, Failure> {
-        let Asked { dialect, path, body, in_path, versions } = asked;
+        let Asked { dialect, path, body, in_path, versions, keeps_body } = asked;
         let early = |failure| {
             let named = || openai::model_named(&body);
             let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
             let about = About { model: model.as_deref(), address: Some(address), ..About::default() };
             Failure { limits: self.limits_of(caller, &about), ..failure }
         };
-        let request = canonical_request(dialect::read_request(dialect, &body), in_path.as_ref()).map_err(early)?;
-        let InChat { quirks, written, tools } = self.in_chat(&request, Some(dialect)).map_err(early)?;
-        let model: Box<str> = (*request.model).into();
-        let (earlier, is_kept) =
-            (responses::previous(&request), dialect == Dialect::Responses && responses::is_kept(&request));
-        drop(request);
+        let (endpoint, is_batch, model, in_chat, earlier) = match &in_path {
+            Some(in_path) if in_path.embeds => {
+                let request = embedding(&body, in_path).map_err(early)?;
+                let in_chat = self.as_embedding(request.clone());
+                (Endpoint::Embeddings, request.is_batch, Box::from(&*request.model), in_chat, (None, false))
+            }
+            in_path => {
+                let read = dialect::read_request(dialect, &body);
+                let request = canonical_request(read, in_path.as_ref()).map_err(early)?;
+                let in_chat = self.in_chat(&request, Some(dialect)).map_err(early)?;
+                let is_kept = dialect == Dialect::Responses && responses::is_kept(&request);
+                let earlier = (responses::previous(&request), is_kept);
+                (Endpoint::Chat, false, Box::<str>::from(&*request.model), in_chat, earlier)
+            }
+        };
+        let (InChat { quirks, written, tools, media_bytes }, (earlier, is_kept)) = (in_chat, earlier);
         let goes_on_from = match earlier {
             Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
             _ => None,
@@ -125,10 +153,14 @@ impl Gateway {
             created_s: u64::try_from(self.clock.now().seconds()).unwrap_or(0),
             echo: echo.into(),
             quirks,
+            is_batch,
         });
-        let passes = tools.map(|tools| Passes { tools, versions, goes_on_from, is_kept });
+        let text_bytes = body.len().saturating_sub(media_bytes);
+        let passes = tools.map(|tools| Passes { tools, text_bytes, versions, goes_on_from, is_kept });
+        let is_needed = keeps_body || passes.is_some() || endpoint == Endpoint::Embeddings;
+        let body = if is_needed { body } else { Bytes::new() };
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
-        Ok(Call { endpoint: Endpoint::Chat, body: written.body.into(), tags, address, foreign })
+        Ok(Call { endpoint, body: written.body.into(), tags, address, foreign })
     }
 
     /// The gateway's own count of the tokens of a request that is not sent, as a body of its dialect, and the model that
@@ -195,7 +227,25 @@ impl Gateway {
             // Nothing is left out of what is sent.
             written.dropped = Dropped::default();
         }
-        Ok(InChat { quirks, written, tools })
+        Ok(InChat { quirks, written, tools, media_bytes: passing::media_bytes(request) })
+    }
+
+    /// Texts to be embedded, in OpenAI's form. Where the provider takes them in Gemini's as they came, nothing is lost, and
+    /// what is decided about has the titles among its texts, because they are read as well.
+    fn as_embedding(&self, mut request: embeddings::Request<'_>) -> InChat {
+        let catalog = self.catalog();
+        let dialect = catalog.route(&request.model).map(|route| {
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            (dialect, route.upstream.quirks_in(dialect))
+        });
+        let (dialect, quirks) = dialect.unwrap_or((Dialect::Chat, Quirks::COMPATIBLE));
+        if dialect == Dialect::Gemini {
+            request.inputs.append(&mut request.titles);
+            request.extra.clear();
+        }
+        let model = request.model.clone();
+        let written = embeddings::write_openai(&request, &Target::new(&model, &quirks));
+        InChat { quirks, written, tools: None, media_bytes: 0 }
     }
 }
 
@@ -205,6 +255,14 @@ struct InChat {
     written: dialect::Written,
     /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
     tools: Option<Usage>,
+    /// What of the request are images, sounds and files, in bytes.
+    media_bytes: usize,
+}
+
+/// What Gemini's `embedContent` and `batchEmbedContents` ask for, of the model in the path.
+fn embedding<'a>(body: &'a [u8], in_path: &'a InPath) -> Result<embeddings::Request<'a>, Failure> {
+    let request = embeddings::read_gemini(body).map_err(refused)?;
+    Ok(embeddings::Request { model: in_path.model.as_str().into(), ..request })
 }
 
 fn canonical_request<'a>(
@@ -212,7 +270,7 @@ fn canonical_request<'a>(
     in_path: Option<&'a InPath>,
 ) -> Result<canonical::Request<'a>, Failure> {
     let mut request = read.map_err(refused)?;
-    if let Some(InPath { model, framing }) = in_path {
+    if let Some(InPath { model, framing, .. }) = in_path {
         request.model = model.into();
         request.stream = framing.is_some();
     }
@@ -224,6 +282,14 @@ fn refused(bad: BadRequest) -> Failure {
 }
 
 impl Translation {
+    /// Of a request that says nothing in particular.
+    #[cfg(test)]
+    pub(crate) fn sample(dialect: Dialect, framing: Framing) -> Self {
+        let (id, model, echo) = ("r".into(), "m".into(), "".into());
+        let (dropped, quirks) = (Dropped::default(), Quirks::COMPATIBLE);
+        Self { dialect, framing, dropped, model, id, created_s: 0, echo, quirks, is_batch: false }
+    }
+
     /// The caller's dialect.
     pub fn dialect(&self) -> Dialect {
         self.dialect
@@ -243,14 +309,26 @@ impl Translation {
     }
 
     /// The answer with the usage that is charged, as the caller's dialect has it.
-    pub(crate) fn whole(&self, mut answer: canonical::Answer<'_>, usage: Usage) -> Bytes {
-        answer.usage = Reported::Usage(usage);
-        dialect::write_answer(self.dialect, &answer, &self.reply()).into()
+    pub(crate) fn whole(&self, heard: Heard<'_>, usage: Usage) -> Bytes {
+        let usage = Reported::Usage(usage);
+        match heard {
+            Heard::Answer(answer) => {
+                let answer = canonical::Answer { usage, ..*answer };
+                dialect::write_answer(self.dialect, &answer, &self.reply()).into()
+            }
+            Heard::Vectors(answer) => {
+                let answer = embeddings::Answer { usage, ..answer };
+                embeddings::write_gemini_answer(&answer, self.is_batch).into()
+            }
+        }
     }
 
-    /// An answer in chat.
-    pub(crate) fn read<'a>(&self, body: &'a [u8]) -> Result<canonical::Answer<'a>, dialect::NotAnAnswer> {
-        dialect::read_answer(Dialect::Chat, body, &self.quirks)
+    /// An answer of OpenAI's.
+    pub(crate) fn read<'a>(&self, endpoint: Endpoint, body: &'a [u8]) -> Result<Heard<'a>, dialect::NotAnAnswer> {
+        match endpoint {
+            Endpoint::Embeddings => embeddings::read_openai_answer(body).map(Heard::Vectors),
+            _ => dialect::read_answer(Dialect::Chat, body, &self.quirks).map(Box::new).map(Heard::Answer),
+        }
     }
 
     /// How the pieces of a stream are held together.

@@ -1,5 +1,6 @@
 //! The paid endpoints of every dialect, by their paths.
 
+use crate::idempotency::IDEMPOTENCY_KEY;
 use gateway::native::Versions;
 use gateway::translation::{Asked, InPath};
 use http::{HeaderMap, HeaderValue, Uri};
@@ -36,6 +37,8 @@ pub enum Method {
     Stream,
     /// `countTokens`.
     Count,
+    /// `embedContent` or `batchEmbedContents`.
+    Embed,
 }
 
 /// A version of Anthropic's interface is a date.
@@ -44,7 +47,7 @@ const VERSION_BYTES_MAX: usize = 64;
 const BETAS_BYTES_MAX: usize = 4096;
 
 /// What Gemini's paths begin with: Google's libraries ask for either version.
-const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
+pub const GEMINI: [&str; 2] = ["/v1beta/models/", "/v1/models/"];
 
 impl<'p> Door<'p> {
     /// The endpoint with exactly that path.
@@ -64,6 +67,7 @@ impl<'p> Door<'p> {
                     "generateContent" => Method::Generate,
                     "streamGenerateContent" => Method::Stream,
                     "countTokens" => Method::Count,
+                    "embedContent" | "batchEmbedContents" => Method::Embed,
                     _ => return None,
                 };
                 Some(Self::Gemini { model, method })
@@ -92,7 +96,8 @@ impl<'p> Door<'p> {
         let framing = if is_sse(uri) { Framing::Events } else { Framing::Array };
         let in_path = match self {
             Self::Gemini { model, method } => {
-                Some(InPath { model: model.to_owned(), framing: (method == Method::Stream).then_some(framing) })
+                let (model, embeds) = (model.to_owned(), method == Method::Embed);
+                Some(InPath { model, embeds, framing: (method == Method::Stream).then_some(framing) })
             }
             _ => None,
         };
@@ -107,7 +112,8 @@ impl<'p> Door<'p> {
             },
             _ => Versions::default(),
         };
-        Asked { dialect: self.dialect(), path, body, in_path, versions }
+        let keeps_body = headers.contains_key(IDEMPOTENCY_KEY);
+        Asked { dialect: self.dialect(), path, body, in_path, versions, keeps_body }
     }
 }
 

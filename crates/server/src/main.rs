@@ -25,6 +25,7 @@ mod quote;
 mod relay;
 mod router;
 mod serve;
+mod unserved;
 mod upkeep;
 
 use clap::Parser;

@@ -60,7 +60,7 @@ pub async fn show_of_gemini(
 
 /// Anthropic's clients name the version of its interface with every request, and Google's have a header of their own for
 /// the key.
-fn dialect_of(headers: &HeaderMap) -> Dialect {
+pub fn dialect_of(headers: &HeaderMap) -> Dialect {
     if headers.contains_key("anthropic-version") {
         Dialect::Messages
     } else if headers.contains_key("x-goog-api-key") {

@@ -3,6 +3,7 @@
 use crate::admin::{Amount, ErrorObject, shown_amount};
 use crate::app::App;
 use crate::body::Body;
+use crate::doors::Door;
 use crate::error::{ErrorProfile, Manner, dress};
 use crate::limit_headers;
 use crate::relay::{Asker, identified, read_body, tags_of};
@@ -11,7 +12,7 @@ use domain::{Nanos, Usage};
 use gateway::failure::QuotaScope;
 use gateway::limiter::Told;
 use gateway::{Call, Case, Failure, Quote};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use protocol::openai::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,8 @@ pub struct Described;
 #[serde(deny_unknown_fields)]
 #[schema(as = QuoteAsked)]
 struct Asked<'a> {
-    /// The endpoint's name or path; `chat` when it is left out.
+    /// The path of an endpoint that costs money, as in `/v1beta/models/m:generateContent`, or the name of one: `chat`,
+    /// `completions`, `embeddings`, `messages` or `responses`. `chat` when it is left out.
     #[schema(example = "chat")]
     endpoint: Option<String>,
     /// The request as that endpoint takes it.
@@ -85,21 +87,31 @@ async fn quoted(
         let message = format!(r#"The body must be {{"endpoint": "chat", "request": {{…}}}}: {error}."#);
         Failure::new(Case::BadRequest, message)
     })?;
-    let endpoint = match endpoint.as_deref() {
-        None => Endpoint::Chat,
-        Some(name) => named(name).ok_or_else(|| {
-            let names = Endpoint::ALL.map(Endpoint::name).join(", ");
-            Failure::new(Case::BadRequest, format!("endpoint must be one of {names}, or its path."))
-                .param(Some("endpoint"))
-        })?,
+    let path = path_of(endpoint.as_deref().unwrap_or(Endpoint::Chat.name())).parse::<Uri>().ok();
+    let door = path.as_ref().and_then(|path| Door::at(path.path()).filter(|door| !door.counts()).zip(Some(path)));
+    let (door, path) = door.ok_or_else(|| {
+        let names = Endpoint::ALL.map(Endpoint::name).join(", ");
+        let message = format!("endpoint must be one of {names}, messages, responses, or the path of what costs money.");
+        Failure::new(Case::BadRequest, message).param(Some("endpoint"))
+    })?;
+    let (body, tags) = (body.slice_ref(request.get().as_bytes()), tags_of(&head.headers)?);
+    let call = match door {
+        Door::Own(endpoint) => Call { endpoint, body, tags, address: peer, foreign: None },
+        door => {
+            let asked = door.asked(path, &HeaderMap::new(), body);
+            Box::pin(app.gateway.translated(&caller, asked, "", tags, peer)).await?
+        }
     };
-    let body = body.slice_ref(request.get().as_bytes());
-    let call = Call { endpoint, body, tags: tags_of(&head.headers)?, address: peer, foreign: None };
     answer(app, &caller, &call, asker.manner).await
 }
 
-fn named(endpoint: &str) -> Option<Endpoint> {
-    Endpoint::ALL.into_iter().find(|known| known.name() == endpoint || known.path() == endpoint)
+/// The path of an endpoint that is called by its name.
+fn path_of(endpoint: &str) -> &str {
+    match endpoint {
+        "messages" => "/v1/messages",
+        "responses" => "/v1/responses",
+        name => Endpoint::from_name(name).map_or(name, |endpoint| endpoint.path()),
+    }
 }
 
 /// Decides about a request and answers with the decision.

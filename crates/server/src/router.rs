@@ -5,14 +5,15 @@ use crate::app::App;
 use crate::body::Body;
 use crate::doors::Door;
 use crate::error::{ErrorProfile, Manner, response};
+use crate::unserved::{self, Unserved};
 use crate::{admin, billing, client_address, diagnose, limit_status, models, payments, quote, relay};
 use axum::Router;
+use axum::extract::State;
 use axum::routing::{get, post};
 use gateway::{Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::dialect::Dialect;
-use protocol::failure::CallerError;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -79,29 +80,29 @@ impl Service {
     async fn answer(self, mut request: Request<Incoming>, request_id: &Arc<str>) -> Response<Body> {
         let server = &self.app.config.server;
         let peer = client_address::of(self.peer, request.headers(), &server.trusted_proxies, server.address_header);
-        if let Some(door) = Door::at(request.uri().path()) {
-            if request.method() == Method::POST {
-                return relay::serve(&self.app, request, peer, request_id).await;
-            }
-            return not_allowed(&self.app, door.dialect(), request_id, "POST");
+        if request.method() == Method::POST && Door::at(request.uri().path()).is_some() {
+            return relay::serve(&self.app, request, peer, request_id).await;
         }
         if request.uri().path() == quote::PATH {
             if request.method() == Method::POST {
                 return quote::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, Dialect::Chat, request_id, "POST");
+            return not_allowed(&self.app, request_id, "POST");
         }
         if request.uri().path() == diagnose::PATH {
             if request.method() == Method::POST {
                 return diagnose::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, Dialect::Chat, request_id, "POST");
+            return not_allowed(&self.app, request_id, "POST");
         }
         if request.uri().path() == limit_status::PATH {
             if request.method() == Method::GET {
                 return limit_status::serve(&self.app, request, peer, request_id).await;
             }
-            return not_allowed(&self.app, Dialect::Chat, request_id, "GET");
+            return not_allowed(&self.app, request_id, "GET");
+        }
+        if let Some(unserved) = Unserved::of(request.method(), request.uri().path(), request.headers()) {
+            return unserved::serve(&self.app, unserved, &request, peer, request_id).await;
         }
         request.extensions_mut().insert(Peer(peer));
         // Handlers of the framework find the id where they find everything else; whatever the caller sent is gone.
@@ -114,11 +115,10 @@ impl Service {
     }
 }
 
-fn not_allowed(app: &App, dialect: Dialect, request_id: &str, allowed: &'static str) -> Response<Body> {
-    let failure = Failure::new(Case::BadRequest, format!("This endpoint takes {allowed} only."));
-    let manner = Manner { profile: app.config.server.error_profile, dialect };
+fn not_allowed(app: &App, request_id: &str, allowed: &'static str) -> Response<Body> {
+    let failure = Failure::new(Case::MethodNotAllowed, format!("This endpoint takes {allowed} only."));
+    let manner = Manner::chat(app.config.server.error_profile);
     let mut response = response(&failure, manner, request_id);
-    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
@@ -147,6 +147,7 @@ pub fn public(app: Arc<App>) -> Router {
         .route("/readyz", get(crate::health::ready))
         .route("/metrics", get(crate::health::metrics))
         .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(app.clone())
         .merge(admin::router(app))
 }
@@ -162,20 +163,18 @@ fn dialect_below(path: &str) -> Dialect {
     }
 }
 
-async fn unknown_path(request: axum::extract::Request) -> axum::response::Response {
+async fn unknown_path(State(app): State<Arc<App>>, request: axum::extract::Request) -> axum::response::Response {
     // The path is not repeated: it may be anything.
     let message = "There is no such endpoint here. GET /v1/models lists the models; the README lists the endpoints.";
-    let error = CallerError {
-        status: StatusCode::NOT_FOUND.as_u16(),
-        kind: "invalid_request_error",
-        code: "unknown_endpoint".into(),
-        message: message.into(),
-        param: None,
-        retry_after_ms: None,
-    };
-    tracing::debug!(method = %request.method(), "unknown endpoint");
-    let id = request.headers().get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok());
-    json(StatusCode::NOT_FOUND, error.body(dialect_below(request.uri().path()), id))
+    let manner = Manner { profile: app.config.server.error_profile, dialect: dialect_below(request.uri().path()) };
+    let failure = Failure::new(Case::UnknownEndpoint, message);
+    response(&failure, manner, request_id_of(request.headers())).map(axum::body::Body::new)
+}
+
+/// The framework has said which methods there are.
+async fn wrong_method(State(app): State<Arc<App>>, headers: HeaderMap) -> axum::response::Response {
+    let message = "This endpoint does not take that method. The header allow names those that it takes.";
+    failed(app.config.server.error_profile, &headers, &Failure::new(Case::MethodNotAllowed, message))
 }
 
 /// A JSON answer of the framework's kind.

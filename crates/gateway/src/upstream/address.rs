@@ -137,6 +137,9 @@ impl Address {
                 format!("/openai/v1{below}?api-version={}", encoded(version, b""))
             }
             (Layout::Plain, Dialect::Messages) => "/v1/messages".to_owned(),
+            (Layout::Plain, Dialect::Gemini) if endpoint == Endpoint::Embeddings => {
+                format!("/v1beta/models/{}:batchEmbedContents", encoded(model, b"@/"))
+            }
             (Layout::Plain, Dialect::Gemini) => format!("/v1beta/models/{}", generate(model, streams)),
             (Layout::Plain, _) => below.to_owned(),
         }

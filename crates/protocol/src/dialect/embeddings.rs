@@ -9,6 +9,7 @@ use super::write::{Reply, Target, Written, extras};
 use crate::canonical::{BadRequest, Dialect, Dropped, Extras, Reported};
 use crate::json::tree::{Member, Node, Value};
 use crate::json::write::Object;
+use domain::usage::{COUNT_MAX, Usage};
 use std::borrow::Cow;
 
 /// Texts to be embedded.
@@ -24,6 +25,8 @@ pub struct Request<'a> {
     pub base64: bool,
     /// Several texts were asked for, so a list is the answer also where there is one (Gemini).
     pub is_batch: bool,
+    /// The titles of texts (Gemini), which the model reads as well.
+    pub titles: Vec<Cow<'a, str>>,
     /// Fields that the other dialect does not know.
     pub extra: Extras<'a>,
 }
@@ -35,7 +38,7 @@ pub struct Answer<'a> {
     pub model: Cow<'a, str>,
     /// Each a JSON array of numbers.
     pub vectors: Vec<Cow<'a, str>>,
-    /// What it consumed; Gemini does not say.
+    /// What it consumed; older models of Gemini do not say.
     pub usage: Reported,
 }
 
@@ -104,8 +107,12 @@ fn one_of_gemini<'a>(node: Node<'a>, request: &mut Request<'a>, at: &At<'_>) -> 
                 request.inputs.push(if texts.len() == 1 { texts.remove(0) } else { texts.join("\n").into() });
             }
             "outputDimensionality" | "output_dimensionality" => {
-                request.dimensions = Some(read::count(&node, &at_field)?);
+                let dimensions = read::count(&node, &at_field)?;
+                if request.dimensions.replace(dimensions).is_some_and(|other| other != dimensions) {
+                    return Err(at_field.refuse("must be the same for every text of a batch"));
+                }
             }
+            "title" => request.titles.push(read::text(node, &at_field)?),
             "model" => request.model = read::name(node, &at_field)?,
             _ if request.extra.iter().any(|extra| extra.name == name) => {}
             _ => read::extra(&mut request.extra, Dialect::Gemini, Member { name: name.clone(), node }, at)?,
@@ -137,6 +144,9 @@ pub fn write_openai(request: &Request<'_>, target: &Target<'_>) -> Written {
         }
         object.text("encoding_format", "float");
         extras(&mut object, &request.extra, Dialect::Chat, &[], |name| target.quirks.refuses(name), &mut dropped);
+        if !request.titles.is_empty() {
+            dropped.note("title");
+        }
     }
     Written { body, dropped }
 }
@@ -158,6 +168,26 @@ pub fn write_gemini(request: &Request<'_>, target: &Target<'_>) -> Written {
         }
     }
     Written { body, dropped }
+}
+
+/// A request in Gemini's form for that model, always for `batchEmbedContents`: what is asked of each text stays as it
+/// came. `body` is one that [`read_gemini`] takes.
+pub fn forward_gemini(body: &[u8], model: &str) -> Result<Vec<u8>, BadRequest> {
+    let node = read::body(body)?;
+    let mut out = Vec::with_capacity(body.len() + 128);
+    {
+        let mut object = Object::open(&mut out);
+        let mut requests = object.array("requests");
+        let texts = node.get("requests").map_or(std::slice::from_ref(&node), Node::elements);
+        for text in texts {
+            let mut object = requests.object();
+            object.joined("model", &["models/", model]);
+            for Member { name, node } in text.members().iter().filter(|member| member.name != "model") {
+                object.raw(name, node.raw);
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Reads an answer in OpenAI's form.
@@ -190,7 +220,9 @@ pub fn read_gemini_answer(body: &[u8]) -> Result<Answer<'_>, NotAnAnswer> {
         Ok(values.raw.to_owned())
     };
     let vectors = entries.iter().map(|entry| vector(entry).map(Cow::Owned)).collect::<Result<_, _>>()?;
-    Ok(Answer { vectors, ..Answer::default() })
+    let tokens = node.get("usageMetadata").and_then(|usage| usage.count_of("promptTokenCount"));
+    let usage = tokens.map_or(Reported::Missing, |tokens| Reported::Usage(Usage::tokens(tokens.min(COUNT_MAX), 0)));
+    Ok(Answer { vectors, usage, ..Answer::default() })
 }
 
 fn tree(body: &[u8]) -> Result<Node<'_>, NotAnAnswer> {
@@ -202,8 +234,8 @@ fn is_vector(node: &Node<'_>) -> bool {
     matches!(&node.value, Value::Array(elements) if !elements.is_empty() && numbers(elements))
 }
 
-/// Writes an answer in OpenAI's form.
-pub fn write_openai_answer(answer: &Answer<'_>, request: &Request<'_>, reply: &Reply<'_>) -> Vec<u8> {
+/// Writes an answer in OpenAI's form, with its vectors in base64 where the request asked for that.
+pub fn write_openai_answer(answer: &Answer<'_>, base64: bool, reply: &Reply<'_>) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     {
         let mut object = Object::open(&mut body);
@@ -213,14 +245,14 @@ pub fn write_openai_answer(answer: &Answer<'_>, request: &Request<'_>, reply: &R
             let mut entry = data.object();
             entry.text("object", "embedding");
             entry.number("index", index as u64);
-            match request.base64 {
+            match base64 {
                 true => entry.text("embedding", &packed(vector)),
                 false => entry.raw("embedding", vector),
             }
         }
         drop(data);
         object.text("model", reply.model_of(&answer.model));
-        let tokens = answer.usage.usage().map_or(0, domain::Usage::input_tokens);
+        let tokens = answer.usage.usage().map_or(0, Usage::input_tokens);
         let mut usage = object.object("usage");
         usage.number("prompt_tokens", tokens);
         usage.number("total_tokens", tokens);
@@ -228,12 +260,12 @@ pub fn write_openai_answer(answer: &Answer<'_>, request: &Request<'_>, reply: &R
     body
 }
 
-/// Writes an answer in Gemini's form.
-pub fn write_gemini_answer(answer: &Answer<'_>, request: &Request<'_>) -> Vec<u8> {
+/// Writes an answer in Gemini's form, as a list where a batch was asked for.
+pub fn write_gemini_answer(answer: &Answer<'_>, is_batch: bool) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     {
         let mut object = Object::open(&mut body);
-        if request.is_batch {
+        if is_batch {
             let mut list = object.array("embeddings");
             for vector in &answer.vectors {
                 list.object().raw("values", vector);
@@ -241,6 +273,9 @@ pub fn write_gemini_answer(answer: &Answer<'_>, request: &Request<'_>) -> Vec<u8
         } else {
             let vector = answer.vectors.first().map_or("[]", AsRef::as_ref);
             object.object("embedding").raw("values", vector);
+        }
+        if let Some(usage) = answer.usage.usage() {
+            object.object("usageMetadata").number("promptTokenCount", usage.input_tokens());
         }
     }
     body
@@ -287,7 +322,7 @@ mod tests {
             r#"{"requests":[{"model":"models/g","content":{"parts":[{"text":"a"}]},"outputDimensionality":8},{"model":"models/g","content":{"parts":[{"text":"b \"c\""}]},"outputDimensionality":8}]}"#
         );
         let answer = read_gemini_answer(br#"{"embeddings":[{"values":[1.0,-0.5]},{"values":[0.10,2e-3]}]}"#).unwrap();
-        let body = String::from_utf8(write_openai_answer(&answer, &request, &REPLY)).unwrap();
+        let body = String::from_utf8(write_openai_answer(&answer, request.base64, &REPLY)).unwrap();
         assert_eq!(
             body,
             r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAL8="},{"object":"embedding","index":1,"embedding":"zczMPW8SAzs="}],"model":"public","usage":{"prompt_tokens":0,"total_tokens":0}}"#
@@ -304,9 +339,35 @@ mod tests {
         let answer = br#"{"data":[{"index":1,"embedding":[2]},{"index":0,"embedding":[0.10,-2e-3]}],"model":"e","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
         let answer = read_openai_answer(answer).unwrap();
         assert_eq!(answer.usage.usage().unwrap().input_tokens(), 8);
-        assert_eq!(write_gemini_answer(&answer, &request), br#"{"embedding":{"values":[0.10,-2e-3]}}"#);
+        assert_eq!(
+            write_gemini_answer(&answer, request.is_batch),
+            br#"{"embedding":{"values":[0.10,-2e-3]},"usageMetadata":{"promptTokenCount":8}}"#
+        );
         let batch = read_gemini(br#"{"requests":[{"model":"models/g","content":{"parts":{"text":"a"}}}]}"#).unwrap();
-        assert_eq!(write_gemini_answer(&answer, &batch), br#"{"embeddings":[{"values":[0.10,-2e-3]},{"values":[2]}]}"#);
+        let answer = Answer { usage: Reported::Missing, ..answer };
+        assert_eq!(
+            write_gemini_answer(&answer, batch.is_batch),
+            br#"{"embeddings":[{"values":[0.10,-2e-3]},{"values":[2]}]}"#
+        );
+    }
+
+    #[test]
+    fn gemini_to_gemini_keeps_what_is_asked_of_each_text() {
+        let body = br#"{"requests":[{"model":"models/public","content":{"parts":[{"text":"a"}]},"taskType":"RETRIEVAL_DOCUMENT","title":"t 1"},
+            {"content":{"parts":[{"text":"b"}]},"taskType":"RETRIEVAL_QUERY"}]}"#;
+        let titles: Vec<_> = read_gemini(body).unwrap().titles;
+        assert_eq!(titles, ["t 1"]);
+        assert_eq!(
+            String::from_utf8(forward_gemini(body, "g").unwrap()).unwrap(),
+            r#"{"requests":[{"model":"models/g","content":{"parts":[{"text":"a"}]},"taskType":"RETRIEVAL_DOCUMENT","title":"t 1"},{"model":"models/g","content":{"parts":[{"text":"b"}]},"taskType":"RETRIEVAL_QUERY"}]}"#
+        );
+        let one = br#"{"content":{"parts":[{"text":"a"}]},"outputDimensionality":8}"#;
+        assert_eq!(
+            String::from_utf8(forward_gemini(one, "g").unwrap()).unwrap(),
+            r#"{"requests":[{"model":"models/g","content":{"parts":[{"text":"a"}]},"outputDimensionality":8}]}"#
+        );
+        let answer = br#"{"embeddings":[{"values":[1]}],"usageMetadata":{"promptTokenCount":5}}"#;
+        assert_eq!(read_gemini_answer(answer).unwrap().usage, Reported::Usage(Usage::tokens(5, 0)));
     }
 
     #[test]
@@ -321,7 +382,13 @@ mod tests {
         ] {
             assert!(read_openai(body.as_bytes()).is_err(), "{body}");
         }
-        for body in ["{}", r#"{"content":{}}"#, r#"{"content":{"parts":[{"inlineData":{}}]}}"#, r#"{"requests":[]}"#] {
+        for body in [
+            "{}",
+            r#"{"content":{}}"#,
+            r#"{"content":{"parts":[{"inlineData":{}}]}}"#,
+            r#"{"requests":[]}"#,
+            r#"{"requests":[{"content":{"parts":[{"text":"a"}]},"outputDimensionality":8},{"content":{"parts":[{"text":"a"}]},"outputDimensionality":9}]}"#,
+        ] {
             assert!(read_gemini(body.as_bytes()).is_err(), "{body}");
         }
         for body in

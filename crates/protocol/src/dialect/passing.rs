@@ -127,6 +127,21 @@ fn is_stored(part: &Part<'_>) -> bool {
     }
 }
 
+/// How many bytes of a request's body are those of images, sounds and files.
+pub fn media_bytes(request: &Request<'_>) -> usize {
+    fn bytes(part: &Part<'_>) -> usize {
+        match &part.kind {
+            PartKind::Image(media) | PartKind::Audio(media) | PartKind::File(media) => match &media.source {
+                Source::Base64(data) => data.len(),
+                _ => 0,
+            },
+            PartKind::ToolResult(result) => result.parts.iter().map(bytes).sum(),
+            _ => 0,
+        }
+    }
+    request.messages.iter().flat_map(|message| &message.parts).map(bytes).sum()
+}
+
 /// What of a request the upstream must read differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edits<'e> {

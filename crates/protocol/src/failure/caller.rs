@@ -107,6 +107,7 @@ impl CallerError {
             404 => "NOT_FOUND",
             409 => "ABORTED",
             499 => "CANCELLED",
+            501 => "UNIMPLEMENTED",
             503 | 529 => "UNAVAILABLE",
             504 | 408 => "DEADLINE_EXCEEDED",
             500.. => "INTERNAL",

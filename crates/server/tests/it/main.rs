@@ -23,4 +23,5 @@ mod postgres;
 mod quota;
 mod quote;
 mod shop;
+mod small_doors;
 mod streams;

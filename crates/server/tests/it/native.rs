@@ -101,6 +101,12 @@ async fn with_providers() -> (Gateway, Provider, Provider) {
     (Gateway::start_with(&sections).await, claude, gemini)
 }
 
+/// The same, of which only the model of Gemini's is of interest.
+pub async fn with_gemini() -> (Gateway, Provider) {
+    let (gateway, _claude, gemini) = with_providers().await;
+    (gateway, gemini)
+}
+
 fn message(usage: Value) -> String {
     json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "anthropic-1",
            "content": [{"type": "text", "text": "Hello there"}], "stop_reason": "end_turn", "stop_sequence": null,
