@@ -124,12 +124,15 @@ impl Outgoing {
         let refused = |bad: protocol::openai::BadRequest| Failure::new(Case::BadRequest, bad.message).param(bad.param);
         let request = embeddings::read_openai(openai).map_err(refused)?;
         let model = &*request.model;
-        let body = match asked {
-            Some(asked) => embeddings::forward_gemini(asked, model).map_err(refused)?,
-            None => embeddings::write_gemini(&request, &Target::new(model, &quirks)).body,
+        let (body, dropped) = match asked {
+            Some(asked) => (embeddings::forward_gemini(asked, model).map_err(refused)?, Dropped::default()),
+            None => {
+                let written = embeddings::write_gemini(&request, &Target::new(model, &quirks));
+                (written.body, written.dropped)
+            }
         };
         let embeds = Some(Wanted { base64: request.base64 });
-        let native = Native { embeds, ..Native::new(Dialect::Gemini, quirks, false, now) };
+        let native = Native { embeds, dropped, ..Native::new(Dialect::Gemini, quirks, false, now) };
         let (model, body) = (model.into(), body.into());
         Ok(Self { endpoint: Endpoint::Embeddings, body, model, native: Some(Arc::new(native)) })
     }
