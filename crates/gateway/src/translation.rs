@@ -160,7 +160,8 @@ impl Gateway {
         let is_needed = keeps_body || passes.is_some() || endpoint == Endpoint::Embeddings;
         let body = if is_needed { body } else { Bytes::new() };
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
-        Ok(Call { endpoint, body: written.body.into(), tags, address, foreign })
+        let (endpoint, body) = (endpoint.into(), written.body.into());
+        Ok(Call { endpoint, body, boundary: None, tags, address, foreign })
     }
 
     /// The gateway's own count of the tokens of a request that is not sent, as a body of its dialect, and the model that
@@ -173,14 +174,15 @@ impl Gateway {
         };
         let request = canonical_request(read_count, in_path.as_ref())?;
         let body = Bytes::from(self.in_chat(&request, None)?.written.body);
-        let call =
-            Call { endpoint: Endpoint::Chat, body, tags: None, address: IpAddr::from([0, 0, 0, 0]), foreign: None };
+        let (endpoint, address) = (Endpoint::Chat, IpAddr::from([0, 0, 0, 0]));
+        let call = Call { endpoint: endpoint.into(), body, boundary: None, tags: None, address, foreign: None };
         let (model, upstream_model) = {
             let catalog = self.catalog();
-            let (route, _) = choose(&catalog, &read(&call)?, caller)?;
+            let request = read(&call, endpoint)?;
+            let (route, _) = choose(&catalog, &request, call.endpoint, caller)?;
             (route.model.clone(), route.upstream_model.clone())
         };
-        let count = self.count_prompt(call.endpoint, &upstream_model, &call.body).await;
+        let count = self.count_prompt(endpoint, &upstream_model, &call.body).await;
         let answer = match dialect {
             Dialect::Gemini => gemini::write_count(count),
             _ => messages::write_count(count),

@@ -16,7 +16,17 @@ use store::prices;
 use toml::Spanned;
 
 /// What models of the price book do that can be asked for here.
-pub(super) const MODES: [&str; 3] = ["chat", "completion", "embedding"];
+pub(super) const MODES: [&str; 9] = [
+    "chat",
+    "completion",
+    "embedding",
+    "moderation",
+    "rerank",
+    "image_generation",
+    "image_edit",
+    "audio_speech",
+    "audio_transcription",
+];
 
 /// `[[routes]]`
 #[derive(Clone, Debug, Deserialize)]
@@ -226,5 +236,36 @@ output_per_million = "2.00"
         check("\"tiny\"", "\"\"", &["line 24", "empty"]);
         check("\"gpt-4o*\"", "\"gpt-4o\"", &["line 18", "upstream_model"]);
         check("\"our-model-2\"\nupstreams", "\"our-*\"\nupstreams", &["line 25", "upstream_model"]);
+    }
+
+    /// The book has names of its own for some providers, and may have several.
+    #[tokio::test]
+    async fn a_pattern_finds_the_models_of_a_provider_by_its_names_in_the_book() {
+        let file = r#"
+[[upstreams]]
+name = "v"
+provider = "vertex"
+project = "p"
+access_token = "t"
+
+[[upstreams]]
+name = "b"
+provider = "aws"
+region = "us-east-1"
+api_key = "k"
+
+[[routes]]
+model = "v/*"
+upstream_model = "*"
+upstreams = ["v"]
+
+[[routes]]
+model = "b/*"
+upstream_model = "*"
+upstreams = ["b"]
+"#;
+        let routes = routes(file).await;
+        let has = |name: &str| routes.iter().filter(|route| route.model == name).count() == 1;
+        assert!(has("v/gemini-2.5-pro") && has("b/amazon.nova-pro-v1:0"), "{}", routes.len());
     }
 }
