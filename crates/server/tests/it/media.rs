@@ -599,7 +599,7 @@ async fn m_23_an_idempotency_key_buys_one_answer() {
 
 #[tokio::test]
 async fn m_12_quotas_limits_and_lists_of_models_hold_here_as_well() {
-    let limits = "[[limits]]\nname = \"rpm\"\nmetric = \"requests\"\namount = 2\nwindow = \"minute\"\nscope = { models = [\"dall-e-3\"] }\n";
+    let limits = "[[limits]]\nname = \"rpm\"\nmetric = \"requests\"\namount = 2\nwindow = \"minute\"\nscope = { models = [\"dall-e-3\"] }\neach = [\"account\"]\n";
     let mut gateway = gateway_with(limits).await;
     let draw = |n: u64| json!({"model": "dall-e-3", "prompt": "a", "n": n});
     let poor = gateway.key(json!({"name": "poor", "quota": "0.10"})).await;
