@@ -353,10 +353,10 @@ async fn c_05_what_cannot_be_understood_is_refused_before_anything_is_held() {
     let plain = |text: &str| text.as_bytes().to_vec();
     let end = format!("--{BOUNDARY}--\r\n");
     for (what, body) in [
-        ("no file", form(&[model.clone()])),
+        ("no file", form(std::slice::from_ref(&model))),
         ("an empty file", form(&[model.clone(), file("file", b"")])),
         ("a file that is text", form(&[model.clone(), field("file", "a")])),
-        ("no model", form(&[sound.clone()])),
+        ("no model", form(std::slice::from_ref(&sound))),
         ("two models", form(&[model.clone(), sound.clone(), field("model", "our-ear")])),
         ("a look-alike", form(&[field("Model", "whisper-1"), sound.clone()])),
         ("a list of models", form(&[field("model[]", "whisper-1"), sound.clone()])),
