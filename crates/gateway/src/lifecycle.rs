@@ -25,6 +25,7 @@ use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use protocol::canonical::Dropped;
 use protocol::dialect::{Dialect, passing};
 use protocol::openai::{self, Completion, Demand, Edits, Endpoint, Reported, Request, media};
 use protocol::provider::Provider;
@@ -129,6 +130,8 @@ pub struct Answer {
     pub limits: Arc<[Told]>,
     /// How it was told to a caller who does not speak chat.
     pub translation: Option<Arc<Translation>>,
+    /// What of the request the upstream was not told, having no word for it.
+    pub dropped: Dropped,
     /// The body.
     pub body: AnswerBody,
 }
@@ -189,6 +192,8 @@ pub(crate) struct Exchange {
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
     pub(crate) native: Option<Arc<Native>>,
+    /// What was lost on the way to the upstream: in becoming chat, and in becoming the upstream's dialect.
+    dropped: Dropped,
     /// The caller's dialect is the upstream's, other than chat: its bytes pass.
     passes: bool,
     /// Whose answer this is to be, if the provider keeps it.
@@ -365,11 +370,15 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            dropped: dropped_by(&call, &outgoing),
             passes: passes.is_some(),
             kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
         });
-        let answer = if request.stream {
+        let streams = request.stream;
+        // What is sent is on its way: a large body is not kept beside it.
+        drop(call);
+        let answer = if streams {
             drop(catalog);
             let beginning = self.clone().begin_stream(exchange, held, outgoing);
             match self.settings.on_client_left {
@@ -426,7 +435,7 @@ impl Gateway {
                 return Err(failure);
             }
         };
-        let translation = exchange.translation.clone();
+        let (translation, dropped) = (exchange.translation.clone(), exchange.dropped.clone());
         let told_anew = translation.as_ref().filter(|_| !exchange.passes);
         let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
         let canonical = match read {
@@ -457,7 +466,9 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(raw)),
+            // As chat for who speaks chat, also where the upstream does not.
+            body: AnswerBody::Whole(told.unwrap_or(if exchange.passes { raw } else { body })),
+            dropped,
             translation,
         })
     }
@@ -511,8 +522,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, limits, translation) =
-            (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
+        let (output_cap, limits, dropped) = (exchange.output_cap, exchange.limits.clone(), exchange.dropped.clone());
+        let translation = exchange.translation.clone();
         let first_byte = self.settings.first_byte_timeout;
         let (body, passing) = match &exchange.native {
             None => (reply.body, None),
@@ -536,7 +547,7 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let body = AnswerBody::Stream(Box::new(relay));
-        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, body })
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, dropped, body })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
@@ -687,6 +698,11 @@ impl Exchange {
         Some(self.with_calls(usage))
     }
 
+    /// The upstream's own chat comes as it is, and counts reasoning beside the completion.
+    pub(crate) fn counts_reasoning_apart(&self) -> bool {
+        self.native.is_none() && self.upstream.quirks_in(Dialect::Chat).reasoning_apart
+    }
+
     /// The prompt's side and the answer's side of a report, each only if it is possible.
     fn plausible_sides(&self, reported: &Reported) -> Usage {
         let mut usage = reported.usage().copied().unwrap_or_default();
@@ -754,9 +770,9 @@ pub(crate) fn read(call: &Call, endpoint: Endpoint) -> Result<Request<'_>, Failu
     let mut request = Request::read(endpoint, &call.body).map_err(unreadable)?;
     tagged(&mut request, call)?;
     Ok(match call.foreign.as_deref() {
-        Some(Foreign { body, passes: Some(passes), .. }) => {
+        Some(Foreign { passes: Some(passes), .. }) => {
             let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
-            request.sent_as(body, passes.tools, earlier_tokens)
+            request.sent_as(passes.text_bytes, passes.tools, earlier_tokens)
         }
         _ => request,
     })
@@ -857,7 +873,9 @@ fn translate(
     };
     let forward = request.forward(body, &edits);
     match route.upstream.dialect_for(&route.upstream_model) {
-        Dialect::Chat => Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward)),
+        Dialect::Chat if request.endpoint != Endpoint::Chat || !route.upstream.is_strict() => {
+            Ok(Outgoing::chat(request.endpoint, route.upstream_model.clone(), forward))
+        }
         Dialect::Gemini if request.endpoint == Endpoint::Embeddings => {
             let asked = call.foreign.as_ref().map(|foreign| &*foreign.body);
             Outgoing::embedding(&route.upstream, &forward, asked, now)
@@ -897,6 +915,14 @@ fn pass(
     Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
+/// What was lost on the way to the upstream.
+fn dropped_by(call: &Call, outgoing: &Outgoing) -> Dropped {
+    let foreign = call.foreign.as_ref();
+    let mut dropped = foreign.map_or_else(Dropped::default, |foreign| foreign.translation.dropped().clone());
+    dropped.join(&outgoing.dropped);
+    dropped
+}
+
 fn answer_of(
     exchange: &Exchange,
     headers: &HeaderMap,
@@ -907,7 +933,7 @@ fn answer_of(
         let failure = upstream_failed("its answer is encoded in a way that was not asked for", &encoding);
         return Err((Ending::UpstreamMalformed, failure));
     }
-    match openai::Answer::read(exchange.endpoint, body) {
+    match openai::Answer::read_as(exchange.endpoint, body, exchange.counts_reasoning_apart()) {
         Ok(openai::Answer::Complete(completion)) => Ok(completion),
         Ok(openai::Answer::Failed(error)) => {
             Err((Ending::UpstreamError, refused_inside(&exchange.upstream, error, now)))
@@ -990,6 +1016,7 @@ pub(crate) mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            dropped: Dropped::default(),
             passes: false,
             kept_for: None,
             translation: None,

@@ -26,6 +26,7 @@ use domain::ledger::{Ending, Limits};
 use domain::price::Price;
 use domain::{Meter, Usage};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use protocol::canonical::Dropped;
 use protocol::failure::Told as Error;
 use protocol::openai::Reported;
 use protocol::openai::media::{Endpoint, Facts, Format, Outcome, Request, Work};
@@ -203,6 +204,7 @@ impl Gateway {
             output_cap: None,
             limits: exchange.limits,
             translation: None,
+            dropped: Dropped::default(),
             body: AnswerBody::Typed(content_type, body),
         })
     }
@@ -281,7 +283,16 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let body = AnswerBody::Flow(content_type, Box::new(flow));
-        Ok(Answer { model, upstream, cost: None, output_cap: None, limits, translation: None, body })
+        Ok(Answer {
+            model,
+            upstream,
+            cost: None,
+            output_cap: None,
+            limits,
+            translation: None,
+            dropped: Dropped::default(),
+            body,
+        })
     }
 
     /// The upstream answered with something else than what was asked for: an error perhaps.

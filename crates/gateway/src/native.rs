@@ -7,7 +7,7 @@ use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::{Timestamp, Usage};
 use http::HeaderValue;
-use protocol::canonical::{Dialect, Event, Reported};
+use protocol::canonical::{Dialect, Dropped, Event, Reported};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
@@ -25,6 +25,8 @@ pub struct Outgoing {
     model: Arc<str>,
     /// How it is asked in another dialect than chat.
     pub(crate) native: Option<Arc<Native>>,
+    /// What its caller said and the dialect has no word for.
+    pub(crate) dropped: Dropped,
 }
 
 /// One exchange with an upstream in its own dialect.
@@ -58,7 +60,7 @@ pub struct Versions {
 impl Outgoing {
     /// A request that leaves as it is.
     pub fn chat(endpoint: Endpoint, model: Arc<str>, body: Bytes) -> Self {
-        Self { endpoint, body, model, native: None }
+        Self { endpoint, body, model, native: None, dropped: Dropped::default() }
     }
 
     /// What decides where it is sent.
@@ -69,8 +71,8 @@ impl Outgoing {
         Asked { endpoint: self.endpoint, dialect, model: &self.model, streams }
     }
 
-    /// A chat, written for an upstream in a dialect. `output_max`: the cap where the dialect must have one and the chat has
-    /// none.
+    /// A chat, written for an upstream in a dialect, which may be chat itself in its own words. `output_max`: the cap where
+    /// the dialect must have one and the chat has none.
     pub(crate) fn native(
         upstream: &Upstream,
         dialect: Dialect,
@@ -86,8 +88,13 @@ impl Outgoing {
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
         let native = Native::new(dialect, quirks, request.stream, now);
-        let (model, body) = ((*request.model).into(), written.body.into());
-        Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
+        Ok(Self {
+            endpoint: Endpoint::Chat,
+            body: written.body.into(),
+            model: (*request.model).into(),
+            native: (dialect != Dialect::Chat).then(|| Arc::new(native)),
+            dropped: written.dropped,
+        })
     }
 
     /// The caller's own text, for an upstream of the caller's dialect, which calls the model `model`. `versions`: what the
@@ -101,7 +108,8 @@ impl Outgoing {
         now: Timestamp,
     ) -> Self {
         let native = Native { versions, ..Native::new(dialect, upstream.quirks_in(dialect), stream, now) };
-        Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) }
+        let (native, dropped) = (Some(Arc::new(native)), Dropped::default());
+        Self { endpoint: Endpoint::Chat, body, model, native, dropped }
     }
 
     /// What was said of the versions of Anthropic's dialect, if it is asked in that.
@@ -128,7 +136,8 @@ impl Outgoing {
         let embeds = Some(Wanted { base64: request.base64 });
         let native = Native { embeds, ..Native::new(Dialect::Gemini, quirks, false, now) };
         let (model, body) = (model.into(), body.into());
-        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native: Some(Arc::new(native)) })
+        let (native, dropped) = (Some(Arc::new(native)), Dropped::default());
+        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native, dropped })
     }
 }
 
@@ -304,11 +313,31 @@ mod tests {
     const CHAT: &str =
         r#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"stream":true}"#;
 
+    fn upstream(provider: &str) -> Upstream {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap()
+    }
+
+    /// Mistral answers 422 to a field that it does not know, `stream_options.include_usage` among them.
+    #[test]
+    fn a_strict_provider_is_asked_in_its_own_words() {
+        let mistral = upstream("mistral");
+        assert!(mistral.is_strict() && !upstream("openai").is_strict());
+        let chat = r#"{"model":"m","messages":[{"role":"developer","content":"s"},{"role":"user","content":"u"}],"stream":true,"seed":1,
+                       "stream_options":{"include_usage":true},"max_completion_tokens":9,"user":"u"}"#;
+        let outgoing = Outgoing::native(&mistral, Dialect::Chat, chat.as_bytes(), 0, Timestamp(0)).unwrap();
+        assert!(outgoing.native.is_none());
+        let body: serde_json::Value = serde_json::from_slice(&outgoing.body).unwrap();
+        let said = serde_json::json!([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]);
+        let expected =
+            serde_json::json!({"model": "m", "messages": said, "stream": true, "random_seed": 1, "max_tokens": 9});
+        assert_eq!(body, expected);
+    }
+
     #[test]
     fn a_chat_is_asked_as_its_provider_expects() {
-        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let asked = |provider: &str| {
-            let upstream = Upstream::http(http_client(), &Declared { provider, ..Declared::default() }).unwrap();
+            let upstream = upstream(provider);
             let dialect = upstream.dialect_for("m");
             let outgoing = Outgoing::native(&upstream, dialect, CHAT.as_bytes(), 77, Timestamp(0)).unwrap();
             let Asked { model, streams, .. } = outgoing.asked();

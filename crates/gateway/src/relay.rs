@@ -93,7 +93,7 @@ impl Relay {
     ) -> Self {
         let now = Instant::now();
         let reader = EventReader::new(gateway.settings.event_bytes_max);
-        let observer = StreamObserver::new(exchange.endpoint);
+        let observer = StreamObserver::new(exchange.endpoint).with_reasoning_apart(exchange.counts_reasoning_apart());
         let hold = held.hold().map(|hold| (hold.account, hold.seq));
         let suspensions = gateway.suspensions();
         let streaming = Streaming { exchange, held, body, observer, produced: RunningCount::default(), tongue };

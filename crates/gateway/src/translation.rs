@@ -10,11 +10,10 @@ use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
-use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::{
-    self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
 };
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -37,6 +36,8 @@ pub struct Asked {
     pub in_path: Option<InPath>,
     /// What was said of the dialect's versions.
     pub versions: Versions,
+    /// Its bytes stand for the request, by an idempotency key, also where something else is sent.
+    pub keeps_body: bool,
 }
 
 /// What Gemini's dialect has in the path.
@@ -55,7 +56,8 @@ pub struct InPath {
 pub struct Foreign {
     /// Where it was sent.
     pub path: String,
-    /// Its body.
+    /// Its body, where it is still needed: to be sent, or to be told from another one's. Large bodies are not kept in two
+    /// dialects for nothing.
     pub body: Bytes,
     /// How it is answered.
     pub translation: Arc<Translation>,
@@ -68,6 +70,8 @@ pub struct Foreign {
 pub struct Passes {
     /// How often it is expected to use the provider's own tools at most.
     pub tools: Usage,
+    /// What of the body is not images, sounds or files, in bytes.
+    pub text_bytes: usize,
     /// What its caller said of the dialect's versions.
     pub versions: Versions,
     /// The answer that it goes on from, where the provider keeps it.
@@ -112,7 +116,7 @@ impl Gateway {
         tags: Option<Box<str>>,
         address: IpAddr,
     ) -> Result<Call, Failure> {
-        let Asked { dialect, path, body, in_path, versions } = asked;
+        let Asked { dialect, path, body, in_path, versions, keeps_body } = asked;
         let early = |failure| {
             let named = || openai::model_named(&body);
             let model = in_path.as_ref().map(|in_path| in_path.model.as_str().into()).or_else(named);
@@ -134,7 +138,7 @@ impl Gateway {
                 (Endpoint::Chat, false, Box::<str>::from(&*request.model), in_chat, earlier)
             }
         };
-        let (InChat { quirks, written, tools }, (earlier, is_kept)) = (in_chat, earlier);
+        let (InChat { quirks, written, tools, media_bytes }, (earlier, is_kept)) = (in_chat, earlier);
         let goes_on_from = match earlier {
             Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
             _ => None,
@@ -151,7 +155,10 @@ impl Gateway {
             quirks,
             is_batch,
         });
-        let passes = tools.map(|tools| Passes { tools, versions, goes_on_from, is_kept });
+        let text_bytes = body.len().saturating_sub(media_bytes);
+        let passes = tools.map(|tools| Passes { tools, text_bytes, versions, goes_on_from, is_kept });
+        let is_needed = keeps_body || passes.is_some() || endpoint == Endpoint::Embeddings;
+        let body = if is_needed { body } else { Bytes::new() };
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
         let (endpoint, body) = (endpoint.into(), written.body.into());
         Ok(Call { endpoint, body, boundary: None, tags, address, foreign })
@@ -204,7 +211,13 @@ impl Gateway {
         let catalog = self.catalog();
         let route = catalog.route(&request.model);
         let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
-            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            let quirks = route.upstream.quirks_in(dialect);
+            match dialect {
+                Dialect::Chat => quirks,
+                // On its way into that dialect, chat is not what the provider sees: nothing that it may be told is left out.
+                _ => Quirks { past_thinking: PastThinking::Details, ..quirks },
+            }
         });
         let speaks =
             |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
@@ -216,7 +229,7 @@ impl Gateway {
             // Nothing is left out of what is sent.
             written.dropped = Dropped::default();
         }
-        Ok(InChat { quirks, written, tools })
+        Ok(InChat { quirks, written, tools, media_bytes: passing::media_bytes(request) })
     }
 
     /// Texts to be embedded, in OpenAI's form. Where the provider takes them in Gemini's as they came, nothing is lost, and
@@ -234,7 +247,7 @@ impl Gateway {
         }
         let model = request.model.clone();
         let written = embeddings::write_openai(&request, &Target::new(&model, &quirks));
-        InChat { quirks, written, tools: None }
+        InChat { quirks, written, tools: None, media_bytes: 0 }
     }
 }
 
@@ -244,6 +257,8 @@ struct InChat {
     written: dialect::Written,
     /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
     tools: Option<Usage>,
+    /// What of the request are images, sounds and files, in bytes.
+    media_bytes: usize,
 }
 
 /// What Gemini's `embedContent` and `batchEmbedContents` ask for, of the model in the path.
@@ -282,12 +297,9 @@ impl Translation {
         self.dialect
     }
 
-    /// What of the request could not be said, for a header.
-    pub fn dropped(&self) -> Option<HeaderValue> {
-        if self.dropped.is_empty() {
-            return None;
-        }
-        Some(HeaderValue::try_from(self.dropped.to_string()).expect("names that are dropped are fit for a header"))
+    /// What of the request could not be said in chat.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// The media type of a stream.

@@ -139,6 +139,11 @@ impl Upstream {
         self.profile.quirks_in(dialect)
     }
 
+    /// It refuses fields that it does not know, so that a chat is written for it in its own words.
+    pub fn is_strict(&self) -> bool {
+        !self.profile.quirks.known.is_empty()
+    }
+
     /// In whose words its errors are.
     pub fn speaker(&self) -> Provider {
         self.profile.words

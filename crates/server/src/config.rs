@@ -532,6 +532,31 @@ output_per_million = "2.00"
         check("api_key = \"${PATH}\"", "api_key = \"sk-secret\\u0000\"", &["line 6", "api_key"]);
     }
 
+    #[test]
+    fn p_12_settings_of_clouds_are_checked_where_they_stand() {
+        install_tls();
+        let check = |settings: &str, parts: &[&str]| {
+            let text = format!("[[upstreams]]\nname = \"u\"\n{settings}\n");
+            let error = format!("{:#}", Config::parse(&text).expect_err(settings));
+            for part in parts {
+                assert!(error.contains(part), "{settings}: {error}");
+            }
+            assert!(!error.contains("sk-secret"), "{error}");
+        };
+        let bedrock = "provider = \"bedrock\"\nsecret_access_key = \"sk-secret\"";
+        check(bedrock, &["line 2", "region"]);
+        check(&format!("{bedrock}\nregion = \"us-east-1\""), &["line 2", "upstreams.access_key_id"]);
+        check("provider = \"azure\"\napi_key = \"sk-secret\"", &["line 2", "upstreams.base_url"]);
+        check("provider = \"openai\"\nregion = \"eu\"", &["line 4", "upstreams.region", "no use"]);
+        check("provider = \"openai\"\ndialect = \"gemini\"", &["line 4", "upstreams.dialect", "chat or responses"]);
+        check("provider = \"openai\"\ndialect = \"completions\"", &["line 4", "upstreams.dialect"]);
+        let account = "provider = \"vertex\"\nservice_account = '{\"private_key\": \"sk-secret\"}'";
+        check(account, &["line 4", "upstreams.service_account", "client_email"]);
+        check("provider = \"vertex\"\naccess_token = \"sk-secret\"", &["line 2", "upstreams.project"]);
+        let taken = "[[upstreams]]\nname = \"u\"\nprovider = \"vertex\"\nproject = \"p\"\naccess_token = \"t\"";
+        Config::parse(taken).unwrap();
+    }
+
     const STRIPE: &str = r#"
 [payments.stripe]
 secret_key = "sk_test_secret"

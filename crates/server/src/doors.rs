@@ -1,5 +1,6 @@
 //! The paid endpoints of every dialect, by their paths.
 
+use crate::idempotency::IDEMPOTENCY_KEY;
 use gateway::Paid;
 use gateway::native::Versions;
 use gateway::translation::{Asked, InPath};
@@ -131,7 +132,8 @@ impl<'p> Door<'p> {
             },
             _ => Versions::default(),
         };
-        Asked { dialect: self.dialect(), path, body, in_path, versions }
+        let keeps_body = headers.contains_key(IDEMPOTENCY_KEY);
+        Asked { dialect: self.dialect(), path, body, in_path, versions, keeps_body }
     }
 }
 

@@ -285,7 +285,7 @@ fn form_boundary(headers: &HeaderMap) -> Result<Box<str>, Failure> {
 
 /// A successful answer as it leaves.
 pub fn answered(answer: Answer, caller: &Caller, now: Timestamp) -> Response<Body> {
-    let Answer { model, upstream, cost, output_cap, limits, translation, body } = answer;
+    let Answer { model, upstream, cost, output_cap, limits, translation, dropped, body } = answer;
     let (body, content_type, trailer) = match body {
         AnswerBody::Whole(bytes) => (Body::whole(bytes), HeaderValue::from_static("application/json"), false),
         AnswerBody::Typed(kind, bytes) => (Body::whole(bytes), kind, false),
@@ -318,9 +318,12 @@ pub fn answered(answer: Answer, caller: &Caller, now: Timestamp) -> Response<Bod
     if let Some(cap) = output_cap {
         text(OUTPUT_CAP_HEADER, &cap.to_string());
     }
+    if !dropped.is_empty() {
+        let names = HeaderValue::try_from(dropped.to_string());
+        headers.insert(DROPPED_HEADER, names.expect("names that are dropped are fit for a header"));
+    }
     limit_headers::tell(headers, &limits);
     if let Some(translation) = translation {
-        headers.extend(translation.dropped().map(|names| (DROPPED_HEADER, names)));
         limit_headers::tell_in(translation.dialect(), headers, &limits, now);
     }
     if trailer {

@@ -198,3 +198,71 @@ fn refusal(body: &[u8]) -> String {
     let text = |name: &str| value[name].as_str().unwrap_or_default().chars().take(200).collect::<String>();
     format!("{} {}", text("error"), text("error_description"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::http_client;
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::rsa::{KeyPair, KeySize};
+    use base64::engine::general_purpose::STANDARD;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// An account whose tokens are named by how many there were, for 400 seconds each; every second exchange is refused.
+    async fn account() -> (ServiceAccount, Arc<AtomicUsize>) {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/token", listener.local_addr().unwrap());
+        let exchanges = Arc::<AtomicUsize>::default();
+        let counted = exchanges.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = Vec::new();
+                while !asked.windows(10).any(|bytes| bytes == b"assertion=") {
+                    assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
+                }
+                let count = counted.fetch_add(1, Ordering::Relaxed);
+                let (status, body) = match count % 2 {
+                    0 => (200, format!(r#"{{"access_token":"t{count}","expires_in":400}}"#)),
+                    _ => (503, r#"{"error":"unavailable"}"#.to_owned()),
+                };
+                let answer =
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+        let pem =
+            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()));
+        let json = json!({"client_email": "a@b", "private_key": pem, "token_uri": uri}).to_string();
+        (ServiceAccount::read(&json, http_client()).unwrap(), exchanges)
+    }
+
+    #[tokio::test]
+    async fn u_35_a_token_is_replaced_before_its_end_and_used_until_it() {
+        let (account, exchanges) = account().await;
+        let at = async |second: i64| {
+            let token = account.token(Timestamp(1_000_000 + second * 1_000)).await;
+            (token.map(|header| header.to_str().unwrap().to_owned()), exchanges.load(Ordering::Relaxed))
+        };
+        let (first, third) = (Ok("Bearer t0".to_owned()), Ok("Bearer t2".to_owned()));
+        assert_eq!(at(0).await, (first.clone(), 1));
+        assert_eq!(at(99).await, (first.clone(), 1));
+        // Five minutes before its end another is asked for; it is refused, and the old one counts still.
+        assert_eq!(at(101).await, (first.clone(), 2));
+        assert_eq!(at(102).await, (first, 2), "the refusal is remembered");
+        assert_eq!(at(104).await, (third.clone(), 3));
+        assert_eq!(at(105).await, (third, 3));
+        let (late, exchanged) = at(505).await;
+        assert!(late.unwrap_err().contains("503") && exchanged == 4);
+        assert_eq!(at(506).await.1, 4);
+        assert_eq!(at(508).await, (Ok("Bearer t4".to_owned()), 5));
+        account.forget(&HeaderValue::from_static("Bearer t2"));
+        assert_eq!(at(509).await.1, 5, "another token was refused");
+        account.forget(&HeaderValue::from_static("Bearer t4"));
+        assert!(at(509).await.0.is_err());
+    }
+}

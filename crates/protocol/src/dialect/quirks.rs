@@ -108,7 +108,7 @@ impl Quirks {
     pub const ANTHROPIC: Self = Self { vendor: Vendor::Anthropic, ..Self::COMPATIBLE };
 
     /// Google's Gemini API.
-    pub const GEMINI: Self = Self { vendor: Vendor::Google, ..Self::COMPATIBLE };
+    pub const GEMINI: Self = Self { vendor: Vendor::Google, reasoning_apart: true, ..Self::COMPATIBLE };
 
     /// Google's Vertex AI.
     pub const VERTEX: Self = Self { call_ids: false, ..Self::GEMINI };

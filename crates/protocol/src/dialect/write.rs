@@ -19,7 +19,8 @@ pub struct Target<'t> {
     /// Usage is to come in the stream, whether or not the caller asked for it.
     pub include_usage: bool,
     /// Nobody is sent it: a request that leaves in its own dialect is decided about by what is written. So nothing is
-    /// refused, and what chat has no word for is written as text, to be counted.
+    /// refused, what chat has no word for is written as text, to be counted, and images, sounds and files stand there without
+    /// their bytes.
     pub is_for_deciding: bool,
 }
 
@@ -72,9 +73,18 @@ pub(super) fn extras(
         // A name with a dot is that of a field within another one, which has no place here.
         if known && !refused(name) && !name.contains('.') {
             object.raw(name, json);
-        } else {
+        } else if !is_met_anyway(name, json) {
             dropped.note(name);
         }
+    }
+}
+
+/// Nothing is lost where it is not said: no answer is kept by default, and seals are always given.
+fn is_met_anyway(name: &str, json: &str) -> bool {
+    match name {
+        "store" => json == "false",
+        "include" => json.split_ascii_whitespace().collect::<String>() == r#"["reasoning.encrypted_content"]"#,
+        _ => false,
     }
 }
 
@@ -88,7 +98,7 @@ fn family(dialect: Dialect) -> Vendor {
 }
 
 /// Room for a request: what it says, and its frame. A buffer that grows by doubling would hold a large image twice.
-pub(super) fn room(request: &Request<'_>) -> Vec<u8> {
+pub(super) fn room(request: &Request<'_>, target: &Target<'_>) -> Vec<u8> {
     fn size(part: &Part<'_>) -> usize {
         const FRAME: usize = 96;
         let said = match &part.kind {
@@ -104,7 +114,9 @@ pub(super) fn room(request: &Request<'_>) -> Vec<u8> {
         };
         said + FRAME
     }
+    let media = if target.is_for_deciding { super::passing::media_bytes(request) } else { 0 };
     let said: usize = request.messages.iter().flat_map(|message| &message.parts).map(size).sum();
+    let said = said - media;
     let tools = request.tools.iter().map(|tool| match tool {
         Tool::Function { description, parameters, .. } => {
             let length = |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len());

@@ -37,8 +37,13 @@ pub struct Unreadable;
 impl Answer {
     /// Reads a body. Any bytes are answered.
     pub fn read(endpoint: Endpoint, body: &[u8]) -> Result<Self, Unreadable> {
+        Self::read_as(endpoint, body, false)
+    }
+
+    /// The same, of a provider that may count reasoning beside the completion.
+    pub fn read_as(endpoint: Endpoint, body: &[u8], reasoning_apart: bool) -> Result<Self, Unreadable> {
         let body = std::str::from_utf8(body).map_err(|_| Unreadable)?;
-        let mut found = Found::default();
+        let mut found = Found { reasoning_apart, ..Found::default() };
         // Broken JSON can still be an error message in the one shape that is no object.
         if read(body, &mut found, &mut |_| {}).is_err() {
             return Told::json(body.as_bytes()).map(Self::Failed).ok_or(Unreadable);
@@ -85,6 +90,8 @@ pub fn answer_id(body: &[u8]) -> Option<String> {
 #[derive(Default)]
 pub(super) struct Found<'a> {
     pub(super) choices: Choices<'a>,
+    /// Reasoning is counted beside the completion, as far as nothing else says so.
+    pub(super) reasoning_apart: bool,
     pub(super) usage: Reported,
     /// A `usage` that is not null was there.
     pub(super) usage_given: bool,
@@ -96,7 +103,7 @@ pub(super) struct Found<'a> {
     pub(super) object: Option<&'a str>,
     pub(super) created: Option<&'a str>,
     pub(super) system_fingerprint: Option<&'a str>,
-    data: Option<&'a RawValue>,
+    pub(super) data: Option<&'a RawValue>,
 }
 
 impl Found<'_> {
@@ -165,7 +172,7 @@ impl<'de> Visitor<'de> for AnswerSeed<'_, '_, 'de> {
                 Field::Usage => {
                     let json = map.next_value::<&RawValue>()?.get();
                     found.usage_given |= json != "null";
-                    found.usage = Reported::read(json);
+                    found.usage = Reported::read_as(json, found.reasoning_apart);
                 }
                 Field::Model => found.model = Some(map.next_value::<&RawValue>()?.get()),
                 Field::ServiceTier => found.service_tier = Some(map.next_value::<&RawValue>()?.get()),

@@ -267,11 +267,12 @@ impl<'a> Request<'a> {
     }
 
     /// Takes over what a body in another dialect asks for that is sent in place of this one: `tools`, as many tokens more as it
-    /// has bytes, and those of the conversation that it goes on from.
+    /// has bytes of text, and those of the conversation that it goes on from.
     #[must_use]
-    pub fn sent_as(mut self, body: &[u8], tools: Usage, earlier_tokens: u64) -> Self {
-        let longer = body.len().saturating_sub(self.body.len()) as u64;
-        self.demand.input_tokens_bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
+    pub fn sent_as(mut self, text_bytes: usize, tools: Usage, earlier_tokens: u64) -> Self {
+        let longer = text_bytes.saturating_sub(self.body.len()) as u64;
+        let bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
+        self.demand.input_tokens_bound = bound;
         self.demand.tools = tools;
         self
     }

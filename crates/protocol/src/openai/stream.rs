@@ -12,6 +12,7 @@ use length::Head;
 #[derive(Clone, Debug)]
 pub struct StreamObserver {
     endpoint: Endpoint,
+    reasoning_apart: bool,
     usage: Reported,
     produced_anything: bool,
     finish_reason: Option<String>,
@@ -47,6 +48,7 @@ impl StreamObserver {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
+            reasoning_apart: false,
             usage: Reported::Missing,
             produced_anything: false,
             finish_reason: None,
@@ -57,6 +59,12 @@ impl StreamObserver {
             head: None,
             choices: ChoiceStates::default(),
         }
+    }
+
+    /// The provider may count reasoning beside the completion.
+    #[must_use]
+    pub fn with_reasoning_apart(self, reasoning_apart: bool) -> Self {
+        Self { reasoning_apart, ..self }
     }
 
     /// Looks at the data of one event. `text` gets every piece that the model produced: content, refusal, reasoning,
@@ -71,7 +79,7 @@ impl StreamObserver {
             return Seen::Done;
         }
         let Ok(json) = std::str::from_utf8(data) else { return Seen::Unreadable };
-        let mut found = Found::default();
+        let mut found = Found { reasoning_apart: self.reasoning_apart, ..Found::default() };
         let is_sound = read(json, &mut found, text).is_ok();
         self.produced_anything |= found.choices.produced;
         if !is_sound {

@@ -34,14 +34,13 @@ impl Reported {
     /// Reads the value of a `usage` field.
     ///
     /// In this family cached, written, audio and image tokens are inside the prompt's count, and reasoning is inside
-    /// the completion's. xAI's chat endpoint leaves reasoning out of the completion, see [`read_as`](Self::read_as).
-    /// Here such an answer is [`Usage`](Self::Usage) with reasoning cut to the completion or
-    /// [`Clamped`](Self::Clamped).
+    /// the completion's, unless the total says that it is beside it.
     pub(crate) fn read(json: &str) -> Self {
         Self::read_as(json, false)
     }
 
-    /// The same, where a provider may count reasoning beside the completion (xAI's chat endpoint).
+    /// The same, where a provider counts reasoning beside the completion: xAI's chat endpoint, and Gemini's, which tells
+    /// it by the total alone.
     pub(crate) fn read_as(json: &str, reasoning_apart: bool) -> Self {
         match json.as_bytes().first() {
             Some(b'{') => serde_json::from_str::<Raw>(json).map_or(Self::Nonsense, |raw| raw.normal(reasoning_apart)),
@@ -124,12 +123,21 @@ impl Raw {
             (None, None, None) if self.is_empty() => return Reported::Missing,
             (None, _, _) => return Reported::Nonsense,
         };
-        let apart =
-            if reasoning_apart { self.completion_details(|details| details.reasoning_tokens).count() } else { 0 };
-        let completion = (self.completion_tokens.0.unwrap_or(0) + apart).min(COUNT_MAX);
+        let told = self.completion_tokens.0.unwrap_or(0);
+        let inside = self.completion_details(|details| details.reasoning_tokens);
+        let apart = match (inside.0.unwrap_or(0), self.total_tokens.0.map(|total| total.saturating_sub(prompt + told)))
+        {
+            // The total says where the reasoning is.
+            (_, Some(0)) => 0,
+            (reasoning, Some(beyond)) if reasoning == beyond => beyond,
+            (0, Some(beyond)) if reasoning_apart => beyond,
+            (reasoning, _) if reasoning_apart => reasoning,
+            _ => 0,
+        };
+        let completion = (told + apart).min(COUNT_MAX);
         let written =
             self.prompt_details(|details| details.cache_write_tokens.max(details.cache_creation_input_tokens));
-        let reasoning = self.completion_details(|details| details.reasoning_tokens);
+        let reasoning = Count(Some(inside.count().max(apart)));
 
         let mut usage = Usage::default();
         let mut input = Whole(prompt, false);
@@ -316,6 +324,31 @@ mod tests {
     }
 
     #[test]
+    fn u_26_the_total_says_where_reasoning_is() {
+        let of = |counts: &str, apart| {
+            let reported = Reported::read_as(&format!("{{{counts}}}"), apart);
+            let usage = *reported.usage().unwrap();
+            (
+                (usage.input_tokens(), usage[Meter::Output], usage[Meter::Reasoning]),
+                matches!(reported, Reported::Usage(_)),
+            )
+        };
+        let details = r#""completion_tokens_details":{"reasoning_tokens":290}"#;
+        let beside = format!(r#""prompt_tokens":12,"completion_tokens":1,"total_tokens":303,{details}"#);
+        let within = format!(r#""prompt_tokens":12,"completion_tokens":291,"total_tokens":303,{details}"#);
+        for counts in [&beside, &within] {
+            assert_eq!([of(counts, false), of(counts, true)], [((12, 1, 290), true); 2], "{counts}");
+        }
+        let untold = format!(r#""prompt_tokens":12,"completion_tokens":300,{details}"#);
+        assert_eq!(of(&untold, false), ((12, 10, 290), true));
+        assert_eq!(of(&untold, true), ((12, 300, 290), true));
+        // Gemini's compatible endpoint does not say what the rest of the total is.
+        let hidden = r#""prompt_tokens":12,"completion_tokens":9,"total_tokens":121"#;
+        assert_eq!(of(hidden, true), ((12, 9, 100), true));
+        assert_eq!(of(hidden, false), ((12, 9, 0), false));
+    }
+
+    #[test]
     fn u_22_missing_is_not_zero() {
         check("null", "missing");
         check("{}", "missing");
@@ -354,7 +387,9 @@ mod tests {
             );
             let reported = Reported::read(&json);
             let usage = reported.usage().expect("all counts are sound");
-            prop_assert_eq!((usage.input_tokens(), usage.output_tokens()), (prompt, completion));
+            // By chance the total may say that the reasoning is beside the completion.
+            let apart = if total == prompt + completion + reasoning { reasoning } else { 0 };
+            prop_assert_eq!((usage.input_tokens(), usage.output_tokens()), (prompt, completion + apart));
         }
 
         #[test]

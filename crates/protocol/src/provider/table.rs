@@ -30,7 +30,8 @@ pub struct Profile {
     pub base_url: Option<&'static str>,
     /// What else it speaks, and where; the same address where that is empty.
     pub others: &'static [(Dialect, &'static str)],
-    /// The variable of the environment that its own tools read its credential from.
+    /// The variable of the environment that its own tools read its credential from. `None` also where the shipped price book
+    /// has nothing of it: an upstream without models would be there for nothing.
     pub variable: Option<&'static str>,
     /// Its names in the shipped price book, where those are not [`name`](Self::name).
     pub priced_as: &'static [&'static str],
@@ -148,8 +149,7 @@ pub static TABLE: &[Profile] = &[
     chat("qianfan", "Baidu Qianfan", "https://qianfan.baidubce.com/v2")
         .alias(&["baidu", "ernie"])
         .words(Provider::Qianfan)
-        .quirks(Quirks::QWEN)
-        .key("QIANFAN_API_KEY"),
+        .quirks(Quirks::QWEN),
     chat("moonshot", "Moonshot", "https://api.moonshot.ai/v1")
         .alias(&["kimi"])
         .words(Provider::Moonshot)
@@ -208,16 +208,16 @@ pub static TABLE: &[Profile] = &[
         .alias(&["fireworks_ai"])
         .key("FIREWORKS_API_KEY")
         .priced_as(&["fireworks_ai"]),
-    chat("huggingface", "Hugging Face", "https://router.huggingface.co/v1").key("HF_TOKEN"),
+    chat("huggingface", "Hugging Face", "https://router.huggingface.co/v1"),
     chat("lmstudio", "the LM Studio server", "http://127.0.0.1:1234/v1").alias(&["lm_studio", "lm-studio"]),
     chat("minimax", "MiniMax", "https://api.minimax.io/v1")
         .also(&[(MESSAGES, "https://api.minimax.io/anthropic")])
         .key("MINIMAX_API_KEY"),
-    chat("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1").alias(&["nvidia_nim"]).key("NVIDIA_API_KEY"),
+    chat("nvidia", "NVIDIA", "https://integrate.api.nvidia.com/v1").alias(&["nvidia_nim"]),
     chat("perplexity", "Perplexity", "https://api.perplexity.ai").key("PERPLEXITY_API_KEY"),
     chat("sambanova", "SambaNova", "https://api.sambanova.ai/v1").key("SAMBANOVA_API_KEY"),
-    chat("siliconflow", "SiliconFlow", "https://api.siliconflow.cn/v1").key("SILICONFLOW_API_KEY"),
-    chat("stepfun", "StepFun", "https://api.stepfun.com/v1").key("STEPFUN_API_KEY"),
+    chat("siliconflow", "SiliconFlow", "https://api.siliconflow.cn/v1"),
+    chat("stepfun", "StepFun", "https://api.stepfun.com/v1"),
     chat("together", "Together AI", "https://api.together.xyz/v1")
         .alias(&["together_ai", "togetherai"])
         .key("TOGETHER_API_KEY")

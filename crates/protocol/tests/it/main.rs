@@ -3,5 +3,6 @@
 mod bad_input;
 mod fixtures;
 mod golden;
+mod providers;
 mod targets;
 mod usage;

@@ -40,7 +40,24 @@ fn base(profile: &Profile, variable: &str) -> Option<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::MODES;
     use super::*;
+    use store::database::Database;
+
+    /// A credential that happens to be there must not take the simulator's place and serve nothing.
+    #[tokio::test]
+    async fn whoever_is_found_by_a_variable_has_models_in_the_price_book() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(directory.path(), store::database::Options::default()).unwrap();
+        database.write(|tx| store::prices::seed(tx, domain::Timestamp(1))).await.unwrap();
+        // OpenRouter's are hundreds and change by the day: their routes and prices are the operator's.
+        for profile in TABLE.iter().filter(|profile| profile.variable.is_some() && profile.name != "openrouter") {
+            let names: Vec<_> = profile.price_names().collect();
+            let models =
+                database.read(move |connection| store::prices::models_of(connection, &names, &MODES)).await.unwrap();
+            assert!(!models.is_empty(), "{}", profile.name);
+        }
+    }
 
     #[test]
     fn variables_are_those_of_the_providers_own_tools() {

@@ -237,4 +237,35 @@ output_per_million = "2.00"
         check("\"gpt-4o*\"", "\"gpt-4o\"", &["line 18", "upstream_model"]);
         check("\"our-model-2\"\nupstreams", "\"our-*\"\nupstreams", &["line 25", "upstream_model"]);
     }
+
+    /// The book has names of its own for some providers, and may have several.
+    #[tokio::test]
+    async fn a_pattern_finds_the_models_of_a_provider_by_its_names_in_the_book() {
+        let file = r#"
+[[upstreams]]
+name = "v"
+provider = "vertex"
+project = "p"
+access_token = "t"
+
+[[upstreams]]
+name = "b"
+provider = "aws"
+region = "us-east-1"
+api_key = "k"
+
+[[routes]]
+model = "v/*"
+upstream_model = "*"
+upstreams = ["v"]
+
+[[routes]]
+model = "b/*"
+upstream_model = "*"
+upstreams = ["b"]
+"#;
+        let routes = routes(file).await;
+        let has = |name: &str| routes.iter().filter(|route| route.model == name).count() == 1;
+        assert!(has("v/gemini-2.5-pro") && has("b/amazon.nova-pro-v1:0"), "{}", routes.len());
+    }
 }

@@ -16,7 +16,7 @@ pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Writt
     if !target.is_for_deciding {
         super::super::responses::refuse_state(request)?;
     }
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut dropped = Dropped::default();
     {
         let mut object = Object::open(&mut body);
@@ -121,13 +121,15 @@ fn write_content(
     Ok(())
 }
 
-fn write_part(
-    part: &Part<'_>,
+fn write_part<'p>(
+    part: &'p Part<'_>,
     target: &Target<'_>,
     content: &mut Array<'_>,
     dropped: &mut Dropped,
 ) -> Result<(), BadRequest> {
     let refuse = |what: String| Err(BadRequest { message: what, param: Some("messages") });
+    // What is only decided by needs no image's bytes.
+    let held = |data: &'p str| if target.is_for_deciding { "" } else { data };
     let mut object = match &part.kind {
         PartKind::Other { dialect: Dialect::Chat, json, .. } => {
             content.raw(json);
@@ -159,7 +161,7 @@ fn write_part(
             let mut image = object.object("image_url");
             match &media.source {
                 Source::Url(url) => image.text("url", url),
-                Source::Base64(data) => write_data_url(&mut image, "url", media, "image/png", data),
+                Source::Base64(data) => write_data_url(&mut image, "url", media, "image/png", held(data)),
                 _ => return refuse("messages: an image must be an address or base64 for this model's provider".into()),
             }
             image.text_if("detail", media.detail.as_deref());
@@ -177,7 +179,7 @@ fn write_part(
                 return refuse("messages: audio must be base64 for this model's provider".into());
             };
             let mut audio = object.object("input_audio");
-            audio.joined("data", &[data]);
+            audio.joined("data", &[held(data)]);
             audio.text("format", audio_format(media.mime.as_deref().unwrap_or("audio/wav")));
         }
         PartKind::File(media) => match &media.source {
@@ -189,7 +191,7 @@ fn write_part(
                 object.text("type", "file");
                 let mut file = object.object("file");
                 file.text("filename", media.name.as_deref().unwrap_or("file"));
-                write_data_url(&mut file, "file_data", media, "application/pdf", data);
+                write_data_url(&mut file, "file_data", media, "application/pdf", held(data));
             }
             Source::Stored { vendor: Vendor::OpenAi, id } => {
                 object.text("type", "file");
@@ -311,7 +313,8 @@ pub(super) fn write_reasoning_details(object: &mut Object<'_>, thoughts: &[(&Rea
                 detail.text("type", "reasoning.encrypted");
                 detail.text("data", &seal.data);
             }
-            None if reasoning.is_summary => {
+            // Only the text itself can be sealed.
+            None if reasoning.is_summary && signature.is_none() => {
                 detail.text("type", "reasoning.summary");
                 detail.text("summary", &reasoning.text);
             }

@@ -15,7 +15,7 @@ const NAME_BYTES_MAX: usize = 64;
 /// Writes a body for that target. The model is in the path.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
     super::super::responses::refuse_state(request)?;
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut writer = Writer { target, dropped: Dropped::default() };
     writer.body(request, &mut Object::open(&mut body))?;
     Ok(Written { body, dropped: writer.dropped })

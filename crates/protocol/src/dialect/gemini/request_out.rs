@@ -18,7 +18,7 @@ const NO_SEAL: &str = "skip_thought_signature_validator";
 /// Writes a body for that target. Model and stream are not in it, but in the path.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
     super::super::responses::refuse_state(request)?;
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut writer = Writer::new(request, target);
     writer.body(request, &mut Object::open(&mut body))?;
     Ok(Written { body, dropped: writer.dropped })
@@ -27,7 +27,7 @@ pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Writt
 /// Writes a question for the number of tokens.
 pub fn write_count_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
     super::super::responses::refuse_state(request)?;
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut writer = Writer::new(request, target);
     {
         let mut object = Object::open(&mut body);

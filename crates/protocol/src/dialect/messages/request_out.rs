@@ -30,7 +30,7 @@ pub fn write_count_request(request: &Request<'_>, target: &Target<'_>) -> Result
 
 fn write_body(request: &Request<'_>, target: &Target<'_>, is_generation: bool) -> Result<Written, BadRequest> {
     super::super::responses::refuse_state(request)?;
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut writer = Writer { target, dropped: Dropped::default(), marks: 0 };
     {
         let mut object = Object::open(&mut body);

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 /// Writes a body for that target. Nothing is to be stored with the provider, so that what a model thought comes back
 /// sealed, unless the caller of one of OpenAI's dialects asks for it.
 pub fn write_request(request: &Request<'_>, target: &Target<'_>) -> Result<Written, BadRequest> {
-    let mut body = write::room(request);
+    let mut body = write::room(request, target);
     let mut dropped = Dropped::default();
     {
         let mut object = Object::open(&mut body);
