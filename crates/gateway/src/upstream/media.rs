@@ -66,3 +66,49 @@ impl Remote {
         Ok(request)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Declared, http_client};
+    use super::*;
+    use crate::simulator::{Behaviour, Simulator};
+
+    fn upstream(provider: &str, base_url: &str, api_version: Option<&str>) -> Upstream {
+        _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (base_url, api_key) = (Some(base_url), Some("k"));
+        let declared = Declared { name: "u", provider, base_url, api_version, api_key, ..Declared::default() };
+        Upstream::http(http_client(), &declared).unwrap()
+    }
+
+    #[tokio::test]
+    async fn endpoints_stand_below_openai_s_paths() {
+        let check = |provider, base, version, endpoint, expected: &str| {
+            let upstream = upstream(provider, base, version);
+            let Transport::Http(remote) = &upstream.transport else { panic!("on the network") };
+            assert_eq!(remote.address.beside_text(endpoint, "my m").unwrap().to_string(), expected);
+        };
+        let (openai, azure) = ("https://api.openai.com/v1", "https://r.openai.azure.com");
+        check("openai", openai, None, Endpoint::Images, "https://api.openai.com/v1/images/generations");
+        check("cohere", "https://api.cohere.com/v2", None, Endpoint::Rerank, "https://api.cohere.com/v2/rerank");
+        check("azure", azure, None, Endpoint::Speech, "https://r.openai.azure.com/openai/v1/audio/speech");
+        let classic =
+            "https://r.openai.azure.com/openai/deployments/my%20m/audio/transcriptions?api-version=2024-10-21";
+        check("azure", azure, Some("2024-10-21"), Endpoint::Transcriptions, classic);
+    }
+
+    #[tokio::test]
+    async fn who_lacks_an_endpoint_is_known_beforehand() {
+        let of = |provider, base| Endpoint::ALL.map(|endpoint| upstream(provider, base, None).has(endpoint));
+        assert_eq!(of("openai-compatible", "http://127.0.0.1:9/v1"), [true; 7]);
+        assert_eq!(of("openai", "https://api.openai.com/v1"), [true, false, true, true, true, true, true]);
+        for (provider, base) in [
+            ("anthropic", "https://api.anthropic.com"),
+            ("gemini", "https://generativelanguage.googleapis.com"),
+            ("deepseek", "https://api.deepseek.com"),
+        ] {
+            assert_eq!(of(provider, base), [false; 7], "{provider}");
+        }
+        let inside = Upstream::local("s", "simulator", Arc::new(Simulator::new(Behaviour::default()).unwrap()));
+        assert!(!Endpoint::ALL.into_iter().any(|endpoint| inside.has(endpoint)));
+    }
+}

@@ -353,10 +353,10 @@ async fn c_05_what_cannot_be_understood_is_refused_before_anything_is_held() {
     let plain = |text: &str| text.as_bytes().to_vec();
     let end = format!("--{BOUNDARY}--\r\n");
     for (what, body) in [
-        ("no file", form(&[model.clone()])),
+        ("no file", form(std::slice::from_ref(&model))),
         ("an empty file", form(&[model.clone(), file("file", b"")])),
         ("a file that is text", form(&[model.clone(), field("file", "a")])),
-        ("no model", form(&[sound.clone()])),
+        ("no model", form(std::slice::from_ref(&sound))),
         ("two models", form(&[model.clone(), sound.clone(), field("model", "our-ear")])),
         ("a look-alike", form(&[field("Model", "whisper-1"), sound.clone()])),
         ("a list of models", form(&[field("model[]", "whisper-1"), sound.clone()])),
@@ -599,7 +599,7 @@ async fn m_23_an_idempotency_key_buys_one_answer() {
 
 #[tokio::test]
 async fn m_12_quotas_limits_and_lists_of_models_hold_here_as_well() {
-    let limits = "[[limits]]\nname = \"rpm\"\nmetric = \"requests\"\namount = 2\nwindow = \"minute\"\nscope = { models = [\"dall-e-3\"] }\n";
+    let limits = "[[limits]]\nname = \"rpm\"\nmetric = \"requests\"\namount = 2\nwindow = \"minute\"\nscope = { models = [\"dall-e-3\"] }\neach = [\"account\"]\n";
     let mut gateway = gateway_with(limits).await;
     let draw = |n: u64| json!({"model": "dall-e-3", "prompt": "a", "n": n});
     let poor = gateway.key(json!({"name": "poor", "quota": "0.10"})).await;
