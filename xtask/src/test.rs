@@ -14,7 +14,7 @@ const SEEDS_DEEP: &str = "20000";
 type Step = (&'static str, fn(&Options) -> Result<()>);
 
 /// Cheap and telling first. The gateway and the mock upstream are built before the SDKs need them.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("format", |_| cargo(&["fmt", "--all", "--check"])),
     ("lints", |_| cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("docs", |_| {
@@ -30,6 +30,7 @@ const STEPS: [Step; 12] = [
     ("SDK tools", |_| sdk::install_tools()),
     ("Python SDK", |_| sdk::python()),
     ("Node SDK", |_| sdk::node()),
+    ("page of dialects", |_| sdk::page()),
 ];
 
 /// What was asked for.

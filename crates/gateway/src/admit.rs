@@ -26,7 +26,7 @@ use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Parts, PlanAlone, 
 use domain::price::Bound;
 use domain::usage::COUNT_MAX;
 use domain::{BudgetId, Meter, Multiplier, Nanos, Period, Timestamp, Usage};
-use protocol::openai::{ChoiceStates, Endpoint, Request};
+use protocol::openai::{ChoiceStates, Demand};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -111,7 +111,7 @@ pub struct Asking<'a> {
     /// Who asks.
     pub caller: &'a Caller,
     /// For what.
-    pub request: &'a Request<'a>,
+    pub request: &'a Demand<'a>,
     /// The same, as bytes.
     pub body: &'a Bytes,
     /// Who serves it.
@@ -247,7 +247,7 @@ impl Asking<'_> {
         self.count(prompt).await;
         let whole = self.most(funds, *prompt)?;
         let refuses = self.caller.key.on_short_funds == OnShortFunds::Refuse;
-        if whole.are_ample(funds) || refuses || self.request.endpoint == Endpoint::Embeddings {
+        if whole.are_ample(funds) || refuses || self.request.answer_tokens.is_some() {
             return Ok(whole);
         }
         self.reasonable(funds, *prompt, whole)
@@ -269,6 +269,8 @@ impl Asking<'_> {
         if prompt.counted.is_some() || body.len() > COUNTED_BYTES_MAX || has_media(request) {
             return;
         }
+        // What is held for fewer tokens than it has bytes is not held by its text.
+        let Some(beside_text) = request.input_tokens_bound.checked_sub(body.len() as u64) else { return };
         let text = String::from_utf8_lossy(body).into_owned();
         let counted = tokenizers.count(&route.upstream_model, text).await;
         prompt.counted = Some(counted);
@@ -278,21 +280,24 @@ impl Asking<'_> {
             (false, Some(seen)) => seen.saturating_mul(5) / 4,
             (false, None) => return,
         };
-        let beside_text = request.input_tokens_bound - body.len() as u64;
         let tokens = counted.saturating_mul(thousandths).div_ceil(1_000).saturating_add(beside_text);
         prompt.tokens_max = prompt.tokens_max.min(tokens);
     }
 
     /// The answer tokens that one choice is expected to have.
     pub fn output_expected(&self) -> u64 {
+        let (most, _) = self.output_max();
+        if self.request.answer_tokens.is_some() {
+            return most;
+        }
         let learned = self.learned.expected(self.caller.key.id, &self.route.model);
-        learned.unwrap_or(OUTPUT_EXPECTED).min(self.output_max().0)
+        learned.unwrap_or(OUTPUT_EXPECTED).min(most)
     }
 
     /// The most answer tokens of one choice, and whether the upstream must be told.
     fn output_max(&self) -> (u64, Option<u64>) {
-        if self.request.endpoint == Endpoint::Embeddings {
-            return (0, None);
+        if let Some(whole) = self.request.answer_tokens {
+            return (whole / self.request.choices, None);
         }
         let (most, cap_to_set) = match (self.request.output_cap, self.priced.price.output_tokens_max) {
             // The price book may be wrong about a model: what is held must be the most that can come.
@@ -338,8 +343,8 @@ impl Asking<'_> {
     /// The upstream is told the most that it may answer, by the caller or by us. Where it is not, only the price book says
     /// what that is, which may be wrong.
     pub fn is_capped(&self, terms: &Terms) -> bool {
-        let Request { endpoint, output_cap, .. } = self.request;
-        *endpoint == Endpoint::Embeddings || output_cap.is_some() || terms.cap_to_set.is_some()
+        let Demand { answer_tokens, output_cap, .. } = self.request;
+        answer_tokens.is_some() || output_cap.is_some() || terms.cap_to_set.is_some()
     }
 
     /// The part of the funds that one answer may take, beside its prompt.
@@ -411,11 +416,11 @@ impl Asking<'_> {
     fn bound(&self, output: u64, prompt: Prompt) -> Bound {
         let mut bound = self.request.bound(output);
         bound.input_tokens = prompt.tokens_max + self.route.prompt_added.load(Ordering::Relaxed);
-        if has_media(self.request) {
+        if has_media(self.request) && !self.request.media_is_bounded {
             let most = self.priced.price.input_tokens_max;
             bound.input_tokens = bound.input_tokens.max(most.unwrap_or(UNKNOWN_MEDIA_TOKENS));
         }
-        bound.calls = calls(self.priced, self.request.web_search);
+        bound.calls = bound.calls.saturating_add(&calls(self.priced, self.request.web_search));
         for (meter, count) in self.request.tools.counts() {
             bound.calls[meter] = bound.calls[meter].max(count);
         }
@@ -423,7 +428,7 @@ impl Asking<'_> {
     }
 }
 
-fn has_media(request: &Request<'_>) -> bool {
+fn has_media(request: &Demand<'_>) -> bool {
     request.has_images || request.has_audio || request.has_files
 }
 

@@ -26,6 +26,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// What it costs. Without a price it is not served.
     pub priced: Option<Priced>,
+    /// What its images cost by how they look, where that is a matter of its own: `hd/1024-x-1792`.
+    pub priced_by_look: Arc<[(Box<str>, Priced)]>,
     /// How long its requests may wait for a place, in seconds, where their key says nothing of it.
     pub wait_seconds: Option<u32>,
     /// The most prompt tokens that this upstream was seen to add to what requests hold, so that holds cover them.
@@ -85,9 +87,10 @@ impl Catalog {
             let upstream_model = route.upstream_model.as_deref().unwrap_or(&route.model);
             let priced = prices.find(&route.model, &upstream.price_names(), upstream_model).cloned();
             let model: Arc<str> = route.model.as_str().into();
+            let priced_by_look = prices.by_look(&route.model, &upstream.price_names(), upstream_model).into();
             let upstream_model = if *upstream_model == *model { model.clone() } else { upstream_model.into() };
             let (wait_seconds, prompt_added) = (route.wait_seconds, Arc::default());
-            let route = Route { model, upstream_model, upstream, priced, wait_seconds, prompt_added };
+            let route = Route { model, upstream_model, upstream, priced, priced_by_look, wait_seconds, prompt_added };
             routes.entry(route.model.clone()).or_insert(route);
         }
         Ok(Self { routes })

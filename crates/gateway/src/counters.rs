@@ -1,8 +1,8 @@
 //! What the request path counts. Handles are made once: counting is one atomic addition.
 
+use crate::paid::Paid;
 use domain::ledger::Ending;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use protocol::openai::Endpoint;
 use std::time::Duration;
 
 /// All counters of the request path.
@@ -14,7 +14,7 @@ pub struct Counters {
     estimated: Counter,
     quarantined: Counter,
     open: Gauge,
-    first_byte: [Histogram; Endpoint::ALL.len()],
+    first_byte: Vec<Histogram>,
 }
 
 impl Counters {
@@ -32,7 +32,7 @@ impl Counters {
         );
         metrics::describe_gauge!("tollgate_open_requests", "Requests that hold money now");
         metrics::describe_histogram!("tollgate_upstream_head_seconds", "Time until the upstream began to answer");
-        let ended = Endpoint::ALL.iter().flat_map(|endpoint| {
+        let ended = Paid::all().flat_map(|endpoint| {
             Ending::ALL.map(
                 |ending| counter!("tollgate_requests_total", "endpoint" => endpoint.name(), "ending" => ending.name()),
             )
@@ -45,8 +45,9 @@ impl Counters {
             estimated: counter!("tollgate_estimated_total"),
             quarantined: counter!("tollgate_quarantined_total"),
             open: gauge!("tollgate_open_requests"),
-            first_byte: Endpoint::ALL
-                .map(|endpoint| histogram!("tollgate_upstream_head_seconds", "endpoint" => endpoint.name())),
+            first_byte: Paid::all()
+                .map(|endpoint| histogram!("tollgate_upstream_head_seconds", "endpoint" => endpoint.name()))
+                .collect(),
         }
     }
 
@@ -54,9 +55,9 @@ impl Counters {
         self.open.increment(1.0);
     }
 
-    pub(crate) fn ended(&self, endpoint: Endpoint, ending: Ending) {
+    pub(crate) fn ended(&self, endpoint: Paid, ending: Ending) {
         self.open.decrement(1.0);
-        self.ended[endpoint as usize * Ending::ALL.len() + ending as usize].increment(1);
+        self.ended[endpoint.index() * Ending::ALL.len() + ending as usize].increment(1);
     }
 
     pub(crate) fn charged(&self, usage: &domain::Usage, cost: domain::Nanos, estimated: bool) {
@@ -70,8 +71,8 @@ impl Counters {
         self.quarantined.increment(1);
     }
 
-    pub(crate) fn upstream_answered(&self, endpoint: Endpoint, after: Duration) {
-        self.first_byte[endpoint as usize].record(after.as_secs_f64());
+    pub(crate) fn upstream_answered(&self, endpoint: Paid, after: Duration) {
+        self.first_byte[endpoint.index()].record(after.as_secs_f64());
     }
 }
 

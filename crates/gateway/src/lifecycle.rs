@@ -9,22 +9,25 @@ use crate::failure::{Case, Failure};
 use crate::learned::Learned;
 use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
+use crate::media::Flow;
 use crate::native::{Native, Outgoing};
+use crate::paid::Paid;
 use crate::refusal::{RETRY_AFTER_DEFAULT, refused, refused_inside, timed_out, upstream_failed};
 use crate::relay::Relay;
 use crate::settle::Held;
 use crate::tokens::{RunningCount, Tokenizers};
 use crate::tongue::Tongue;
 use crate::translation::{Foreign, Passes, Translation};
-use crate::upstream::{Reply, Upstream};
+use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use protocol::canonical::Dropped;
 use protocol::dialect::{Dialect, passing};
-use protocol::openai::{self, Completion, Edits, Endpoint, Reported, Request};
+use protocol::openai::{self, Completion, Demand, Edits, Endpoint, Reported, Request, media};
 use protocol::provider::Provider;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -43,17 +46,17 @@ use tokio::time::{Instant, timeout};
 const PROMPT_KEPT_MAX: usize = 64 * 1024;
 /// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
 /// tools, templates, search results. Further than that it is not believed.
-const PROMPT_ADDED_MAX: u64 = 262_144;
+pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
-const OUTPUT_ADDED_MAX: u64 = 262_144;
+pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
 /// Uses of a provider's own tool in one answer that are believed where the request allows no more.
 const TOOL_USES_MAX: u64 = 100;
 /// How much of what an upstream was seen to add is held from then on. A single odd report must not make every later
 /// request unaffordable.
 const PROMPT_ADDED_HELD_MAX: u64 = 4_096;
 /// Largest error body of an upstream that is read.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// Beyond its timeouts, how long a hold outlives its request before the sweeper may act.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
@@ -127,6 +130,8 @@ pub struct Answer {
     pub limits: Arc<[Told]>,
     /// How it was told to a caller who does not speak chat.
     pub translation: Option<Arc<Translation>>,
+    /// What of the request the upstream was not told, having no word for it.
+    pub dropped: Dropped,
     /// The body.
     pub body: AnswerBody,
 }
@@ -135,6 +140,10 @@ pub struct Answer {
 pub enum AnswerBody {
     /// JSON, in one piece.
     Whole(Bytes),
+    /// Of this type, in one piece: from an endpoint of media.
+    Typed(HeaderValue, Bytes),
+    /// Of this type, as it comes: from an endpoint of media.
+    Flow(HeaderValue, Box<Flow>),
     /// Piece by piece: server-sent events, where the caller's dialect knows nothing else.
     Stream(Box<Relay>),
 }
@@ -143,9 +152,11 @@ pub enum AnswerBody {
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Where it was sent.
-    pub endpoint: Endpoint,
+    pub endpoint: Paid,
     /// Its body.
     pub body: Bytes,
+    /// What parts it, if it is a form.
+    pub boundary: Option<Box<str>>,
     /// Tags beside those in the body, as in `red, blue`.
     pub tags: Option<Box<str>>,
     /// Where it came from.
@@ -181,6 +192,8 @@ pub(crate) struct Exchange {
     deadline: Instant,
     /// How the upstream is heard, if it does not speak chat.
     pub(crate) native: Option<Arc<Native>>,
+    /// What was lost on the way to the upstream: in becoming chat, and in becoming the upstream's dialect.
+    dropped: Dropped,
     /// The caller's dialect is the upstream's, other than chat: its bytes pass.
     passes: bool,
     /// Whose answer this is to be, if the provider keeps it.
@@ -278,7 +291,7 @@ impl Gateway {
         self.suspended.load().contains(&account)
     }
 
-    fn lease_ms(&self) -> i64 {
+    pub(crate) fn lease_ms(&self) -> i64 {
         i64::try_from((self.settings.request_timeout + LEASE_MARGIN).as_millis()).unwrap_or(i64::MAX)
     }
 
@@ -292,11 +305,15 @@ impl Gateway {
             let message = "The gateway is stopping. Try again in a moment.";
             return Err(Failure::new(Case::Draining, message).retry_after(Duration::from_secs(1)));
         }
-        let Call { endpoint, body, .. } = &call;
+        let endpoint = match call.endpoint {
+            Paid::Text(endpoint) => endpoint,
+            Paid::Media(endpoint) => return Box::pin(self.serve_media(caller, endpoint, call, request_id)).await,
+        };
+        let body = &call.body;
         let early = |failure| Failure { limits: self.limits_of_call(caller, &call), ..failure };
-        let (endpoint, request) = (*endpoint, read(&call).map_err(early)?);
+        let request = read(&call, endpoint).map_err(early)?;
         let catalog = self.catalog.load_full();
-        let (route, priced) = choose(&catalog, &request, caller).map_err(early)?;
+        let (route, priced) = choose(&catalog, &request, call.endpoint, caller).map_err(early)?;
         let no_limits = Limits::default();
         let asking = self.asking(caller, &request, body, route, priced, &no_limits);
         let (entered, output_limit) = self.enter(&asking, call.address).await?;
@@ -318,7 +335,8 @@ impl Gateway {
             }
         };
         let (ledger, clock, counters) = (self.ledger.clone(), self.clock.clone(), self.counters.clone());
-        let held = Held::new(ledger, clock, counters, endpoint, priced.clone(), request.service_tier.as_deref(), hold);
+        let held =
+            Held::new(ledger, clock, counters, call.endpoint, priced.clone(), request.service_tier.as_deref(), hold);
         let held = held.growing(terms.growth(&limits)).within_limits(entered, request.choices);
 
         let bound = held.bound();
@@ -352,6 +370,7 @@ impl Gateway {
             prompt_bytes: body.len(),
             deadline: Instant::now() + self.settings.request_timeout,
             native: outgoing.native.clone(),
+            dropped: dropped_by(&call, &outgoing),
             passes: passes.is_some(),
             kept_for: passes.filter(|passes| passes.is_kept).map(|_| owner_of(caller)),
             translation: call.foreign.as_ref().map(|foreign| foreign.translation.clone()),
@@ -379,7 +398,7 @@ impl Gateway {
     pub(crate) fn asking<'a>(
         &'a self,
         caller: &'a Caller,
-        request: &'a Request<'a>,
+        request: &'a Demand<'a>,
         body: &'a Bytes,
         route: &'a Route,
         priced: &'a Priced,
@@ -397,28 +416,13 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<Answer, Failure> {
         let (reply, held) = self.send(&exchange, held, outgoing).await?;
-        let (status, headers) = (reply.status, reply.headers);
-        let limit = if status == StatusCode::OK { self.settings.answer_bytes_max } else { ERROR_BYTES_MAX };
-        let body = match tokio::time::timeout_at(exchange.deadline, reply.body.collect(limit)).await {
-            Ok(Ok(Some(body))) => body,
-            Ok(Ok(None)) if status == StatusCode::OK => {
-                held.void(Ending::UpstreamMalformed);
-                return Err(upstream_failed("its answer is larger than this gateway passes on", "answer too large"));
-            }
-            Ok(Ok(None)) => Bytes::new(),
-            Ok(Err(error)) => {
-                held.void(Ending::UpstreamCut);
-                return Err(upstream_failed("it broke off its answer", &error.to_string()));
-            }
-            Err(_) => {
-                held.void(Ending::TimedOut);
-                return Err(timed_out("finish its answer"));
+        let (headers, body) = match self.whole(reply, &exchange.upstream, exchange.deadline).await {
+            Ok(whole) => whole,
+            Err((ending, failure)) => {
+                held.void(ending);
+                return Err(failure);
             }
         };
-        if status != StatusCode::OK {
-            held.void(Ending::UpstreamError);
-            return Err(refused(&exchange.upstream, status, &headers, &body, self.clock.now()));
-        }
         let raw = body.clone();
         let body = match &exchange.native {
             None => body,
@@ -431,7 +435,7 @@ impl Gateway {
                 return Err(failure);
             }
         };
-        let translation = exchange.translation.clone();
+        let (translation, dropped) = (exchange.translation.clone(), exchange.dropped.clone());
         let told_anew = translation.as_ref().filter(|_| !exchange.passes);
         let read = told_anew.map(|translation| translation.read(exchange.endpoint, &body)).transpose();
         let canonical = match read {
@@ -462,9 +466,38 @@ impl Gateway {
             cost: Some(settled.cost),
             output_cap: exchange.output_cap,
             limits: exchange.limits,
-            body: AnswerBody::Whole(told.unwrap_or(raw)),
+            // As chat for who speaks chat, also where the upstream does not.
+            body: AnswerBody::Whole(told.unwrap_or(if exchange.passes { raw } else { body })),
+            dropped,
             translation,
         })
+    }
+
+    /// All of an answer that has begun, or how it failed.
+    pub(crate) async fn whole(
+        &self,
+        reply: Reply,
+        upstream: &Upstream,
+        deadline: Instant,
+    ) -> Result<(HeaderMap, Bytes), (Ending, Failure)> {
+        let (status, headers) = (reply.status, reply.headers);
+        let limit = if status == StatusCode::OK { self.settings.answer_bytes_max } else { ERROR_BYTES_MAX };
+        let body = match tokio::time::timeout_at(deadline, reply.body.collect(limit)).await {
+            Ok(Ok(Some(body))) => body,
+            Ok(Ok(None)) if status == StatusCode::OK => {
+                let failure = upstream_failed("its answer is larger than this gateway passes on", "answer too large");
+                return Err((Ending::UpstreamMalformed, failure));
+            }
+            Ok(Ok(None)) => Bytes::new(),
+            Ok(Err(error)) => {
+                return Err((Ending::UpstreamCut, upstream_failed("it broke off its answer", &error.to_string())));
+            }
+            Err(_) => return Err((Ending::TimedOut, timed_out("finish its answer"))),
+        };
+        if status != StatusCode::OK {
+            return Err((Ending::UpstreamError, refused(upstream, status, &headers, &body, self.clock.now())));
+        }
+        Ok((headers, body))
     }
 
     /// Send, wait for the first event, hand over to the relay.
@@ -489,8 +522,8 @@ impl Gateway {
             return Err(upstream_failed("its answer is encoded in a way that was not asked for", &encoding));
         }
         let (model, upstream) = (exchange.model.clone(), exchange.upstream.name.clone());
-        let (output_cap, limits, translation) =
-            (exchange.output_cap, exchange.limits.clone(), exchange.translation.clone());
+        let (output_cap, limits, dropped) = (exchange.output_cap, exchange.limits.clone(), exchange.dropped.clone());
+        let translation = exchange.translation.clone();
         let first_byte = self.settings.first_byte_timeout;
         let (body, passing) = match &exchange.native {
             None => (reply.body, None),
@@ -514,7 +547,7 @@ impl Gateway {
             return Err(store_unavailable(error.to_string()).attempted());
         }
         let body = AnswerBody::Stream(Box::new(relay));
-        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, body })
+        Ok(Answer { model, upstream, cost: None, output_cap, limits, translation, dropped, body })
     }
 
     /// One attempt. Gives `held` back with the reply, or voids it.
@@ -525,22 +558,35 @@ impl Gateway {
         outgoing: Outgoing,
     ) -> Result<(Reply, Box<Held>), Failure> {
         let started = Instant::now();
-        let sent = timeout(self.settings.first_byte_timeout, exchange.upstream.send(outgoing, self.clock.now(), &held));
-        match sent.await {
-            Ok(Ok(reply)) => {
-                self.counters.upstream_answered(exchange.endpoint, started.elapsed());
+        let sent = exchange.upstream.send(outgoing, self.clock.now(), &held);
+        let sent = timeout(self.settings.first_byte_timeout, sent).await;
+        self.begun(sent.ok(), held, exchange.endpoint.into(), &exchange.model, started)
+    }
+
+    /// What became of an attempt; `None` is a silence. Gives `held` back with the reply, or voids it.
+    pub(crate) fn begun(
+        &self,
+        sent: Option<Result<Reply, SendError>>,
+        held: Box<Held>,
+        endpoint: Paid,
+        model: &str,
+        started: Instant,
+    ) -> Result<(Reply, Box<Held>), Failure> {
+        match sent {
+            Some(Ok(reply)) => {
+                self.counters.upstream_answered(endpoint, started.elapsed());
                 Ok((reply, held))
             }
-            Ok(Err(error)) if error.nothing_sent() => {
+            Some(Err(error)) if error.nothing_sent() => {
                 held.void(Ending::UpstreamUnreachable);
-                let message = format!("The upstream of \"{}\" cannot be reached now.", exchange.model);
+                let message = format!("The upstream of \"{model}\" cannot be reached now.");
                 Err(Failure::new(Case::NoUpstream, message).retry_after(RETRY_AFTER_DEFAULT).detail(error.to_string()))
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 held.void(Ending::UpstreamCut);
                 Err(upstream_failed("it closed the connection without an answer", &error.to_string()))
             }
-            Err(_) => {
+            None => {
                 held.void(Ending::UpstreamStalled);
                 Err(timed_out("begin its answer"))
             }
@@ -719,13 +765,10 @@ fn prompt_tokens_assumed(bytes: usize) -> u64 {
     bytes as u64 / 4 + 1
 }
 
-/// Reads a request, or says what is wrong with it.
-pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
-    let mut request = Request::read(call.endpoint, &call.body)
-        .map_err(|bad| Failure::new(Case::BadRequest, bad.message).param(bad.param))?;
-    if let Some(tags) = &call.tags {
-        tag(&mut request, tags)?;
-    }
+/// Reads a request to an endpoint of text, or says what is wrong with it.
+pub(crate) fn read(call: &Call, endpoint: Endpoint) -> Result<Request<'_>, Failure> {
+    let mut request = Request::read(endpoint, &call.body).map_err(unreadable)?;
+    tagged(&mut request, call)?;
     Ok(match call.foreign.as_deref() {
         Some(Foreign { passes: Some(passes), .. }) => {
             let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
@@ -735,10 +778,34 @@ pub(crate) fn read(call: &Call) -> Result<Request<'_>, Failure> {
     })
 }
 
+/// The same of media.
+pub(crate) fn read_media(call: &Call, endpoint: media::Endpoint) -> Result<media::Request<'_>, Failure> {
+    let mut request = media::Request::read(endpoint, call.boundary.as_deref(), &call.body).map_err(unreadable)?;
+    tagged(&mut request.demand, call)?;
+    Ok(request)
+}
+
+/// Whether a request asks for its answer as it comes.
+pub fn is_stream(call: &Call) -> bool {
+    match call.endpoint {
+        Paid::Text(endpoint) => read(call, endpoint).is_ok_and(|request| request.stream),
+        Paid::Media(endpoint) => read_media(call, endpoint).is_ok_and(|request| request.is_passed_on()),
+    }
+}
+
+fn unreadable(bad: openai::BadRequest) -> Failure {
+    Failure::new(Case::BadRequest, bad.message).param(bad.param)
+}
+
+fn tagged(demand: &mut Demand<'_>, call: &Call) -> Result<(), Failure> {
+    call.tags.as_ref().map_or(Ok(()), |tags| tag(demand, tags))
+}
+
 /// The route of the model that was asked for, if this key may use it and it has a price.
 pub(crate) fn choose<'c>(
     catalog: &'c Catalog,
-    request: &Request<'_>,
+    request: &Demand<'_>,
+    endpoint: Paid,
     caller: &Caller,
 ) -> Result<(&'c Route, &'c Priced), Failure> {
     let model = &*request.model;
@@ -756,14 +823,19 @@ pub(crate) fn choose<'c>(
         Failure::new(Case::ModelNotFound, message).param(Some("model"))
     })?;
     let upstream = &route.upstream;
-    let is_served = match (upstream.dialect_for(&route.upstream_model), request.endpoint) {
-        (Dialect::Chat, _) | (_, Endpoint::Chat) => true,
+    let is_served = match (upstream.dialect_for(&route.upstream_model), endpoint) {
+        (_, Paid::Media(endpoint)) => upstream.has(endpoint),
+        (Dialect::Chat, _) | (_, Paid::Text(Endpoint::Chat)) => true,
         // Vertex has its own way, which depends on the model.
-        (Dialect::Gemini, Endpoint::Embeddings) => upstream.speaker() == Provider::Gemini,
-        (_, Endpoint::Completions | Endpoint::Embeddings) => false,
+        (Dialect::Gemini, Paid::Text(Endpoint::Embeddings)) => upstream.speaker() == Provider::Gemini,
+        (_, Paid::Text(Endpoint::Completions | Endpoint::Embeddings)) => false,
     };
     if !is_served {
-        let message = format!("The provider of the model \"{model}\" has no such endpoint. Use /v1/chat/completions.");
+        let instead = match endpoint {
+            Paid::Text(_) => "Use /v1/chat/completions.",
+            Paid::Media(_) => "Ask here for a model of another provider, or for this one at /v1/chat/completions.",
+        };
+        let message = format!("The provider of the model \"{model}\" has no such endpoint. {instead}");
         return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
     }
     let priced = route.priced.as_ref().ok_or_else(|| {
@@ -843,6 +915,14 @@ fn pass(
     Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
 }
 
+/// What was lost on the way to the upstream.
+fn dropped_by(call: &Call, outgoing: &Outgoing) -> Dropped {
+    let foreign = call.foreign.as_ref();
+    let mut dropped = foreign.map_or_else(Dropped::default, |foreign| foreign.translation.dropped().clone());
+    dropped.join(&outgoing.dropped);
+    dropped
+}
+
 fn answer_of(
     exchange: &Exchange,
     headers: &HeaderMap,
@@ -865,7 +945,7 @@ fn answer_of(
     }
 }
 
-fn plain_encoding(headers: &HeaderMap) -> Result<(), String> {
+pub(crate) fn plain_encoding(headers: &HeaderMap) -> Result<(), String> {
     match headers.get(header::CONTENT_ENCODING) {
         None => Ok(()),
         Some(encoding) if encoding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(()),
@@ -874,10 +954,10 @@ fn plain_encoding(headers: &HeaderMap) -> Result<(), String> {
 }
 
 /// A future that goes on by itself when whoever awaits it leaves.
-struct OrDetach<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+pub(crate) struct OrDetach<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
 impl<T: Send + 'static> OrDetach<T> {
-    fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(future)))
     }
 }
@@ -936,6 +1016,7 @@ pub(crate) mod tests {
             prompt_bytes: 200,
             deadline: Instant::now(),
             native: None,
+            dropped: Dropped::default(),
             passes: false,
             kept_for: None,
             translation: None,

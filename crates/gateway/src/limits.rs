@@ -4,18 +4,18 @@ use crate::failure::{Case, Failure};
 use domain::Timestamp;
 use domain::budget::Asking;
 use domain::ledger::Limits;
-use protocol::openai::{Request, add_tags};
+use protocol::openai::{Demand, add_tags};
 use store::keys::Caller;
 
 /// Adds the tags of the header `x-tollgate-tags` to those that the request has in its body.
-pub fn tag(request: &mut Request<'_>, tags: &str) -> Result<(), Failure> {
+pub fn tag(request: &mut Demand<'_>, tags: &str) -> Result<(), Failure> {
     add_tags(&mut request.tags, tags)
         .map_err(|bad| Failure::new(Case::BadRequest, format!("The header x-tollgate-tags: {}.", bad.message)))
 }
 
 /// The limits of a request that is decided on at `at`. They name the periods of that moment, and go with the request
 /// to its end.
-pub fn limits(caller: &Caller, request: &Request<'_>, at: Timestamp) -> Limits {
+pub fn limits(caller: &Caller, request: &Demand<'_>, at: Timestamp) -> Limits {
     let Caller { key, budgets, zone, .. } = caller;
     if budgets.is_empty() {
         return Limits::quota(key.quota);
@@ -40,7 +40,7 @@ mod tests {
     use domain::calendar::Calendar;
     use domain::ledger::{Hold, Metric, Parts, Refusal};
     use domain::{AccountId, BudgetId, KeyId, Multiplier, Nanos, PriceId, Usage};
-    use protocol::openai::Endpoint;
+    use protocol::openai::{Endpoint, Request};
     use std::sync::Arc;
     use store::ledger::{HoldError, Ledger};
 

@@ -7,7 +7,7 @@ use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::{Timestamp, Usage};
 use http::HeaderValue;
-use protocol::canonical::{Dialect, Event, Reported};
+use protocol::canonical::{Dialect, Dropped, Event, Reported};
 use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
 use protocol::openai::Endpoint;
 use protocol::sse::EventReader;
@@ -25,6 +25,8 @@ pub struct Outgoing {
     model: Arc<str>,
     /// How it is asked in another dialect than chat.
     pub(crate) native: Option<Arc<Native>>,
+    /// What its caller said and the dialect has no word for.
+    pub(crate) dropped: Dropped,
 }
 
 /// One exchange with an upstream in its own dialect.
@@ -58,7 +60,7 @@ pub struct Versions {
 impl Outgoing {
     /// A request that leaves as it is.
     pub fn chat(endpoint: Endpoint, model: Arc<str>, body: Bytes) -> Self {
-        Self { endpoint, body, model, native: None }
+        Self { endpoint, body, model, native: None, dropped: Dropped::default() }
     }
 
     /// What decides where it is sent.
@@ -85,12 +87,14 @@ impl Outgoing {
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let (model, body) = ((*request.model).into(), written.body.into());
-        if dialect == Dialect::Chat {
-            return Ok(Self::chat(Endpoint::Chat, model, body));
-        }
         let native = Native::new(dialect, quirks, request.stream, now);
-        Ok(Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) })
+        Ok(Self {
+            endpoint: Endpoint::Chat,
+            body: written.body.into(),
+            model: (*request.model).into(),
+            native: (dialect != Dialect::Chat).then(|| Arc::new(native)),
+            dropped: written.dropped,
+        })
     }
 
     /// The caller's own text, for an upstream of the caller's dialect, which calls the model `model`. `versions`: what the
@@ -104,7 +108,8 @@ impl Outgoing {
         now: Timestamp,
     ) -> Self {
         let native = Native { versions, ..Native::new(dialect, upstream.quirks_in(dialect), stream, now) };
-        Self { endpoint: Endpoint::Chat, body, model, native: Some(Arc::new(native)) }
+        let (native, dropped) = (Some(Arc::new(native)), Dropped::default());
+        Self { endpoint: Endpoint::Chat, body, model, native, dropped }
     }
 
     /// What was said of the versions of Anthropic's dialect, if it is asked in that.
@@ -131,7 +136,8 @@ impl Outgoing {
         let embeds = Some(Wanted { base64: request.base64 });
         let native = Native { embeds, ..Native::new(Dialect::Gemini, quirks, false, now) };
         let (model, body) = (model.into(), body.into());
-        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native: Some(Arc::new(native)) })
+        let (native, dropped) = (Some(Arc::new(native)), Dropped::default());
+        Ok(Self { endpoint: Endpoint::Embeddings, body, model, native, dropped })
     }
 }
 

@@ -1,16 +1,21 @@
 //! A dry run: the decision about a request without the request. Nothing is held, nothing is sent.
 
 use crate::admit::{self, Asking, Terms};
+use crate::catalog::Route;
 use crate::failure::{Case, Failure, QuotaScope};
-use crate::lifecycle::{Call, Gateway, choose, read};
+use crate::lifecycle::{Call, Gateway, choose, read, read_media};
 use crate::limiter::Told;
 use crate::limits::limits;
+use crate::media::{by_look, priced_by};
+use crate::paid::Paid;
 use bytes::Bytes;
 use domain::ledger::{Binding, Limits};
 use domain::{Nanos, Usage};
-use protocol::openai::{Endpoint, Request};
+use protocol::openai::media::Facts;
+use protocol::openai::{Demand, Request};
 use std::sync::Arc;
 use store::keys::Caller;
+use store::prices::Priced;
 
 /// What the gateway would do with a request, and what that could cost.
 #[derive(Debug)]
@@ -50,12 +55,36 @@ impl Gateway {
     /// funds is a quote, too; what cannot be decided at all is a failure.
     pub async fn quote(&self, caller: &Caller, call: &Call) -> Result<Quote, Failure> {
         let early = |failure| Failure { limits: self.limits_of_call(caller, call), ..failure };
-        let (request, body) = (read(call).map_err(early)?, &call.body);
         let catalog = self.catalog();
-        let (route, priced) = choose(&catalog, &request, caller).map_err(early)?;
-        let now = self.clock.now();
-        let limits = limits(caller, &request, now);
-        let asking = self.asking(caller, &request, body, route, priced, &limits);
+        match call.endpoint {
+            Paid::Text(endpoint) => {
+                let request = read(call, endpoint).map_err(early)?;
+                let (route, priced) = choose(&catalog, &request, call.endpoint, caller).map_err(early)?;
+                let expected = Expected::Text(&request);
+                self.quoted(caller, call, &request, (route, priced), expected).await
+            }
+            Paid::Media(endpoint) => {
+                let request = read_media(call, endpoint).map_err(early)?;
+                let (route, priced) = choose(&catalog, &request.demand, call.endpoint, caller).map_err(early)?;
+                let priced = by_look(route, priced, &request);
+                let (request, by_tokens) = priced_by(request, &priced.price);
+                let (usage, _) = request.work.consumed(endpoint, &Facts::default(), by_tokens);
+                self.quoted(caller, call, &request.demand, (route, priced), Expected::Media(usage)).await
+            }
+        }
+    }
+
+    async fn quoted(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        request: &Demand<'_>,
+        (route, priced): (&Route, &Priced),
+        expected: Expected<'_>,
+    ) -> Result<Quote, Failure> {
+        let (body, now) = (&call.body, self.clock.now());
+        let limits = limits(caller, request, now);
+        let asking = self.asking(caller, request, body, route, priced, &limits);
         let (limited, output_limit, told) = self.would_enter(&asking, call.address).await;
         let asking = Asking { output_limit, ..asking };
         let mut prompt = asking.prompt();
@@ -66,7 +95,10 @@ impl Gateway {
         };
         asking.count(&mut prompt).await;
         let whole = asking.most(funds, prompt)?;
-        let expected_usage = self.expected_usage(&asking, &request, &terms, body).await;
+        let expected_usage = match expected {
+            Expected::Text(request) => self.expected_usage(&asking, request, &terms, body).await,
+            Expected::Media(usage) => usage,
+        };
         let tier = request.service_tier.as_deref();
         let expected = priced.price.charge_at(&expected_usage, tier, funds.multiplier).map_err(|_| {
             Failure::new(Case::BadRequest, "What this request can cost is beyond any account. Lower max_tokens or n.")
@@ -91,16 +123,21 @@ impl Gateway {
 
     async fn expected_usage(&self, asking: &Asking<'_>, request: &Request<'_>, terms: &Terms, body: &Bytes) -> Usage {
         let input = self.count_prompt(request.endpoint, &asking.route.upstream_model, body).await;
-        let output = match request.endpoint {
-            Endpoint::Embeddings => 0,
-            Endpoint::Chat | Endpoint::Completions => asking.output_expected() * request.choices,
-        };
+        let output = asking.output_expected() * request.choices;
         let mut usage = Usage::tokens(input.min(terms.bound.input_tokens), output);
         for (meter, count) in terms.bound.calls.counts() {
             usage[meter] = count;
         }
         usage
     }
+}
+
+/// How it is known what a request will probably take.
+enum Expected<'a> {
+    /// By its prompt and what answers usually need.
+    Text(&'a Request<'a>),
+    /// It says so itself.
+    Media(Usage),
 }
 
 fn scope(binding: Binding, limits: &Limits) -> QuotaScope {

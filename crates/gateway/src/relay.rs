@@ -683,7 +683,7 @@ impl Drop for Relay {
 pub use tongue::is_keep_alive;
 
 /// The price of a stream, as a comment: event readers skip it, people see it.
-fn cost_comment(cost: Nanos) -> Bytes {
+pub(crate) fn cost_comment(cost: Nanos) -> Bytes {
     Bytes::from(format!(": x-tollgate-cost: {cost}\n\n"))
 }
 

@@ -4,9 +4,9 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::growth::{Grown, Growth};
 use crate::limiter::{Cost, Entered};
+use crate::paid::Paid;
 use domain::ledger::{Ending, Resolution};
 use domain::{Meter, Nanos, Timestamp, Usage};
-use protocol::openai::Endpoint;
 use std::sync::Arc;
 use store::ledger::{Ledger, OpenedHold, Resolved};
 use store::prices::Priced;
@@ -17,7 +17,7 @@ pub struct Held {
     ledger: Arc<Ledger>,
     clock: Arc<Clock>,
     counters: Arc<Counters>,
-    endpoint: Endpoint,
+    endpoint: Paid,
     priced: Priced,
     /// The service tier that the request asked for.
     tier_asked: Option<Box<str>>,
@@ -52,7 +52,7 @@ impl Held {
         ledger: Arc<Ledger>,
         clock: Arc<Clock>,
         counters: Arc<Counters>,
-        endpoint: Endpoint,
+        endpoint: Paid,
         priced: Priced,
         tier_asked: Option<&str>,
         hold: OpenedHold,
@@ -85,6 +85,11 @@ impl Held {
     pub fn within_limits(mut self: Box<Self>, entered: Option<Entered>, choices: u64) -> Box<Self> {
         self.entered = entered.map(|entered| (entered, choices));
         self
+    }
+
+    /// The present.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The hold, while it is open.
@@ -275,6 +280,7 @@ mod tests {
     use domain::ledger::{Hold, Limits};
     use domain::price::PriceSheet;
     use domain::{AccountId, KeyId, Multiplier, PriceId};
+    use protocol::openai::Endpoint;
     use std::time::Duration;
 
     const ACCOUNT: AccountId = AccountId(1);
@@ -307,7 +313,7 @@ mod tests {
         let (first, second, third) = (open().await, open().await, open().await);
         let held = |hold| {
             let (clock, priced) = (Arc::new(Clock::standing_at(NOW)), Priced { id: PriceId(1), price: price.clone() });
-            Held::new(ledger.clone(), clock, counters.clone(), Endpoint::Chat, priced, None, hold)
+            Held::new(ledger.clone(), clock, counters.clone(), Endpoint::Chat.into(), priced, None, hold)
         };
         let settled = held(first).settle(Usage::tokens(10, 20), None, false, Ending::Complete);
         assert_eq!(settled.cost, Nanos(30));

@@ -10,11 +10,10 @@ use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
 use domain::Usage;
-use http::HeaderValue;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::{
-    self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
 };
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -161,7 +160,8 @@ impl Gateway {
         let is_needed = keeps_body || passes.is_some() || endpoint == Endpoint::Embeddings;
         let body = if is_needed { body } else { Bytes::new() };
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
-        Ok(Call { endpoint, body: written.body.into(), tags, address, foreign })
+        let (endpoint, body) = (endpoint.into(), written.body.into());
+        Ok(Call { endpoint, body, boundary: None, tags, address, foreign })
     }
 
     /// The gateway's own count of the tokens of a request that is not sent, as a body of its dialect, and the model that
@@ -174,14 +174,15 @@ impl Gateway {
         };
         let request = canonical_request(read_count, in_path.as_ref())?;
         let body = Bytes::from(self.in_chat(&request, None)?.written.body);
-        let call =
-            Call { endpoint: Endpoint::Chat, body, tags: None, address: IpAddr::from([0, 0, 0, 0]), foreign: None };
+        let (endpoint, address) = (Endpoint::Chat, IpAddr::from([0, 0, 0, 0]));
+        let call = Call { endpoint: endpoint.into(), body, boundary: None, tags: None, address, foreign: None };
         let (model, upstream_model) = {
             let catalog = self.catalog();
-            let (route, _) = choose(&catalog, &read(&call)?, caller)?;
+            let request = read(&call, endpoint)?;
+            let (route, _) = choose(&catalog, &request, call.endpoint, caller)?;
             (route.model.clone(), route.upstream_model.clone())
         };
-        let count = self.count_prompt(call.endpoint, &upstream_model, &call.body).await;
+        let count = self.count_prompt(endpoint, &upstream_model, &call.body).await;
         let answer = match dialect {
             Dialect::Gemini => gemini::write_count(count),
             _ => messages::write_count(count),
@@ -210,7 +211,13 @@ impl Gateway {
         let catalog = self.catalog();
         let route = catalog.route(&request.model);
         let quirks = route.map_or(Quirks::COMPATIBLE, |route| {
-            route.upstream.quirks_in(route.upstream.dialect_for(&route.upstream_model))
+            let dialect = route.upstream.dialect_for(&route.upstream_model);
+            let quirks = route.upstream.quirks_in(dialect);
+            match dialect {
+                Dialect::Chat => quirks,
+                // On its way into that dialect, chat is not what the provider sees: nothing that it may be told is left out.
+                _ => Quirks { past_thinking: PastThinking::Details, ..quirks },
+            }
         });
         let speaks =
             |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
@@ -290,12 +297,9 @@ impl Translation {
         self.dialect
     }
 
-    /// What of the request could not be said, for a header.
-    pub fn dropped(&self) -> Option<HeaderValue> {
-        if self.dropped.is_empty() {
-            return None;
-        }
-        Some(HeaderValue::try_from(self.dropped.to_string()).expect("names that are dropped are fit for a header"))
+    /// What of the request could not be said in chat.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
     }
 
     /// The media type of a stream.

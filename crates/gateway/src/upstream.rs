@@ -9,12 +9,14 @@ mod credential;
 mod declared;
 mod frames;
 mod google;
+mod media;
 mod signature;
 
 pub(crate) use address::Asked;
 pub use client::{HttpClient, http_client};
 pub use declared::{BadUpstream, Declared};
 pub use frames::Frames;
+pub use media::Posted;
 
 use crate::native::{Listening, Outgoing, Versions};
 use crate::settle::Held;
@@ -180,16 +182,9 @@ impl Upstream {
         };
         let dialect = outgoing.asked().dialect;
         let request = remote.request(&outgoing, self.host(dialect), now).await?;
-        let shown = remote.credential.can_expire().then(|| request.headers().get(header::AUTHORIZATION).cloned());
-        let response = remote.client.request(request).await.map_err(|error| {
-            let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
-            if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
-        })?;
-        let (head, body) = response.into_parts();
-        remote.credential.answered(shown.flatten().as_ref(), head.status);
-        let mut headers = head.headers;
-        let body = frames::unframed(&mut headers, ReplyBody::Http(body), dialect);
-        Ok(Reply { status: head.status, headers, body })
+        let Reply { status, mut headers, body } = remote.exchange(request).await?;
+        let body = frames::unframed(&mut headers, body, dialect);
+        Ok(Reply { status, headers, body })
     }
 
     /// Who hosts the models that are asked in a dialect, where those are Anthropic's and it is not Anthropic.
@@ -203,6 +198,17 @@ impl Upstream {
 }
 
 impl Remote {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, SendError> {
+        let shown = self.credential.can_expire().then(|| request.headers().get(header::AUTHORIZATION).cloned());
+        let response = self.client.request(request).await.map_err(|error| {
+            let source = std::error::Error::source(&error).map_or_else(String::new, innermost);
+            if error.is_connect() { SendError::Connect(source) } else { SendError::Broken(source) }
+        })?;
+        let (head, body) = response.into_parts();
+        self.credential.answered(shown.flatten().as_ref(), head.status);
+        Ok(Reply { status: head.status, headers: head.headers, body: ReplyBody::Http(body) })
+    }
+
     async fn request(
         &self,
         outgoing: &Outgoing,

@@ -5,6 +5,7 @@
 
 mod answer;
 mod error;
+pub mod media;
 mod models;
 mod produced;
 mod prompt;
@@ -18,7 +19,7 @@ pub use models::ModelEntry;
 pub use produced::ChoiceStates;
 pub use prompt::{model_named, prompt_text};
 pub(crate) use request::same_without_case;
-pub use request::{BadRequest, CapField, Edits, Media, Request, add_tags};
+pub use request::{BadRequest, CapField, Demand, Edits, Media, Request, add_tags};
 pub use stream::{Seen, StreamObserver};
 pub use usage::Reported;
 

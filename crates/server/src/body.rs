@@ -3,6 +3,7 @@
 use crate::idempotency::Recorded;
 use bytes::Bytes;
 use domain::Nanos;
+use gateway::media::{Broken, Flow};
 use gateway::relay::Relay;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
@@ -17,7 +18,7 @@ pub enum Body {
     /// A stream, with its cost in a trailer.
     Stream {
         /// The stream.
-        relay: Box<Relay>,
+        streamed: Streamed,
         /// The trailer is still to come.
         trailer: bool,
     },
@@ -27,6 +28,40 @@ pub enum Body {
     Framework(axum::body::Body),
 }
 
+/// An answer that is passed on as it comes.
+pub enum Streamed {
+    /// The events of a text.
+    Text(Box<Relay>),
+    /// Of an endpoint beside text.
+    Media(Box<Flow>),
+}
+
+impl Streamed {
+    /// Polls for the next piece. `None` is the end; a [`Broken`] answer must not look whole.
+    pub fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        match self {
+            Self::Text(relay) => relay.poll_bytes(context).map(|bytes| bytes.map(Ok)),
+            Self::Media(flow) => flow.poll_bytes(context),
+        }
+    }
+
+    /// What it cost, once it has ended.
+    pub fn cost(&self) -> Option<Nanos> {
+        match self {
+            Self::Text(relay) => relay.cost(),
+            Self::Media(flow) => flow.cost(),
+        }
+    }
+
+    /// Ends it as one whose caller left, and tells what it cost.
+    pub async fn leave(self) -> Nanos {
+        match self {
+            Self::Text(relay) => relay.leave().await,
+            Self::Media(flow) => flow.leave().await,
+        }
+    }
+}
+
 impl Body {
     /// Bytes that are there.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
@@ -34,8 +69,8 @@ impl Body {
     }
 
     /// A stream.
-    pub fn stream(relay: Box<Relay>) -> Self {
-        Self::Stream { relay, trailer: true }
+    pub fn stream(streamed: Streamed) -> Self {
+        Self::Stream { streamed, trailer: true }
     }
 }
 
@@ -47,12 +82,14 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Self::Framework(body) => Pin::new(body).poll_frame(context),
-            Self::Stream { relay, trailer } => match ready!(relay.poll_bytes(context)) {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None if std::mem::take(trailer) => Poll::Ready(relay.cost().map(|cost| Ok(cost_trailer(cost)))),
+            Self::Stream { streamed, trailer } => match ready!(streamed.poll_bytes(context)) {
+                Some(bytes) => Poll::Ready(Some(bytes.map(Frame::data).map_err(axum::Error::new))),
+                None if std::mem::take(trailer) => Poll::Ready(streamed.cost().map(|cost| Ok(cost_trailer(cost)))),
                 None => Poll::Ready(None),
             },
-            Self::Recorded(recorded) => recorded.poll_frame(context).map(|frame| frame.map(Ok)),
+            Self::Recorded(recorded) => {
+                recorded.poll_frame(context).map(|frame| frame.map(|frame| frame.map_err(axum::Error::new)))
+            }
         }
     }
 

@@ -1,18 +1,21 @@
 //! The paid endpoints of every dialect, by their paths.
 
 use crate::idempotency::IDEMPOTENCY_KEY;
+use gateway::Paid;
 use gateway::native::Versions;
 use gateway::translation::{Asked, InPath};
 use http::{HeaderMap, HeaderValue, Uri};
 use protocol::dialect::Dialect;
 use protocol::dialect::gemini::Framing;
-use protocol::openai::Endpoint;
+use protocol::openai::{Endpoint, media};
 
 /// A paid endpoint, or one that counts what a paid one would be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door<'p> {
     /// Of OpenAI's, whose bytes pass.
     Own(Endpoint),
+    /// Of OpenAI's beside text, whose bytes pass.
+    Media(media::Endpoint),
     /// `POST /v1/messages`, Anthropic's.
     Messages,
     /// `POST /v1/messages/count_tokens`, Anthropic's.
@@ -60,6 +63,9 @@ impl<'p> Door<'p> {
             "/v1/messages/count_tokens" => Some(Self::MessagesCount),
             "/v1/responses" => Some(Self::Responses),
             _ => {
+                if let Some(endpoint) = media::Endpoint::at(path) {
+                    return Some(Self::Media(endpoint));
+                }
                 // Names of models may hold colons themselves.
                 let (model, method) =
                     GEMINI.into_iter().find_map(|begin| path.strip_prefix(begin))?.rsplit_once(':')?;
@@ -79,11 +85,25 @@ impl<'p> Door<'p> {
     pub fn dialect(self) -> Dialect {
         match self {
             Self::Own(Endpoint::Completions) => Dialect::Completions,
-            Self::Own(Endpoint::Chat | Endpoint::Embeddings) => Dialect::Chat,
+            Self::Own(Endpoint::Chat | Endpoint::Embeddings) | Self::Media(_) => Dialect::Chat,
             Self::Messages | Self::MessagesCount => Dialect::Messages,
             Self::Responses => Dialect::Responses,
             Self::Gemini { .. } => Dialect::Gemini,
         }
+    }
+
+    /// The endpoint, where its bytes pass.
+    pub fn paid(self) -> Option<Paid> {
+        match self {
+            Self::Own(endpoint) => Some(endpoint.into()),
+            Self::Media(endpoint) => Some(endpoint.into()),
+            _ => None,
+        }
+    }
+
+    /// It takes a form and no JSON.
+    pub fn takes_form(self) -> bool {
+        matches!(self, Self::Media(endpoint) if endpoint.takes_form())
     }
 
     /// Only counts tokens.
@@ -147,10 +167,17 @@ mod tests {
             "/v1beta/models/m",
             "/v1beta/models/m:generateContent/",
             "/v1beta/models/m:GenerateContent",
+            "/v1/images",
+            "/v1/images/edits/",
+            "/v1/audio/Speech",
+            "/v3/rerank",
         ] {
             assert_eq!(Door::at(path), None, "{path}");
         }
         assert_eq!(Door::at("/v1/chat/completions"), Some(Door::Own(Endpoint::Chat)));
+        for path in ["/v1/rerank", "/v2/rerank"] {
+            assert_eq!(Door::at(path), Some(Door::Media(media::Endpoint::Rerank)));
+        }
         let gemini = Door::Gemini { model: "a/b:7b", method: Method::Stream };
         for begin in GEMINI {
             assert_eq!(Door::at(&format!("{begin}a/b:7b:streamGenerateContent")), Some(gemini));

@@ -26,7 +26,6 @@ use gateway::limiter::Told;
 use gateway::{Answer, Call, Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request};
 use http_body_util::BodyExt;
-use protocol::openai;
 use std::sync::Arc;
 use std::time::Duration;
 use store::StoreError;
@@ -159,7 +158,7 @@ pub async fn relay_once(app: &Arc<App>, key: &str, asked: Asked) -> Result<Respo
     // A stream that is to stop when its caller leaves is served here, where that is noticed. Everything else goes on by
     // itself, so that its outcome is there for the caller who comes again.
     let stops = matches!(app.config.streams.on_client_left, ClientLeft::Stop);
-    let is_stream = || openai::Request::read(asked.call.endpoint, &asked.call.body).is_ok_and(|request| request.stream);
+    let is_stream = || gateway::lifecycle::is_stream(&asked.call);
     let goes_on = !(stops && is_stream());
     let serving = relay_first(app.clone(), claim, asked);
     if !goes_on {
@@ -186,7 +185,7 @@ async fn relay_first(app: Arc<App>, claim: Claim, asked: Asked) -> Result<Respon
     };
     let (head, body) = answer.into_parts();
     let body = match body {
-        Body::Stream { relay, .. } => Body::Recorded(Box::new(Recorded::new(app, claim, &head, relay))),
+        Body::Stream { streamed, .. } => Body::Recorded(Box::new(Recorded::new(app, claim, &head, streamed))),
         body => {
             let bytes = body.collect().await.map_err(|_| defect())?.to_bytes();
             claim.keep(head.status.as_u16(), &kept_headers(&head.headers), &bytes, cost, app.now()).await;

@@ -121,7 +121,8 @@ impl Life {
         }
         let body = Bytes::from(body.to_string());
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let call = Call { endpoint: Endpoint::Chat, body, tags: None, address, foreign: None };
+        let endpoint = Endpoint::Chat.into();
+        let call = Call { endpoint, body, boundary: None, tags: None, address, foreign: None };
         let answer = self.app.gateway.serve(&caller, call, format!("req_{number}").into()).await?;
         assert!(matches!(answer.body, AnswerBody::Whole(_)));
         Ok(())

@@ -11,7 +11,7 @@ use domain::rate::Metric;
 use domain::{Nanos, Usage};
 use gateway::failure::QuotaScope;
 use gateway::limiter::Told;
-use gateway::{Call, Case, Failure, Quote};
+use gateway::{Call, Case, Failure, Paid, Quote};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use protocol::openai::Endpoint;
@@ -88,15 +88,20 @@ async fn quoted(
         Failure::new(Case::BadRequest, message)
     })?;
     let path = path_of(endpoint.as_deref().unwrap_or(Endpoint::Chat.name())).parse::<Uri>().ok();
-    let door = path.as_ref().and_then(|path| Door::at(path.path()).filter(|door| !door.counts()).zip(Some(path)));
+    let door = path
+        .as_ref()
+        .and_then(|path| Door::at(path.path()).filter(|door| !door.counts() && !door.takes_form()).zip(Some(path)));
     let (door, path) = door.ok_or_else(|| {
-        let names = Endpoint::ALL.map(Endpoint::name).join(", ");
+        let names = Vec::from_iter(quotable().map(Paid::name)).join(", ");
         let message = format!("endpoint must be one of {names}, messages, responses, or the path of what costs money.");
         Failure::new(Case::BadRequest, message).param(Some("endpoint"))
     })?;
     let (body, tags) = (body.slice_ref(request.get().as_bytes()), tags_of(&head.headers)?);
     let call = match door {
-        Door::Own(endpoint) => Call { endpoint, body, tags, address: peer, foreign: None },
+        Door::Own(_) | Door::Media(_) => {
+            let endpoint = door.paid().expect("its bytes pass");
+            Call { endpoint, body, boundary: None, tags, address: peer, foreign: None }
+        }
         door => {
             let asked = door.asked(path, &HeaderMap::new(), body);
             Box::pin(app.gateway.translated(&caller, asked, "", tags, peer)).await?
@@ -110,8 +115,13 @@ fn path_of(endpoint: &str) -> &str {
     match endpoint {
         "messages" => "/v1/messages",
         "responses" => "/v1/responses",
-        name => Endpoint::from_name(name).map_or(name, |endpoint| endpoint.path()),
+        name => quotable().find(|paid| paid.name() == name).map_or(name, |paid| paid.path()),
     }
+}
+
+/// The endpoints whose requests are JSON. Forms are quoted at their own paths.
+fn quotable() -> impl Iterator<Item = Paid> {
+    Paid::all().filter(|paid| !matches!(paid, Paid::Media(endpoint) if endpoint.takes_form()))
 }
 
 /// Decides about a request and answers with the decision.

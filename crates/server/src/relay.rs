@@ -4,14 +4,14 @@
 //! headers.
 
 use crate::app::App;
-use crate::body::Body;
+use crate::body::{Body, Streamed};
 use crate::doors::Door;
 use crate::error::{Manner, profile_of, response};
 use crate::idempotency::{self, IDEMPOTENCY_KEY};
 use crate::limit_headers;
 use crate::quote;
 use crate::router::{REQUEST_ID_HEADER, request_id_of};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use domain::Timestamp;
 use gateway::authenticate::permit;
 use gateway::limiter::About;
@@ -19,9 +19,10 @@ use gateway::translation::Asked;
 use gateway::{Answer, AnswerBody, Call, Case, Failure};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header, request};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use protocol::dialect::Dialect;
+use protocol::openai::media;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,9 +126,16 @@ async fn exchange(
     let manner = asker.manner;
     let dry_run = quote::is_dry_run(&head.headers)?;
     let tags = tags_of(&head.headers)?;
-    let body = read_body(app, &head.headers, body).await?;
+    let boundary = match door.takes_form() {
+        true => Some(form_boundary(&head.headers)?),
+        false => check_json(&head.headers).map(|()| None)?,
+    };
+    let body = whole_body(app, &head.headers, body).await?;
     let call = match door {
-        Door::Own(endpoint) => Call { endpoint, body, tags, address: asker.address, foreign: None },
+        Door::Own(_) | Door::Media(_) => {
+            let endpoint = door.paid().expect("its bytes pass");
+            Call { endpoint, body, boundary, tags, address: asker.address, foreign: None }
+        }
         door if door.counts() => return count(app, &caller, &door.asked(&head.uri, &head.headers, body), asker).await,
         door => {
             let asked = door.asked(&head.uri, &head.headers, body);
@@ -189,15 +197,21 @@ pub fn tags_of(headers: &HeaderMap) -> Result<Option<Box<str>>, Failure> {
     Ok(tags.map(String::into_boxed_str))
 }
 
-/// Reads the body within its limits. Nothing is held while it is on its way.
-pub async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
+/// Reads a body of JSON within its limits. Nothing is held while it is on its way.
+pub async fn read_body(app: &App, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Failure> {
+    check_json(headers)?;
+    whole_body(app, headers, body).await
+}
+
+async fn whole_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Failure> {
     let limit = app.config.bounds.body_bytes;
     let too_large = || {
         let message = format!("The body is larger than the {limit} bytes that this gateway takes.");
         Failure::new(Case::BodyTooLarge, message)
     };
-    check_media(headers)?;
-    if body.size_hint().lower() > limit as u64 {
+    check_encoding(headers)?;
+    let told = body.size_hint().lower();
+    if told > limit as u64 {
         return Err(too_large());
     }
     let read = async {
@@ -212,15 +226,18 @@ pub async fn read_body(app: &App, headers: &HeaderMap, mut body: Incoming) -> Re
         if body.is_end_stream() {
             return Ok(first);
         }
-        let rest = Limited::new(body, limit - first.len())
-            .collect()
-            .await
-            .map_err(|error| if error.is::<LengthLimitError>() { too_large() } else { broken(error) })?;
-        let rest = rest.to_bytes();
-        if rest.is_empty() {
-            return Ok(first);
+        // A large one is in memory once: it is gathered where it will stay.
+        let mut all = BytesMut::with_capacity(usize::try_from(told).unwrap_or(0).max(first.len()));
+        all.extend_from_slice(&first);
+        drop(first);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            if all.len() + data.len() > limit {
+                return Err(too_large());
+            }
+            all.extend_from_slice(&data);
         }
-        Ok([first, rest].concat().into())
+        Ok(all.freeze())
     };
     let allowed = Duration::from_secs(app.config.bounds.body_timeout_seconds);
     match tokio::time::timeout(allowed, read).await {
@@ -233,14 +250,19 @@ fn broken(error: impl std::fmt::Display) -> Failure {
     Failure::new(Case::BadRequest, "The body broke off or is not well framed.").detail(error.to_string())
 }
 
-/// JSON, unencoded. A missing content type is taken for JSON: many clients forget it.
-fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let message = "Encoded bodies are not taken. Send the body without content-encoding.";
         return Err(Failure::new(Case::UnsupportedMedia, message));
     }
+    Ok(())
+}
+
+/// A missing content type is taken for JSON: many clients forget it.
+fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+    check_encoding(headers)?;
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let kind = kind.as_bytes().split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
     if kind.eq_ignore_ascii_case(b"application/json") || kind.is_empty() {
@@ -250,20 +272,34 @@ fn check_media(headers: &HeaderMap) -> Result<(), Failure> {
     Err(Failure::new(Case::UnsupportedMedia, message))
 }
 
+/// What parts the form that a request brings.
+fn form_boundary(headers: &HeaderMap) -> Result<Box<str>, Failure> {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => kind.to_str().unwrap_or_default(),
+        _ => "",
+    };
+    let boundary = media::boundary_of(kind).map_err(|message| Failure::new(Case::UnsupportedMedia, message))?;
+    Ok(boundary.into())
+}
+
 /// A successful answer as it leaves.
 pub fn answered(answer: Answer, caller: &Caller, now: Timestamp) -> Response<Body> {
-    let Answer { model, upstream, cost, output_cap, limits, translation, body } = answer;
+    let Answer { model, upstream, cost, output_cap, limits, translation, dropped, body } = answer;
     let (body, content_type, trailer) = match body {
-        AnswerBody::Whole(bytes) => (Body::whole(bytes), "application/json", false),
+        AnswerBody::Whole(bytes) => (Body::whole(bytes), HeaderValue::from_static("application/json"), false),
+        AnswerBody::Typed(kind, bytes) => (Body::whole(bytes), kind, false),
         AnswerBody::Stream(relay) => {
             let events = "text/event-stream; charset=utf-8";
-            (Body::stream(relay), translation.as_ref().map_or(events, |translation| translation.stream_type()), true)
+            let kind = translation.as_ref().map_or(events, |translation| translation.stream_type());
+            (Body::stream(Streamed::Text(relay)), HeaderValue::from_static(kind), true)
         }
+        AnswerBody::Flow(kind, flow) => (Body::stream(Streamed::Media(flow)), kind, true),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.reserve(10);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CACHE_HEADER, HeaderValue::from_static("none"));
     let mut text = |name: HeaderName, value: &str| {
@@ -282,9 +318,12 @@ pub fn answered(answer: Answer, caller: &Caller, now: Timestamp) -> Response<Bod
     if let Some(cap) = output_cap {
         text(OUTPUT_CAP_HEADER, &cap.to_string());
     }
+    if !dropped.is_empty() {
+        let names = HeaderValue::try_from(dropped.to_string());
+        headers.insert(DROPPED_HEADER, names.expect("names that are dropped are fit for a header"));
+    }
     limit_headers::tell(headers, &limits);
     if let Some(translation) = translation {
-        headers.extend(translation.dropped().map(|names| (DROPPED_HEADER, names)));
         limit_headers::tell_in(translation.dialect(), headers, &limits, now);
     }
     if trailer {

@@ -1,7 +1,7 @@
 //! A scripted upstream that speaks as OpenAI, Anthropic and Google do.
 //!
 //! It speaks the exact wire format of `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` and
-//! `/v1/models`, of Anthropic's `/v1/messages` with its count of tokens, and of Gemini's methods below `/v1beta/models`,
+//! `/v1/models`, of the endpoints beside text (images, sound, moderations, reranking), of Anthropic's `/v1/messages` with its count of tokens, and of Gemini's methods below `/v1beta/models`,
 //! streaming and not, and misbehaves on demand: each request carries its own [`Script`] in the top-level JSON field
 //! `mock`, which survives a gateway because unknown fields do. For those whose requests are translated on their way, and for the
 //! dialects that refuse unknown fields as their providers do,
@@ -16,6 +16,7 @@
 
 mod answer;
 mod gemini;
+mod media;
 mod messages;
 mod native;
 mod request;

@@ -6,7 +6,7 @@ use domain::price::{Price, PriceSheet};
 use domain::{PriceId, Timestamp};
 use parking_lot::Mutex;
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The book that ships with the executable; see `cargo xtask prices`.
@@ -232,17 +232,47 @@ const COUNTS: &str = "retired = 0 and not exists (
     select 1 from prices newer where newer.model = prices.model and newer.provider is not distinct from prices.provider
       and newer.source = prices.source and newer.id > prices.id)";
 
-/// Models of one provider in the shipped book, by its names there, whose mode is one of `modes`.
+/// Models of one provider in the shipped book, by its names there, whose mode is one of `modes`. Names with a size of images
+/// are prices of a model and none themselves.
 pub fn models_of(connection: &Connection, providers: &[&str], modes: &[&str]) -> Result<Vec<String>, StoreError> {
     let mut statement = connection.prepare(&format!(
         "select distinct model from prices where source = 'book' and provider in {}
-           and mode in {} and {COUNTS} order by model",
+           and mode in {} and model not like '{SIZED}' and {COUNTS} order by model",
         connection.strings_of("?1"),
         connection.strings_of("?2")
     ))?;
     let list = |texts: &[&str]| serde_json::to_string(texts).expect("a list of strings is always JSON");
     let models = statement.query_map((list(providers), list(modes)), |row| row.get(0))?;
     models.collect::<Result<_, _>>().map_err(StoreError::from)
+}
+
+/// Names such as `hd/1024-x-1792/dall-e-3`: the price of a model's images of one size, and perhaps of one quality.
+const SIZED: &str = "%-x-%/%";
+
+/// The prices by size that may be those of one of these models.
+fn sized_names(connection: &Connection, models: &[&str]) -> Result<Vec<String>, StoreError> {
+    let models: HashSet<&str> = models.iter().copied().collect();
+    let mut statement = connection.prepare(&format!("select distinct model from prices where model like '{SIZED}'"))?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?;
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    Ok(names.into_iter().filter(|name| sized(name).is_some_and(|(_, model)| models.contains(model))).collect())
+}
+
+/// A name in its look and its model: `hd/1024-x-1792` and `dall-e-3`.
+fn sized(name: &str) -> Option<(&str, &str)> {
+    let is_size = |part: &str| {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        part.split_once("-x-").is_some_and(|(width, height)| is_number(width) && is_number(height))
+    };
+    let mut end = 0;
+    for part in name.split('/').take(2) {
+        end += part.len();
+        if is_size(part) {
+            return Some((&name[..end], name.get(end + 1..)?));
+        }
+        end += 1;
+    }
+    None
 }
 
 /// The version of that id, current or not.
@@ -275,11 +305,13 @@ struct Candidate {
 impl PriceBook {
     /// Compiles the versions that count for these models. The book has thousands; a gateway routes a few.
     pub fn load(connection: &Connection, models: &[&str]) -> Result<Self, StoreError> {
+        let of_sizes = sized_names(connection, models)?;
+        let models = Vec::from_iter(models.iter().copied().chain(of_sizes.iter().map(String::as_str)));
         let mut statement = connection.prepare(&format!(
             "select {COLUMNS} from prices where model in {} and {COUNTS}",
             connection.strings_of("?1")
         ))?;
-        let models = serde_json::to_string(models).expect("a list of strings is always JSON");
+        let models = serde_json::to_string(&models).expect("a list of strings is always JSON");
         let mut rows = statement.query([models])?;
         let mut versions = Vec::new();
         while let Some(row) = rows.next()? {
@@ -315,6 +347,23 @@ impl PriceBook {
             .or_else(|| set_by_people(upstream_model))
             .or_else(|| self.best(upstream_model, providers, PriceSource::Book))
             .or_else(|| self.of_any_provider(upstream_model))
+    }
+
+    /// The prices of a model's images by how they look, such as `1024-x-1024` or `hd/1024-x-1792`. They go before
+    /// [`PriceBook::find`]'s price, unless people set that one and not these.
+    pub fn by_look(&self, model: &str, providers: &[&str], upstream_model: &str) -> Vec<(Box<str>, Priced)> {
+        let set = |name: &str| self.best(name, providers, PriceSource::Config);
+        let is_set = set(model).or_else(|| set(upstream_model)).is_some();
+        let of_model = self.by_model.keys().filter_map(|name| {
+            let (look, of) = sized(name).filter(|(_, of)| *of == model || *of == upstream_model)?;
+            let priced = if is_set || of != upstream_model { set(name) } else { self.find(name, providers, name) };
+            Some((look.into(), priced?.clone()))
+        });
+        let mut prices: Vec<(Box<str>, Priced)> = of_model.collect();
+        // Of the same look of the public and of the upstream's name the later version counts.
+        prices.sort_unstable_by(|(a, priced_a), (b, priced_b)| a.cmp(b).then(priced_b.id.cmp(&priced_a.id)));
+        prices.dedup_by(|(a, _), (b, _)| a == b);
+        prices
     }
 
     fn best(&self, model: &str, providers: &[&str], least: PriceSource) -> Option<&Priced> {
@@ -399,6 +448,45 @@ mod tests {
             let models = database.read_now(|connection| models_of(connection, &["openai"], &["chat"])).unwrap();
             assert!(models.iter().any(|model| model == "gpt-4o"));
             assert!(book.find("no-such-model", &["openai"], "no-such-model").is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn images_have_prices_by_how_they_look() {
+        for scratch in databases() {
+            let database = &scratch.database;
+            database.write(|tx| seed(tx, Timestamp(0))).await.unwrap();
+            let set = |tx: &crate::sql::Transaction<'_>| {
+                let of = |name: &str, usd: &str| {
+                    let sheet = sheet(&format!(r#"{{"per_image":"{usd}"}}"#));
+                    super::set(tx, None, name, PriceSource::Config, None, &sheet, Timestamp(0))
+                };
+                of("painter", "0.04")?;
+                of("hd/1024-x-1792/painter", "0.12")?;
+                of("1024-x-wide/painter", "9")
+            };
+            database.write(set).await.unwrap();
+            let book = database
+                .read_now(|connection| {
+                    PriceBook::load(connection, &["painter", "gpt-image-1.5", "grok-imagine-image-2.0"])
+                })
+                .unwrap();
+            let looks = |model: &str, provider: &str| {
+                let charge = |priced: &Priced| {
+                    let mut usage = Usage::default();
+                    usage[domain::Meter::Image] = 1;
+                    priced.price.charge(&usage, None).unwrap().to_string()
+                };
+                let prices = book.by_look(model, &[provider], model);
+                prices.iter().map(|(look, priced)| format!("{look} {}", charge(priced))).collect::<Vec<_>>()
+            };
+            assert_eq!(looks("painter", "openai"), ["hd/1024-x-1792 0.12"]);
+            assert_eq!(looks("grok-imagine-image-2.0", "xai"), ["low/1024-x-1024 0.04"]);
+            assert_eq!(looks("gpt-image-1.5", "openai").len(), 15);
+            assert_eq!(looks("gpt-4o", "openai"), [""; 0]);
+            let models =
+                database.read_now(|connection| models_of(connection, &["openai"], &["image_generation"])).unwrap();
+            assert!(models.iter().all(|model| sized(model).is_none()) && models.contains(&"gpt-image-1.5".to_owned()));
         }
     }
 

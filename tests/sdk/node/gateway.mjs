@@ -107,22 +107,31 @@ export async function startMock() {
   const args = ["--listen", "127.0.0.1:0", "--key", UPSTREAM_SECRET];
   const server = await start(MOCK_BIN, args, "mock listening on");
   const stats = () => getJson(`${server.url}/mock/stats`);
+  const tell = async (path, body) => {
+    const answer = await fetch(server.url + path, { method: "POST", body, signal: AbortSignal.timeout(WAIT_MS_MAX) });
+    assert.equal(answer.status, 200, path);
+    await answer.text();
+  };
   return {
     ...server,
     stats,
+    /** What requests get that bring no script, as those of other dialects cannot; `null` is the usual answer. */
+    play: (script) => tell("/mock/script", JSON.stringify(script)),
+    /** Forgets what it was asked. */
+    reset: () => tell("/mock/reset", ""),
     requests: async () => (await stats()).requests,
     lastRequest: async () => (await stats()).recent.at(-1),
   };
 }
 
 /** Starts a gateway over a mock; without one, as it starts with no configuration at all. */
-export async function startGateway(mock) {
+export async function startGateway(mock, text = CONFIG) {
   const folder = await mkdtemp(join(tmpdir(), "tollgate-sdk-"));
   const data = join(folder, "data");
   const args = ["serve", "--data-dir", data, "--listen", "127.0.0.1:0"];
   if (mock) {
     const config = join(folder, "tollgate.toml");
-    await writeFile(config, CONFIG(mock.url));
+    await writeFile(config, text(mock.url));
     args.push("--config", config);
   }
   const server = await start(TOLLGATE_BIN, args, "tollgate listening on", { MOCK_KEY: UPSTREAM_SECRET });

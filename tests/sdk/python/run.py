@@ -17,6 +17,7 @@ MODULES = [
     "test_dialects",
     "test_matrix",
     "test_conformance",
+    "test_media",
     "test_simulator",
     "test_ledger",
 ]

@@ -45,7 +45,7 @@ class OpenApi:
         text = path.read_text()
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self.document = json.loads(text) if path.suffix == ".json" else yaml.load(text, loader)
-        allow_null(self.document)
+        as_meant(self.document)
         self.uri = f"urn:{path.stem}"
         self.schemas = self.document["components"]["schemas"]
         resource = Resource.from_contents(self.document, default_specification=DRAFT202012)
@@ -125,19 +125,25 @@ class Gemini:
         return unknown + self.faults("google.rpc.Status", error)
 
 
-def allow_null(schema):
-    """Where a schema says `nullable`, as OpenAPI did before 3.1, it means that null is one of the types."""
+def as_meant(schema):
+    """A schema as its authors use it.
+
+    Where it says `nullable`, as OpenAPI did before 3.1, null is one of the types. Where it says `oneOf`, several may fit: a
+    message of the user is both an easy and a full item of Responses' input.
+    """
     if isinstance(schema, list):
         for element in schema:
-            allow_null(element)
+            as_meant(element)
     elif isinstance(schema, dict):
+        if isinstance(schema.get("oneOf"), list) and "anyOf" not in schema:
+            schema["anyOf"] = schema.pop("oneOf")
         if schema.get("nullable") is True:
             if isinstance(schema.get("type"), str):
                 schema["type"] = [schema["type"], "null"]
             if "enum" in schema:
                 schema["enum"] = [*schema["enum"], None]
         for member in schema.values():
-            allow_null(member)
+            as_meant(member)
 
 
 def without_null(value, place):

@@ -1,12 +1,13 @@
 """Every official SDK with every family of providers: one list of scenarios, `../scenarios.json`.
 
-Each outcome is one of `supported`, `drops` (with what is named in `x-tollgate-dropped`), `refused` (with its status) or
-`absent` (the dialect has no such thing, so there is nothing to call). Any but the first is listed there with its
-reason. What was found is left in `MATRIX_RESULTS`, for the page of the documentation and for `conformance.py`.
+Each outcome is one of `supported`, `drops` (with what is named in `x-tollgate-dropped`), `partly` (with what does not reach
+the provider), `refused` (with its status) or `absent` (the dialect has no such thing, so there is nothing to call). Any but
+the first is listed there with its reason. What was found is left in `MATRIX_RESULTS`, for the page of the documentation and for `conformance.py`.
 """
 
 import json
 import os
+import re
 import socket
 import unittest
 from decimal import Decimal
@@ -107,20 +108,20 @@ class Matrix(unittest.TestCase):
         model = scenario.get("model", f"over-{family}")
         self.mock.play(scenario["script"])
         self.mock.reset()
-        refused = None
+        refused, self.unseen = None, exception.get("unseen", []) if exception else []
         try:
             dropped = self.run_kind(kind, caller, scenario, ask, model, family)
         except Failed as failed:
-            self.assertEqual(expected, "refused", failed)
+            self.assertEqual("refused", expected, failed)
             refused = failed.status
-        self.record_requests(scenario, name, family)
+        asked_in = self.record_requests(scenario, name, family)
         if expected == "refused":
-            self.assertEqual(refused, exception["status"])
+            self.assertEqual(exception["status"], refused)
             found = {"outcome": "refused", "status": refused}
         else:
-            self.assertEqual(dropped, exception["drops"] if exception else [])
-            found = {"outcome": "drops", "drops": dropped} if dropped else {"outcome": "supported"}
-        self.results.append({**result, **found})
+            self.assertEqual(dropped, exception.get("drops", []) if exception else [])
+            found = {"outcome": "drops", "drops": dropped} if dropped else {"outcome": expected}
+        self.results.append({**result, **found, "asked_in": asked_in})
         if kind != "models":
             self.mock.play(scenario["script"])
             self.say_again(caller, kind, ask, model, scenario, family)
@@ -167,6 +168,7 @@ class Matrix(unittest.TestCase):
             following = caller.answered(ask, answer, "done")
             answer = caller.stream(following, model) if scenario.get("stream") else caller.send(following, model)
             self.assertEqual(answer.text, " word" * then["words"])
+            self.assert_seen(then.get("seen", {}))
         return dropped
 
     def check(self, answer, expect):
@@ -178,6 +180,7 @@ class Matrix(unittest.TestCase):
             self.assertEqual(json.loads(answer.text), expect["json"])
         else:
             self.assertEqual(answer.text, words)
+        self.assertEqual(answer.choices, expect.get("choices", 1))
         if "finish" in expect:
             self.assertEqual(answer.finish, expect["finish"])
         for name, count in expect.get("usage", {}).items():
@@ -192,16 +195,21 @@ class Matrix(unittest.TestCase):
         body = json.loads(request["body"])
         for pointer, value in seen.get(dialect, {}).items():
             found = at(body, pointer)
+            if pointer in self.unseen:
+                self.assertIsNone(found, pointer)
+                continue
             self.assertEqual((pointer, "*" if value == "*" and found is not None else found), (pointer, value))
 
     def record_requests(self, scenario, name, family):
-        """What the upstream was sent, for the check against its specification."""
+        """What the upstream was sent, for the check against its specification, and in which dialect."""
+        dialect = None
         for request in self.mock.stats()["recent"]:
-            if request["body"]:
-                self.exchanges.append({
-                    "scenario": scenario["name"], "caller": name, "upstream": family, "side": "request",
-                    "dialect": dialect_at(request["line"]), "line": request["line"], "body": request["body"],
-                })
+            dialect = dialect_at(request["line"])
+            self.exchanges.append({
+                "scenario": scenario["name"], "caller": name, "upstream": family, "side": "request",
+                "dialect": dialect, "line": request["line"], "body": request["body"],
+            })
+        return dialect
 
     def say_again(self, caller, kind, ask, model, scenario, family):
         """The same without an SDK: the bytes that came, for the check against the caller's specification, and their price."""
@@ -234,12 +242,16 @@ def dialect_at(line):
 
 
 def at(body, pointer):
-    """What a JSON pointer finds."""
+    """What a JSON pointer finds; Google's names may come in either spelling, and pass as they came."""
+    if "/*/" in pointer:
+        before, after = pointer.split("/*/", 1)
+        found = (at(element, f"/{after}") for element in at(body, before) or [])
+        return next((value for value in found if value is not None), None)
     for name in pointer.split("/")[1:]:
         if isinstance(body, list):
             body = body[int(name)] if int(name) < len(body) else None
         else:
-            body = (body or {}).get(name)
+            body = (body or {}).get(name, (body or {}).get(re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", name)))
     return body
 
 

@@ -35,7 +35,8 @@ pub fn install_tools() -> Result<()> {
         .with_context(advice)
 }
 
-/// The `openai`, `anthropic` and `google-genai` packages of PyPI.
+/// The `openai`, `anthropic` and `google-genai` packages of PyPI, and those that compare what was sent and answered with
+/// the providers' specifications.
 pub fn python() -> Result<()> {
     let script = source("python/run.py")?;
     let requirements = source("python/requirements.txt")?;
@@ -50,7 +51,7 @@ pub fn python() -> Result<()> {
     against_the_gateway(workspace::command(&python).arg(script))
 }
 
-/// The `openai` package of npm. Node looks for packages beside the script, so the script is copied to them.
+/// The `openai`, `@anthropic-ai/sdk` and `@google/genai` packages of npm. Node looks for packages beside the script, so the script is copied to them.
 pub fn node() -> Result<()> {
     source("node/run.mjs")?;
     let lock = source("node/package-lock.json")?;
@@ -58,14 +59,28 @@ pub fn node() -> Result<()> {
     let installed = copy.join("node_modules").exists() && same(&lock, &copy.join("package-lock.json"));
     copy_folder(&source("node")?, &copy)?;
     if !installed {
-        workspace::run(workspace::command("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&copy))?;
+        // Nothing that is installed needs to run anything for it.
+        let args = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+        workspace::run(workspace::command("npm").args(args).current_dir(&copy))?;
     }
     against_the_gateway(workspace::command("node").arg(copy.join("run.mjs")))
 }
 
+/// The page of what every dialect can do with every provider says what both runners found.
+pub fn page() -> Result<()> {
+    let python = workspace::target().join("sdk/venv/bin/python");
+    workspace::run(workspace::command(&python).arg(source("page.py")?).env("MATRIX_RESULTS", results()))
+}
+
 fn against_the_gateway(tests: &mut Command) -> Result<()> {
     let built = workspace::target().join("debug");
-    workspace::run(tests.env("TOLLGATE_BIN", built.join("tollgate")).env("MOCK_BIN", built.join("mock")))
+    tests.env("TOLLGATE_BIN", built.join("tollgate")).env("MOCK_BIN", built.join("mock"));
+    workspace::run(tests.env("MATRIX_SCENARIOS", source("scenarios.json")?).env("MATRIX_RESULTS", results()))
+}
+
+/// Where the runners leave what they found.
+fn results() -> PathBuf {
+    workspace::target().join("sdk/results")
 }
 
 fn source(path: &str) -> Result<PathBuf> {

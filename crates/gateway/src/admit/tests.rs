@@ -11,6 +11,7 @@ use domain::ledger::{Book, Decided, Ending, Fund, GrantGiven, Origin, Resolution
 use domain::plan::{Allowance, PlanTerms, WindowTerms};
 use domain::{AccountId, KeyId, PlanId, PriceId, Zone};
 use proptest::prelude::*;
+use protocol::openai::{Endpoint, Request};
 use std::collections::VecDeque;
 use store::ledger::Resolved;
 use store::prices::{PriceBook, PriceSource, PriceVersion};

@@ -3,10 +3,11 @@
 use super::{Cost, Entered, Limited, Told};
 use crate::admit::Asking;
 use crate::failure::{Case, Failure, QuotaScope};
-use crate::lifecycle::{Call, Gateway, read};
+use crate::lifecycle::{Call, Gateway, read, read_media};
+use crate::paid::Paid;
 use domain::rate::{self, Dimension, Metric, Window};
 use domain::{Nanos, Usage};
-use protocol::openai;
+use protocol::openai::{self, Demand};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,9 +56,12 @@ impl<'a> RateAsking<'a> {
         let Asking { caller, request, body, priced, .. } = self.asking;
         let text = (body.len() as u64).saturating_sub(request.media.bytes);
         let input = text / BYTES_PER_TOKEN + 1 + request.media.parts.saturating_mul(MEDIA_TOKENS);
+        // Where tokens count for nothing, they are none.
+        let input = if request.media_is_bounded { input.min(request.input_tokens_bound) } else { input };
         let output =
             self.asking.output_expected().min(output_limit.unwrap_or(u64::MAX)).saturating_mul(request.choices);
-        let (usage, tier) = (Usage::tokens(input, output), request.service_tier.as_deref());
+        let usage = Usage::tokens(input, output).saturating_add(&request.calls);
+        let tier = request.service_tier.as_deref();
         let money = priced.price.charge_at(&usage, tier, caller.account.price_multiplier()).unwrap_or(Nanos::MAX);
         Cost::of_usage(&usage, money, request.choices)
     }
@@ -190,12 +194,17 @@ impl Gateway {
             return Arc::default();
         }
         let address = Some(call.address);
-        match read(call) {
-            Ok(request) => {
-                let tags: Vec<&str> = request.tags.iter().map(String::as_str).collect();
-                let (model, end_user) = (Some(&*request.model), request.end_user.as_deref());
-                self.limits_of(caller, &About { model, end_user, tags: &tags, address })
-            }
+        let told = |demand: &Demand<'_>| {
+            let tags: Vec<&str> = demand.tags.iter().map(String::as_str).collect();
+            let (model, end_user) = (Some(&*demand.model), demand.end_user.as_deref());
+            self.limits_of(caller, &About { model, end_user, tags: &tags, address })
+        };
+        let read = match call.endpoint {
+            Paid::Text(endpoint) => read(call, endpoint).map(|request| told(&request)),
+            Paid::Media(endpoint) => read_media(call, endpoint).map(|request| told(&request.demand)),
+        };
+        match read {
+            Ok(told) => told,
             Err(_) => {
                 let model = openai::model_named(&call.body);
                 self.limits_of(caller, &About { model: model.as_deref(), address, ..About::default() })

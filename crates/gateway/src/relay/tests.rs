@@ -41,7 +41,7 @@ async fn slow(dialect: Dialect, framing: Framing) -> Relay {
     let mut exchange = exchange(0);
     exchange.translation = Some(Arc::new(Translation::sample(dialect, framing)));
     let (priced, endpoint) = (exchange.priced.clone(), Endpoint::Chat);
-    let held = Held::new(ledger.clone(), clock.clone(), counters.clone(), endpoint, priced, None, hold);
+    let held = Held::new(ledger.clone(), clock.clone(), counters.clone(), endpoint.into(), priced, None, hold);
     let limiter = Limiter::new(&[0; 32]);
     let gateway = Gateway::new(ledger, clock, counters, Tokenizers::exact(), limiter, Settings::default());
     let behaviour = Behaviour { latency_ms: 0, chunk_gap_ms: 40_000, completion_tokens: 2, ..Behaviour::default() };

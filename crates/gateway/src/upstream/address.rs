@@ -4,7 +4,7 @@
 use super::declared::{BadUpstream, Declared};
 use http::uri::{PathAndQuery, Uri};
 use protocol::canonical::Dialect;
-use protocol::openai::Endpoint;
+use protocol::openai::{Endpoint, media};
 use protocol::provider::{Profile, Provider};
 use std::fmt::Write;
 
@@ -95,7 +95,27 @@ impl Address {
 
     /// The whole address of a request.
     pub(super) fn uri(&self, asked: &Asked<'_>) -> Uri {
-        let path = format!("{}{}", self.base.path().trim_end_matches('/'), self.path(asked));
+        self.at(&self.path(asked))
+    }
+
+    /// The whole address of a request to an endpoint beside text, where those stand below OpenAI's paths.
+    pub(super) fn beside_text(&self, endpoint: media::Endpoint, model: &str) -> Option<Uri> {
+        let below = endpoint.path().trim_start_matches("/v1");
+        let path = match &self.layout {
+            Layout::Plain => below.to_owned(),
+            Layout::AzureDeployments(version) => {
+                let (model, version) = (encoded(model, b""), encoded(version, b""));
+                format!("/openai/deployments/{model}{below}?api-version={version}")
+            }
+            Layout::AzureV1(None) => format!("/openai/v1{below}"),
+            Layout::AzureV1(Some(version)) => format!("/openai/v1{below}?api-version={}", encoded(version, b"")),
+            Layout::Vertex { .. } | Layout::Bedrock => return None,
+        };
+        Some(self.at(&path))
+    }
+
+    fn at(&self, path: &str) -> Uri {
+        let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
         let mut parts = self.base.clone().into_parts();
         parts.path_and_query = Some(PathAndQuery::try_from(path).expect("names in paths are encoded"));
         Uri::from_parts(parts).expect("only the path of a valid address was changed")

@@ -37,6 +37,12 @@ impl Dropped {
         }
     }
 
+    /// Notes what another step left out.
+    pub fn join(&mut self, other: &Self) {
+        other.names.iter().for_each(|name| self.note(name));
+        self.more |= other.more;
+    }
+
     /// Nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()

@@ -4,7 +4,7 @@
 //! they say in chat; this module says what they may ask for beyond that, edits the few values that the upstream must read
 //! differently, and ends a stream in the dialect's own way where the gateway has to.
 
-use super::{Dialect, Reply, StreamReader, StreamWriter, gemini, messages};
+use super::{Dialect, Reply, StreamReader, StreamWriter, gemini, messages, responses};
 use crate::canonical::{BadRequest, Event, Part, PartKind, Reported, Request, Source, Stop, StopReason, Tool};
 use crate::json::patch::{Patches, place};
 use crate::json::tree::Node;
@@ -215,14 +215,19 @@ pub struct Passed {
     pub begun: bool,
     /// The block of a message that is open.
     pub open_block: Option<u64>,
+    /// The number of a response's next event.
+    pub next_sequence: u64,
 }
 
 impl Passed {
     /// How far a stream has passed of which this reader has read everything.
     pub fn of(reader: &StreamReader) -> Self {
         match reader {
-            StreamReader::Messages(reader) => Self { begun: true, open_block: reader.open_block() },
-            _ => Self { begun: true, open_block: None },
+            StreamReader::Messages(reader) => Self { begun: true, open_block: reader.open_block(), ..Self::default() },
+            StreamReader::Responses(reader) => {
+                Self { begun: true, next_sequence: reader.next_sequence(), ..Self::default() }
+            }
+            _ => Self { begun: true, ..Self::default() },
         }
     }
 
@@ -231,6 +236,9 @@ impl Passed {
         match dialect {
             Dialect::Messages => StreamWriter::Messages(messages::StreamWriter::resumed(reply, self)),
             Dialect::Gemini => StreamWriter::Gemini(gemini::StreamWriter::resumed(reply, framing, self.begun)),
+            Dialect::Responses => {
+                StreamWriter::Responses(Box::new(responses::StreamWriter::resumed(reply, self.next_sequence)))
+            }
             _ => StreamWriter::new(dialect, reply),
         }
     }
@@ -409,7 +417,17 @@ mod tests {
         let names: Vec<_> = end.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
         assert_eq!(names, ["content_block_stop", "message_delta", "message_stop"], "{end}");
         assert!(end.contains(r#""index":3"#) && end.contains(r#""stop_reason":"max_tokens""#), "{end}");
-        let passed = Passed { begun: true, open_block: None };
+        let mut reader = StreamReader::new(Dialect::Responses, &crate::dialect::Quirks::COMPATIBLE);
+        reader.read(br#"{"type":"response.output_text.delta","sequence_number":6,"delta":"a"}"#, &mut |_| {});
+        let error =
+            crate::dialect::ErrorText { status: 502, kind: "api_error", code: None, message: "no", param: None };
+        let mut out = Vec::new();
+        let framing = gemini::Framing::Events;
+        Passed::of(&reader).writer(Dialect::Responses, framing, &reply).write_error(&error, &mut out);
+        let out = String::from_utf8(out).unwrap();
+        let numbers: Vec<_> = out.split("\"sequence_number\":").skip(1).map(|rest| &rest[..1]).collect();
+        assert_eq!(numbers, ["7", "8"], "{out}");
+        let passed = Passed { begun: true, ..Passed::default() };
         let end = passed.end_by_length(Dialect::Gemini, gemini::Framing::Array, [0].into_iter(), &usage, &reply);
         let end = String::from_utf8(end).unwrap();
         assert!(end.starts_with(",\r\n{") && end.ends_with('}') | end.ends_with(']'), "{end}");

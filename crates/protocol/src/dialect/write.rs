@@ -73,9 +73,18 @@ pub(super) fn extras(
         // A name with a dot is that of a field within another one, which has no place here.
         if known && !refused(name) && !name.contains('.') {
             object.raw(name, json);
-        } else {
+        } else if !is_met_anyway(name, json) {
             dropped.note(name);
         }
+    }
+}
+
+/// Nothing is lost where it is not said: no answer is kept by default, and seals are always given.
+fn is_met_anyway(name: &str, json: &str) -> bool {
+    match name {
+        "store" => json == "false",
+        "include" => json.split_ascii_whitespace().collect::<String>() == r#"["reasoning.encrypted_content"]"#,
+        _ => false,
     }
 }
 

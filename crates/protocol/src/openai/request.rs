@@ -4,17 +4,19 @@
 //! its exact name: parsers disagree on which duplicate wins, and some ignore case. Everything else is left alone.
 
 mod content;
+mod demand;
 mod edits;
 mod labels;
 
 pub use content::Media;
+pub use demand::Demand;
 pub use edits::{CapField, Edits};
 pub use labels::add_tags;
+pub(super) use labels::check as check_label;
 
 use super::Endpoint;
 use crate::json::{self, Unsound};
 use content::{Content, Messages, Prompts};
-use domain::price::Bound;
 use domain::usage::{COUNT_MAX, Usage};
 use labels::Metadata;
 use memchr::memchr;
@@ -22,55 +24,30 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
-/// What a request asks for, as far as it decides routing and price.
+/// A request to one of the endpoints of text.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// Where it was sent.
     pub endpoint: Endpoint,
-    /// The model, as the caller calls it: 1 to 256 characters, none of them a control character.
-    pub model: Cow<'a, str>,
-    /// The answer is to come as events.
-    pub stream: bool,
-    /// The caller asked for the event with the usage.
-    pub include_usage: bool,
-    /// The most answer tokens of one choice; the larger one of two different caps.
-    pub output_cap: Option<u64>,
-    /// The field that holds the cap. With two of them, the newer one.
-    pub cap_field: Option<CapField>,
-    /// How many answers are produced, and so billed, over all prompts.
-    pub choices: u64,
-    /// No tokenizer makes more tokens of the request's text; see [`bound`](Self::bound) for why.
-    pub input_tokens_bound: u64,
-    /// Content holds images, whose tokens the length of the body does not bound.
-    pub has_images: bool,
-    /// Content holds audio, or refers to earlier audio; its tokens are not bounded either.
-    pub has_audio: bool,
-    /// Content holds parts of any other kind than text; their tokens are not bounded either.
-    pub has_files: bool,
-    /// What of the body is not text.
-    pub media: Media,
-    /// The answer can hold audio.
-    pub audio_out: bool,
-    /// The answer can hold images.
-    pub images_out: bool,
-    /// The model is asked to think, which it may do unseen.
-    pub reasons: bool,
-    /// The model may search the web, for a fee.
-    pub web_search: bool,
-    /// How often the provider's own tools are expected to be used at most, by their meters, where the request says so in
-    /// another dialect.
-    pub tools: Usage,
-    /// The field `models` names other models, which some resellers serve in place of `model`.
-    pub names_other_models: bool,
-    /// The service tier that is asked for: at most 64 characters, none of them a control character.
-    pub service_tier: Option<Cow<'a, str>>,
-    /// The caller's own name for whoever it asks for: 1 to 128 characters, none of them a control character.
-    pub end_user: Option<Cow<'a, str>>,
-    /// What the request is booked under: at most 8 tags, each as long as a user's name may be. See [`add_tags`].
-    pub tags: Vec<String>,
+    demand: Demand<'a>,
     body: &'a str,
     fields: Fields<'a>,
+}
+
+impl<'a> Deref for Request<'a> {
+    type Target = Demand<'a>;
+
+    fn deref(&self) -> &Demand<'a> {
+        &self.demand
+    }
+}
+
+impl DerefMut for Request<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.demand
+    }
 }
 
 /// A request that is refused: it is broken, or two readers could understand it differently.
@@ -86,11 +63,11 @@ pub struct BadRequest {
 /// The most choices that one request may ask for; OpenAI's own limit.
 const CHOICES_MAX: u64 = 128;
 
-const MODEL_CHARS_MAX: usize = 256;
+pub(super) const MODEL_CHARS_MAX: usize = 256;
 const SERVICE_TIER_CHARS_MAX: usize = 64;
 
 /// Tokens that chat templates add on their own: a default system prompt, the date, the opening of the answer.
-const TEMPLATE_TOKENS_MAX: u64 = 128;
+pub(super) const TEMPLATE_TOKENS_MAX: u64 = 128;
 
 /// Tokens of the instructions that a provider adds when tools or an answer format are given.
 const INSTRUCTION_TOKENS_MAX: u64 = 1024;
@@ -253,8 +230,7 @@ impl<'a> Request<'a> {
         let modalities = strings(&fields, Field::Modalities)?;
         let metadata = Metadata::read(&fields)?;
 
-        Ok(Self {
-            endpoint,
+        let demand = Demand {
             model: short_text(&fields, Field::Model, MODEL_CHARS_MAX)?.ok_or_else(|| missing(Field::Model))?,
             stream: boolean(Field::Stream, fields.given(Field::Stream))?,
             include_usage: edits::stream_options(&fields)?.asked,
@@ -266,6 +242,9 @@ impl<'a> Request<'a> {
             },
             choices: n.max(best_of).saturating_mul(prompts),
             input_tokens_bound: body.len() as u64 + TEMPLATE_TOKENS_MAX + instruction_tokens,
+            answer_tokens: (endpoint == Endpoint::Embeddings).then_some(0),
+            calls: Usage::default(),
+            media_is_bounded: false,
             has_images: content.images,
             has_audio: content.audio,
             has_files: content.files,
@@ -283,9 +262,8 @@ impl<'a> Request<'a> {
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
             end_user: labels::end_user(&fields, &metadata)?,
             tags: metadata.tags()?,
-            body,
-            fields,
-        })
+        };
+        Ok(Self { endpoint, demand, body, fields })
     }
 
     /// Takes over what a body in another dialect asks for that is sent in place of this one: `tools`, as many tokens more as it
@@ -293,32 +271,10 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn sent_as(mut self, text_bytes: usize, tools: Usage, earlier_tokens: u64) -> Self {
         let longer = text_bytes.saturating_sub(self.body.len()) as u64;
-        self.input_tokens_bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
-        self.tools = tools;
+        let bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
+        self.demand.input_tokens_bound = bound;
+        self.demand.tools = tools;
         self
-    }
-
-    /// The most that this request can consume when each choice has at most `output_tokens_max` tokens.
-    ///
-    /// The prompt is bounded by the length of the body. A token stands for at least one byte of text, and JSON never
-    /// writes a text shorter than it is. The few tokens by which a provider frames each message are outweighed by
-    /// the syntax around it: `{"role":"user","content":""}` alone is 28 bytes. What does not grow with the body, a
-    /// template's own words and the instructions for tools, is a constant on top. Images, audio and files are not
-    /// text: the caller must add what they can cost, and the fees of searches.
-    pub fn bound(&self, output_tokens_max: u64) -> Bound {
-        let output_tokens = match self.endpoint {
-            Endpoint::Embeddings => 0,
-            Endpoint::Chat | Endpoint::Completions => output_tokens_max.saturating_mul(self.choices),
-        };
-        Bound {
-            input_tokens: self.input_tokens_bound,
-            output_tokens,
-            audio_in: self.has_audio || self.has_files,
-            images_in: self.has_images || self.has_files,
-            audio_out: self.audio_out,
-            calls: Usage::default(),
-            service_tier: self.service_tier.as_deref().map(str::to_owned),
-        }
     }
 }
 
@@ -466,7 +422,7 @@ fn short_text<'a>(fields: &Fields<'a>, field: Field, chars_max: usize) -> Result
 }
 
 /// Why a text is not safe to show, if it is not.
-fn unshowable(text: &str, chars_max: usize) -> Option<String> {
+pub(super) fn unshowable(text: &str, chars_max: usize) -> Option<String> {
     // A character has at least one byte, so most texts need no counting.
     let long = text.len() > chars_max && text.chars().count() > chars_max;
     if text.is_empty() || long {
@@ -497,7 +453,7 @@ fn string(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The start of a JSON text, short enough for a message.
-fn shown(json: &str) -> String {
+pub(crate) fn shown(json: &str) -> String {
     const CHARS_MAX: usize = 40;
     let mut shown: String = json.chars().take(CHARS_MAX).collect();
     if shown.len() < json.len() {

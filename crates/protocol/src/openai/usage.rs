@@ -191,10 +191,10 @@ impl Whole {
 
 /// A count as an answer gives it: a whole number within [`COUNT_MAX`], or `null` for none.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Count(Option<u64>);
+pub(super) struct Count(pub(super) Option<u64>);
 
 impl Count {
-    fn count(self) -> u64 {
+    pub(super) fn count(self) -> u64 {
         self.0.unwrap_or(0)
     }
 

@@ -16,7 +16,17 @@ use store::prices;
 use toml::Spanned;
 
 /// What models of the price book do that can be asked for here.
-pub(super) const MODES: [&str; 3] = ["chat", "completion", "embedding"];
+pub(super) const MODES: [&str; 9] = [
+    "chat",
+    "completion",
+    "embedding",
+    "moderation",
+    "rerank",
+    "image_generation",
+    "image_edit",
+    "audio_speech",
+    "audio_transcription",
+];
 
 /// `[[routes]]`
 #[derive(Clone, Debug, Deserialize)]

@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod limits_saved;
 mod lives;
+mod media;
 mod members;
 mod native;
 mod passing;

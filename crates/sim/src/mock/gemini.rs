@@ -92,7 +92,8 @@ pub(super) fn check(path: &str, query: &str, body: &Value) -> Result<Asked, Refu
             };
             let cap = config["maxOutputTokens"].as_u64();
             let shows_thinking = config["thinkingConfig"]["includeThoughts"] == true;
-            Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking })
+            let choices = config["candidateCount"].as_u64().unwrap_or(1);
+            Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking, choices })
         }
         "countTokens" => {
             only(object(body, "body")?, &["model", "contents", "generateContentRequest"], "")?;
@@ -354,10 +355,11 @@ pub(super) fn whole(plan: &Plan) -> Value {
         parts.push(json!({"text": plan.text()}));
     }
     parts.extend((0..plan.calls).map(|call| function_call(plan, call)));
-    piece(plan, parts, Some(plan.usage.completion - plan.usage.reasoning.min(plan.usage.completion)), true)
+    let candidates = (0..plan.choices).map(|choice| candidate(plan, choice, &parts, true)).collect();
+    answer(plan, candidates, said(plan))
 }
 
-/// The events of a stream: counts grow, the last tells why it ended.
+/// The events of a stream: counts grow, and the last of each candidate tells why it ended.
 pub(super) fn events(plan: &Plan) -> Vec<Event> {
     let mut pieces: Vec<Vec<Value>> = Vec::new();
     if plan.thinks {
@@ -370,17 +372,26 @@ pub(super) fn events(plan: &Plan) -> Vec<Event> {
         }
     }
     pieces.extend((0..plan.calls).map(|call| vec![function_call(plan, call)]));
-    let last = pieces.len() - 1;
-    let said = plan.usage.completion - plan.usage.reasoning.min(plan.usage.completion);
-    let event = |(index, parts): (usize, Vec<Value>)| {
-        let so_far = if index == last { said } else { said.min(index as u64 + 1) };
-        Event { name: None, data: piece(plan, parts, Some(so_far), index == last).to_string(), content: true }
-    };
-    pieces.into_iter().enumerate().map(event).collect()
+    let mut events = Vec::new();
+    for (index, parts) in pieces.iter().enumerate() {
+        let is_last = index + 1 == pieces.len();
+        for choice in 0..plan.choices {
+            let is_end = is_last && choice + 1 == plan.choices;
+            let so_far = if is_end { said(plan) } else { said(plan).min(events.len() as u64 + 1) };
+            let data = answer(plan, vec![candidate(plan, choice, parts, is_last)], so_far).to_string();
+            events.push(Event { name: None, data, content: true });
+        }
+    }
+    events
 }
 
-fn piece(plan: &Plan, parts: Vec<Value>, said: Option<u64>, is_last: bool) -> Value {
-    let mut candidate = json!({"content": {"parts": parts, "role": "model"}, "index": 0});
+/// Tokens of the answer beside what was thought.
+fn said(plan: &Plan) -> u64 {
+    plan.usage.completion.saturating_sub(plan.usage.reasoning)
+}
+
+fn candidate(plan: &Plan, choice: u64, parts: &[Value], is_last: bool) -> Value {
+    let mut candidate = json!({"content": {"parts": parts, "role": "model"}, "index": choice});
     if is_last {
         candidate["finishReason"] = match plan {
             _ if plan.refusal => "SAFETY",
@@ -389,11 +400,14 @@ fn piece(plan: &Plan, parts: Vec<Value>, said: Option<u64>, is_last: bool) -> Va
         }
         .into();
     }
-    let mut piece = json!({"candidates": [candidate], "modelVersion": plan.model,
+    candidate
+}
+
+fn answer(plan: &Plan, candidates: Vec<Value>, said: u64) -> Value {
+    let mut answer = json!({"candidates": candidates, "modelVersion": plan.model,
         "responseId": format!("mock{}", plan.number)});
     let usage = || {
         // What was thought is beside the candidates, not within them; what is zero is left out.
-        let said = said.unwrap_or(0);
         let total = plan.usage.prompt + said + plan.usage.reasoning;
         let mut usage = json!({"promptTokenCount": plan.count(plan.usage.prompt),
             "candidatesTokenCount": plan.count(said), "totalTokenCount": plan.count(total),
@@ -407,9 +421,9 @@ fn piece(plan: &Plan, parts: Vec<Value>, said: Option<u64>, is_last: bool) -> Va
         usage
     };
     if let Some(usage) = plan.reported(usage) {
-        piece["usageMetadata"] = usage;
+        answer["usageMetadata"] = usage;
     }
-    piece
+    answer
 }
 
 fn thoughts(plan: &Plan) -> Vec<Value> {

@@ -4,8 +4,8 @@ use super::native::{Asked, Event, How, Plan, Refusal, list, object, text, words}
 use crate::http1::Head;
 use serde_json::{Map, Value, json};
 
-/// The only version that is spoken.
-const VERSION: &str = "2023-06-01";
+/// The versions that are spoken: what their SDKs have asked for.
+const VERSIONS: [&str; 3] = ["2023-01-01", "2023-06-01", "2026-10-21"];
 /// What a seal looks like: base64 that only its maker can read.
 const SIGNATURE: &str = "bW9jay1zaWduYXR1cmU=";
 /// Fewest tokens that thinking can be given.
@@ -70,7 +70,7 @@ pub(super) fn check_head(head: &Head<'_>, key: Option<&str>) -> Result<(), Refus
         return Err(Refusal { status: 401, message: "invalid x-api-key".to_owned() });
     }
     match head.header("anthropic-version") {
-        Some(VERSION) => Ok(()),
+        Some(version) if VERSIONS.contains(&version) => Ok(()),
         Some(other) => Err(Refusal::bad(format!("anthropic-version: \"{other}\" is not a valid version"))),
         None => Err(Refusal::bad("anthropic-version: header is required")),
     }
@@ -118,7 +118,7 @@ pub(super) fn check(path: &str, body: &Value) -> Result<Asked, Refusal> {
         return Ok(Asked::Count { model, tokens: prompt_words });
     }
     let how = if body["stream"] == true { How::Events } else { How::Whole };
-    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking: thinks })
+    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking: thinks, choices: 1 })
 }
 
 fn only(members: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), Refusal> {

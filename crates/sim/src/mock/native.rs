@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 
 /// Words of an answer at most: its events are written before the first is sent.
 const WORDS_MAX: u64 = 20_000;
+/// Answers to one request at most, as Gemini has it.
+const CHOICES_MAX: u64 = 8;
 /// Calls of one answer at most.
 const CALLS_MAX: u64 = 128;
 /// Bytes of a scripted text in each piece of a stream.
@@ -44,6 +46,8 @@ pub(super) enum Asked {
         prompt_words: u64,
         /// The caller wants to see what the model thinks.
         shows_thinking: bool,
+        /// How many answers are asked for.
+        choices: u64,
     },
     Count {
         model: String,
@@ -88,6 +92,8 @@ pub(super) struct Plan {
     pub(super) pieces: Vec<String>,
     /// How often the tool is called; 0 for a text.
     pub(super) calls: u64,
+    /// How often all of it is there.
+    pub(super) choices: u64,
     pub(super) refusal: bool,
     /// Shows what it thought.
     pub(super) thinks: bool,
@@ -181,8 +187,9 @@ pub(super) fn decide(
             reply.outcome.prompt_tokens = words.iter().sum();
             put(&gemini::vectors(words.len(), dimensions, batch), out);
         }
-        Asked::Answer { model, how, cap, prompt_words, shows_thinking } => {
-            let plan = Plan::new(&script, reply.number, model, cap, prompt_words, shows_thinking);
+        Asked::Answer { model, how, cap, prompt_words, shows_thinking, choices } => {
+            let plan = Plan::new(&script, reply.number, model, cap, prompt_words);
+            let plan = Plan { thinks: shows_thinking && plan.usage.reasoning > 0, ..plan }.times(choices);
             reply.outcome.prompt_tokens = plan.usage.prompt;
             reply.outcome.completion_tokens = plan.usage.completion;
             reply.outcome.cached_tokens = plan.usage.cached;
@@ -276,7 +283,8 @@ impl Written {
 }
 
 impl Plan {
-    fn new(script: &Script, number: u64, model: String, cap: Option<u64>, prompt_words: u64, thinks: bool) -> Self {
+    /// What the script makes of a request with that cap and prompt.
+    fn new(script: &Script, number: u64, model: String, cap: Option<u64>, prompt_words: u64) -> Self {
         let completion = script
             .completion_tokens
             .unwrap_or_else(|| cap.map_or(COMPLETION_TOKENS_DEFAULT, |cap| cap.min(COMPLETION_TOKENS_DEFAULT)));
@@ -289,13 +297,22 @@ impl Plan {
             model: script.model.clone().unwrap_or(model),
             pieces: pieces(script.text.as_deref(), words),
             calls: script.calls().min(CALLS_MAX),
+            choices: 1,
             refusal: script.refusal,
-            thinks: thinks && reasoning > 0,
+            thinks: false,
             capped: cap.is_some_and(|cap| completion >= cap),
             usage: Usage { prompt: script.prompt_tokens.unwrap_or(prompt_words), completion, cached, reasoning },
             cache_written: script.cache_write_tokens.unwrap_or(0),
             fault: script.usage,
         }
+    }
+
+    /// That many answers in place of one; usage is the sum of all.
+    fn times(mut self, choices: u64) -> Self {
+        self.choices = choices.clamp(1, CHOICES_MAX);
+        self.usage.completion = self.usage.completion.saturating_mul(self.choices);
+        self.usage.reasoning = self.usage.reasoning.saturating_mul(self.choices);
+        self
     }
 
     /// The text, or what each call is given.

@@ -86,7 +86,7 @@ pub(super) fn check(body: &Value) -> Result<Asked, Refusal> {
         .as_array()
         .is_some_and(|include| include.iter().any(|one| one == "reasoning.encrypted_content"))
         || body["reasoning"].get("summary").is_some_and(|summary| !summary.is_null());
-    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking })
+    Ok(Asked::Answer { model, how, cap, prompt_words, shows_thinking, choices: 1 })
 }
 
 /// Items, and that calls and their outputs belong together; their words.
@@ -343,7 +343,7 @@ fn response(plan: &Plan, status: &str, output: Vec<Value>) -> Value {
         "parallel_tool_calls": true, "previous_response_id": null, "reasoning": {"effort": null, "summary": null},
         "service_tier": "default", "store": true, "temperature": 1.0, "text": {"format": {"type": "text"}},
         "tool_choice": "auto", "tools": [], "top_logprobs": 0, "top_p": 1.0, "truncation": "disabled", "usage": null,
-        "user": null, "metadata": {}})
+        "metadata": {}})
 }
 
 /// An error (`ErrorResponse`).

@@ -91,7 +91,8 @@ pub struct Script {
     /// How `cut_after` and `cut_at_byte` close it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<Close>,
-    /// Fall silent after that many events, with the connection open, until the caller leaves (at most 10 minutes).
+    /// Fall silent after that many events, with the connection open, until the caller leaves (at most 10 minutes). Whole
+    /// answers: as `cut_after`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall_after: Option<u64>,
     /// Send an error event after that many events and end the body properly, without the dialect's own end.

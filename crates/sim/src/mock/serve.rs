@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::answer::{self, Answer, Content, Kind, Usage, put};
+use super::media;
 use super::native::{self, Written};
 use super::request::Call;
 use super::script::{Close, LengthFault, Script};
@@ -245,11 +246,14 @@ impl Connection {
                 self.put_head(reply, &extra, &format_args!("content-length: {size}\r\ntransfer-encoding: chunked\r\n"))
             }
         }
-        if let Some(after) = script.cut_after {
+        if let Some(after) = script.cut_after.or(script.stall_after) {
             let kept = if after == 0 { 0 } else { size / 2 };
             self.outbox.extend_from_slice(&self.scratch[..kept]);
             self.flush(outcome).await?;
-            return self.close(script.how.unwrap_or_default()).await;
+            return match script.cut_after {
+                Some(_) => self.close(script.how.unwrap_or_default()).await,
+                None => self.hang().await,
+            };
         }
         if script.content_length == Some(LengthFault::WithChunked) {
             put!(self.outbox, "{size:x}\r\n");
@@ -473,6 +477,14 @@ fn decide(shared: &Shared, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) -> R
     if shared.authorization.is_some() && head.header("authorization") != shared.authorization.as_deref() {
         return refuse(reply, 401, None, out);
     }
+    if method == "POST"
+        && let Some(endpoint) = media::Endpoint::at(path)
+    {
+        return match media::Asked::read(endpoint, head.header("content-type"), body) {
+            Ok(asked) => follow_media(reply, asked, shared, out),
+            Err(message) => refuse(reply, 400, Some(&message), out),
+        };
+    }
     let endpoint = match (method, path) {
         ("POST", "/v1/chat/completions") => Endpoint::Generate(Kind::Chat),
         ("POST", "/v1/completions") => Endpoint::Generate(Kind::Completion),
@@ -590,6 +602,23 @@ fn follow(mut reply: Reply, endpoint: Endpoint, call: Call<'_>, out: &mut Vec<u8
         }
     }
     reply.script = call.mock;
+    reply
+}
+
+/// A request to an endpoint beside text, answered as its script says.
+fn follow_media(mut reply: Reply, mut asked: media::Asked, shared: &Shared, out: &mut Vec<u8>) -> Reply {
+    reply.outcome.model = Some(asked.model().to_owned());
+    let script = asked.script.take().or_else(|| shared.script());
+    let plain = Script::default();
+    let said = script.as_deref().unwrap_or(&plain);
+    if !fails(&mut reply, said, &mut |status, out| put_error(said, status, out), out) {
+        reply.status = said.status.unwrap_or(200);
+        let made = asked.answer(said, reply.number, out);
+        reply.content_type = made.content_type;
+        let Outcome { streamed, prompt_tokens, completion_tokens, .. } = &mut reply.outcome;
+        (*streamed, *prompt_tokens, *completion_tokens) = (made.streamed, made.input, made.output);
+    }
+    reply.script = script;
     reply
 }
 

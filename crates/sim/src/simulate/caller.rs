@@ -56,7 +56,8 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, ma
     let serving = gateway.serve(
         caller,
         Call {
-            endpoint: Endpoint::Chat,
+            endpoint: Endpoint::Chat.into(),
+            boundary: None,
             body,
             tags: None,
             address: std::net::Ipv4Addr::LOCALHOST.into(),
@@ -90,6 +91,7 @@ async fn ask_once(gateway: &Arc<Gateway>, caller: &Caller, auditor: &Auditor, ma
             std::mem::forget(relay);
         }
         AnswerBody::Stream(relay) => read(relay, &request, patience, auditor).await,
+        AnswerBody::Typed(..) | AnswerBody::Flow(..) => unreachable!("only text is asked for"),
     }
     false
 }

@@ -313,7 +313,8 @@ pub(super) fn write_reasoning_details(object: &mut Object<'_>, thoughts: &[(&Rea
                 detail.text("type", "reasoning.encrypted");
                 detail.text("data", &seal.data);
             }
-            None if reasoning.is_summary => {
+            // Only the text itself can be sealed.
+            None if reasoning.is_summary && signature.is_none() => {
                 detail.text("type", "reasoning.summary");
                 detail.text("summary", &reasoning.text);
             }

@@ -13,6 +13,8 @@ pub struct StreamReader {
     ended: bool,
     parts: u32,
     has_calls: bool,
+    /// What the next event's number would be.
+    next_sequence: u64,
     /// Parts that have begun and not ended. Items come one after the other, so there are few.
     open: Vec<Open>,
 }
@@ -37,6 +39,11 @@ impl StreamReader {
         Self::default()
     }
 
+    /// What the number of an event is that goes on where the stream stands.
+    pub(in super::super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
     /// Reads the data of one event. Any bytes are answered.
     pub fn read(&mut self, data: &[u8], sink: &mut impl FnMut(Event<'_>)) {
         let data = data.trim_ascii();
@@ -44,6 +51,9 @@ impl StreamReader {
             return;
         }
         let Some((text, node)) = read::event(data) else { return sink(Event::Unreadable) };
+        if let Some(number) = node.count_of("sequence_number") {
+            self.next_sequence = number.saturating_add(1);
+        }
         let kind = node.text_of("type").unwrap_or_default();
         let output = node.count_of("output_index").unwrap_or_default();
         let content = node.count_of("content_index");

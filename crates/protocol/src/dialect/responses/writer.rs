@@ -69,6 +69,11 @@ impl StreamWriter {
         }
     }
 
+    /// A writer that goes on with a stream of which events up to that number passed.
+    pub(in super::super) fn resumed(reply: &Reply<'_>, next_sequence: u64) -> Self {
+        Self { sequence: next_sequence, ..Self::new(reply) }
+    }
+
     /// Writes what that event is in this dialect, which may be nothing.
     pub fn write(&mut self, event: &Event<'_>, reply: &Reply<'_>, out: &mut Vec<u8>) {
         match event {

@@ -50,7 +50,7 @@ pub fn add_tags(tags: &mut Vec<String>, text: &str) -> Result<(), BadRequest> {
     Ok(())
 }
 
-fn check(label: &str, name: &str) -> Result<(), String> {
+pub(in crate::openai) fn check(label: &str, name: &str) -> Result<(), String> {
     unshowable(label, LABEL_CHARS_MAX).map_or(Ok(()), |why| Err(format!("{name} {why}")))
 }
 

@@ -30,7 +30,7 @@ fn a_plain_request_asks_for_little() {
     assert_eq!((request.stream, request.include_usage, request.output_cap, request.choices), (false, false, None, 1));
     assert_eq!(request.input_tokens_bound, CHAT.len() as u64 + TEMPLATE_TOKENS_MAX);
     assert!(!(request.has_images || request.has_audio || request.has_files || request.audio_out || request.web_search));
-    assert_eq!((request.service_tier, request.end_user, request.cap_field), (None, None, None));
+    assert_eq!((request.demand.service_tier, request.demand.end_user, request.demand.cap_field), (None, None, None));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn what_decides_the_price_is_read() {
     );
     let request = read(Endpoint::Chat, &nulls);
     assert!(!(request.stream || request.include_usage || request.audio_out || request.web_search));
-    assert_eq!((request.output_cap, request.choices, request.end_user), (None, 1, None));
+    assert_eq!((request.output_cap, request.choices, request.demand.end_user), (None, 1, None));
     assert!(read(Endpoint::Chat, &with(r#""models":["a","b"]"#)).names_other_models);
     assert!(read(Endpoint::Chat, &with(r#""modalities":["image"]"#)).images_out);
 }
