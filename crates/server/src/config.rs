@@ -557,6 +557,26 @@ output_per_million = "2.00"
         Config::parse(taken).unwrap();
     }
 
+    #[test]
+    fn the_examples_of_the_page_of_providers_are_valid() {
+        install_tls();
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/providers.md")).unwrap();
+        let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let account = "service_account = \"file:/run/secrets/google.json\"";
+        let mut upstreams = 0;
+        for block in blocks {
+            // No secret of an example is there.
+            let mut text = block.replace(account, "project = \"p\"\naccess_token = \"t\"");
+            while let Some(from) = text.find("${") {
+                let to = from + text[from..].find('}').unwrap();
+                text.replace_range(from..=to, "x");
+            }
+            let config = Config::parse(&text).unwrap_or_else(|error| panic!("{error:#}: {text}"));
+            upstreams += config.upstreams.len();
+        }
+        assert!(upstreams >= 7 && page.contains(account), "{upstreams}");
+    }
+
     const STRIPE: &str = r#"
 [payments.stripe]
 secret_key = "sk_test_secret"
