@@ -12,7 +12,6 @@ pub mod ledger;
 pub mod money;
 pub mod payment;
 pub mod plan;
-pub mod pool;
 pub mod price;
 pub mod proration;
 pub mod rate;

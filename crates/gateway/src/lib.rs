@@ -22,6 +22,7 @@ pub mod limits;
 pub mod media;
 pub mod native;
 pub mod paid;
+pub mod pool;
 pub mod quote;
 pub mod realtime;
 mod refusal;

@@ -1,6 +1,6 @@
 //! How much is left of an upstream's limits, as its answers told, less what was sent since.
 
-use crate::Timestamp;
+use domain::Timestamp;
 use smallvec::SmallVec;
 
 /// Most limits that are kept of one upstream and model.

@@ -4,6 +4,8 @@
 //! where nobody else is left, and whom the request would not fit only after that. Among the others two are drawn by weight
 //! and the less busy one is taken: always to take the best would send everybody to the same one at once.
 
+use domain::Nanos;
+
 /// Above that part of a limit an upstream stands aside, in millionths.
 const ASIDE_PPM: u64 = 800_000;
 /// Below that health it stands aside.
@@ -20,8 +22,8 @@ pub struct Candidate {
     pub health: f32,
     /// The part of its tightest limit that the request would bring it to, in millionths.
     pub used_ppm: u64,
-    /// What the request costs the operator there, in any unit that all candidates share.
-    pub cost: f64,
+    /// What the request is expected to cost the operator there.
+    pub cost: Nanos,
     /// Milliseconds to the first byte, as far as known.
     pub latency_ms: Option<f32>,
     /// Requests that are open there.
@@ -70,10 +72,11 @@ impl Default for Weights {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw(pub f32, pub f32);
 
-/// A candidate's score, 0 to 1 with weights that sum up to one. `cheapest` is the least cost of all candidates.
-pub fn score(candidate: &Candidate, cheapest: f64, weights: &Weights) -> f32 {
+/// A candidate's score, 0 to 1 with weights that sum up to one. `cheapest` is the least cost of all candidates. Nothing is
+/// charged by it: a ratio of two costs needs no exactness.
+pub fn score(candidate: &Candidate, cheapest: Nanos, weights: &Weights) -> f32 {
     let availability = 1.0 - candidate.used_ppm.min(WHOLE_PPM) as f32 / WHOLE_PPM as f32;
-    let cheapness = if candidate.cost <= cheapest { 1.0 } else { (cheapest / candidate.cost) as f32 };
+    let cheapness = if candidate.cost <= cheapest { 1.0 } else { cheapest.0 as f32 / candidate.cost.0 as f32 };
     weights.health * candidate.health + weights.availability * availability + weights.cost * cheapness
 }
 
@@ -87,12 +90,12 @@ pub fn choose(candidates: &[Candidate], strategy: Strategy, weights: &Weights, d
     };
     match strategy {
         Strategy::Ordered => eligible().next().map(|(index, _)| index),
-        Strategy::Cheapest => least(&|candidate| candidate.cost),
+        Strategy::Cheapest => eligible().min_by_key(|(_, candidate)| candidate.cost).map(|(index, _)| index),
         Strategy::Fastest => least(&|candidate| f64::from(candidate.latency_ms.unwrap_or(0.0))),
         Strategy::LeastBusy => least(&load),
         Strategy::Weighted => drawn(eligible, |candidate| share(candidate, 1.0), draw.0),
         Strategy::Score => {
-            let cheapest = eligible().map(|(_, candidate)| candidate.cost).fold(f64::INFINITY, f64::min);
+            let cheapest = eligible().map(|(_, candidate)| candidate.cost).min()?;
             let share = |candidate: &Candidate| share(candidate, score(candidate, cheapest, weights));
             let (one, other) = (drawn(eligible, share, draw.0)?, drawn(eligible, share, draw.1)?);
             let busy = |index: usize| f64::from(candidates[index].open + 1) / f64::from(share(&candidates[index]));
@@ -144,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     const WELL: Candidate =
-        Candidate { health: 1.0, used_ppm: 0, cost: 1.0, latency_ms: None, open: 0, weight: 1, share: 1_000 };
+        Candidate { health: 1.0, used_ppm: 0, cost: Nanos(1_000), latency_ms: None, open: 0, weight: 1, share: 1_000 };
 
     fn by_score(candidates: &[Candidate], draw: Draw) -> Option<usize> {
         choose(candidates, Strategy::Score, &Weights::default(), draw)
@@ -153,12 +156,12 @@ mod tests {
     #[test]
     fn a_score_is_of_health_headroom_and_cost() {
         let weights = Weights::default();
-        assert_eq!(score(&WELL, 1.0, &weights), 1.0);
-        let half = Candidate { health: 0.5, used_ppm: 500_000, cost: 2.0, ..WELL };
-        assert!((score(&half, 1.0, &weights) - 0.5).abs() < 1e-6);
+        assert_eq!(score(&WELL, Nanos(1_000), &weights), 1.0);
+        let half = Candidate { health: 0.5, used_ppm: 500_000, cost: Nanos(2_000), ..WELL };
+        assert!((score(&half, Nanos(1_000), &weights) - 0.5).abs() < 1e-6);
         let over = Candidate { used_ppm: u64::MAX, ..WELL };
-        assert!((score(&over, 1.0, &weights) - 0.6).abs() < 1e-6);
-        assert_eq!(score(&Candidate { cost: 0.0, ..WELL }, 0.0, &weights), 1.0, "free of charge");
+        assert!((score(&over, Nanos(1_000), &weights) - 0.6).abs() < 1e-6);
+        assert_eq!(score(&Candidate { cost: Nanos::ZERO, ..WELL }, Nanos::ZERO, &weights), 1.0, "free of charge");
     }
 
     #[test]
@@ -190,9 +193,9 @@ mod tests {
     #[test]
     fn every_strategy_takes_what_it_says() {
         let candidates = [
-            Candidate { latency_ms: Some(300.0), cost: 3.0, open: 1, ..WELL },
-            Candidate { latency_ms: Some(100.0), cost: 2.0, open: 5, weight: 10, ..WELL },
-            Candidate { latency_ms: Some(200.0), cost: 1.0, open: 9, ..WELL },
+            Candidate { latency_ms: Some(300.0), cost: Nanos(3_000), open: 1, ..WELL },
+            Candidate { latency_ms: Some(100.0), cost: Nanos(2_000), open: 5, weight: 10, ..WELL },
+            Candidate { latency_ms: Some(200.0), cost: Nanos(1_000), open: 9, ..WELL },
         ];
         let taken = |strategy| choose(&candidates, strategy, &Weights::default(), Draw(0.5, 0.5));
         assert_eq!(taken(Strategy::Ordered), Some(0));
@@ -239,13 +242,13 @@ mod tests {
         /// Whoever is taken is of the best class that there is.
         #[test]
         fn nobody_is_passed_over_for_a_worse_class(
-            pool in prop::collection::vec((0.0..1.0_f32, 0..2_000_000_u64, 0.0..10.0_f64, 0..50_u32, 1..10_u32, prop::sample::select(vec![0, 100, 1_000_u32])), 0..20),
+            pool in prop::collection::vec((0.0..1.0_f32, 0..2_000_000_u64, 0..10_000_i64, 0..50_u32, 1..10_u32, prop::sample::select(vec![0, 100, 1_000_u32])), 0..20),
             one in 0.0..1.0_f32,
             other in 0.0..1.0_f32,
         ) {
             let candidates: Vec<_> = pool
                 .into_iter()
-                .map(|(health, used_ppm, cost, open, weight, share)| Candidate { health, used_ppm, cost, latency_ms: None, open, weight, share })
+                .map(|(health, used_ppm, cost, open, weight, share)| Candidate { health, used_ppm, cost: Nanos(cost), latency_ms: None, open, weight, share })
                 .collect();
             let best = candidates.iter().filter_map(class).min();
             for strategy in [Strategy::Score, Strategy::Weighted, Strategy::LeastBusy, Strategy::Fastest, Strategy::Cheapest, Strategy::Ordered] {

@@ -1,6 +1,6 @@
 //! How well and how quickly something answers, from its last requests.
 
-use crate::Timestamp;
+use domain::Timestamp;
 
 /// The weight of one more outcome: about the last hundred count.
 const OUTCOME_WEIGHT: f32 = 0.02;

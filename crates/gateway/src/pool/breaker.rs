@@ -12,7 +12,7 @@
 //! every rest ends: where nobody knows when, a probe looks in growing intervals, so a pool of one is never benched for ever
 //! (V-05).
 
-use crate::Timestamp;
+use domain::Timestamp;
 
 /// Failures in a row after which it rests.
 const FAILURES_MAX: u32 = 5;
@@ -21,7 +21,7 @@ const BACKOFF_MS: i64 = 1_000;
 /// The longest rest of that kind.
 const BACKOFF_MS_MAX: i64 = 60_000;
 /// The longest rest that is believed, whoever asks for it: a month and some days.
-const REST_MS_MAX: i64 = 35 * crate::time::DAY_MS;
+const REST_MS_MAX: i64 = 35 * domain::time::DAY_MS;
 /// How long it takes until as much is asked of it as before.
 const RAMP_MS: i64 = 30_000;
 /// The part of that which it begins with, in thousandths.
