@@ -2,7 +2,7 @@
 //!
 //! A session always has a hold for the most that its next response can cost, before the upstream hears anything that could
 //! lead to one: a caller may ask for a response, or its voice may. A response takes the hold over when it begins and is
-//! settled by the usage of its end. Read [`Session`] for what becomes of each event, [`Reserve`](reserve::Reserve) for the
+//! settled by the usage of its end. Read [`Session`] for what becomes of each event, [`Reserve`] for the
 //! money.
 
 mod connect;
