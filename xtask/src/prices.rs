@@ -96,6 +96,7 @@ mod tests {
         };
         check("chat", in_out, in_out_sheet);
         chat(r#""supports_vision":true,"source":"x","max_input_tokens":9"#, r#""max_input_tokens":9"#);
+        chat(r#""supports_vision":false,"supports_function_calling":false"#, r#""lacks":["vision","tools"]"#);
         chat(r#""max_output_tokens":0,"max_input_tokens":128000"#, r#""max_input_tokens":128000"#);
         chat(r#""search_context_cost_per_query":{"low":0.01,"high":0.05,"medium":0.03}"#, r#""per_web_search":"0.05""#);
         chat(r#""code_interpreter_cost_per_session":0.03"#, r#""per_code_execution":"0.03""#);

@@ -6,7 +6,7 @@
 
 mod sheet;
 
-pub use sheet::{PriceSheet, RateSheet, SheetError, Tier};
+pub use sheet::{Lacks, PriceSheet, RateSheet, SheetError, Tier};
 
 use crate::money::{MoneyError, Multiplier, Nanos, Rate};
 use crate::usage::{Meter, Usage};
@@ -21,6 +21,8 @@ pub struct Price {
     pub input_tokens_max: Option<u64>,
     /// The most answer tokens that the model gives, if known.
     pub output_tokens_max: Option<u64>,
+    /// What the model is known not to do.
+    pub lacks: Lacks,
 }
 
 /// Rates of one service tier: the base, and what applies above a prompt size.
@@ -370,6 +372,7 @@ mod tests {
                 service: vec![("priority".into(), priority)],
                 input_tokens_max: None,
                 output_tokens_max: None,
+                lacks: Lacks::default(),
             };
             let mut calls = Usage::default();
             calls[Meter::WebSearch] = draws[9] % 5;

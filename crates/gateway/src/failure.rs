@@ -50,6 +50,8 @@ pub enum Case {
     AddressNotAllowed,
     /// The request cannot be understood.
     BadRequest,
+    /// The prompt does not fit into the model's context.
+    ContextExceeded,
     /// There is no such endpoint.
     UnknownEndpoint,
     /// Providers have this endpoint, this gateway has not.
@@ -190,6 +192,7 @@ impl Case {
             Self::ModelNotAllowed => "model_not_allowed",
             Self::AddressNotAllowed => "address_not_allowed",
             Self::BadRequest => "bad_request",
+            Self::ContextExceeded => "context_exceeded",
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::NotServed => "not_served",
             Self::MethodNotAllowed => "method_not_allowed",

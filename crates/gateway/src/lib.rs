@@ -6,6 +6,7 @@
 //! This crate knows no web framework, no dashboard and no configuration file. Time comes from [`clock::Clock`], so
 //! that a simulation can run the same code in virtual time over a ledger in memory.
 
+mod abilities;
 pub mod admit;
 pub mod authenticate;
 pub mod catalog;

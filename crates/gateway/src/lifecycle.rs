@@ -1,5 +1,6 @@
 //! The life of a request, read downwards in [`Gateway::serve`].
 
+use crate::abilities;
 use crate::admit::{self, Admitted, Asking, admit, store_unavailable};
 use crate::authenticate::allows_model;
 use crate::catalog::{Catalog, Route};
@@ -318,6 +319,11 @@ impl Gateway {
         let request = read(&call, endpoint).map_err(early)?;
         let catalog = self.catalog.load_full();
         let (route, priced) = choose(&catalog, &request, call.endpoint, caller).map_err(early)?;
+        if let Some(most) = abilities::doubtful(&request, &priced.price) {
+            // Boxed, as few requests come here: what it carries would be moved with every one.
+            let fits = abilities::fits(&request, (endpoint, body), route, most, &self.tokenizers);
+            Box::pin(fits).await.map_err(early)?;
+        }
         let no_limits = Limits::default();
         let asking = self.asking(caller, &request, body, route, priced, &no_limits);
         let (entered, output_limit) = self.enter(&asking, call.address).await?;
@@ -853,6 +859,7 @@ pub(crate) fn choose<'c>(
         );
         return Err(Failure::new(Case::BadRequest, message).param(Some("tools")));
     }
+    abilities::check(request, &priced.price)?;
     Ok((route, priced))
 }
 

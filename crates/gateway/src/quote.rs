@@ -1,5 +1,6 @@
 //! A dry run: the decision about a request without the request. Nothing is held, nothing is sent.
 
+use crate::abilities;
 use crate::admit::{self, Asking, Terms};
 use crate::catalog::Route;
 use crate::failure::{Case, Failure, QuotaScope};
@@ -60,6 +61,10 @@ impl Gateway {
             Paid::Text(endpoint) => {
                 let request = read(call, endpoint).map_err(early)?;
                 let (route, priced) = choose(&catalog, &request, call.endpoint, caller).map_err(early)?;
+                if let Some(most) = abilities::doubtful(&request, &priced.price) {
+                    let sent = (request.endpoint, &call.body);
+                    abilities::fits(&request, sent, route, most, &self.tokenizers).await.map_err(early)?;
+                }
                 let expected = Expected::Text(&request);
                 self.quoted(caller, call, &request, (route, priced), expected).await
             }

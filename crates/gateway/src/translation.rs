@@ -13,7 +13,8 @@ use domain::Usage;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
 use protocol::dialect::{
-    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, messages, passing, responses,
+    self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, ThinkingField, embeddings, messages,
+    passing, responses,
 };
 use protocol::failure::CallerError;
 use protocol::openai::{self, BadRequest, Endpoint};
@@ -216,7 +217,7 @@ impl Gateway {
             match dialect {
                 Dialect::Chat => quirks,
                 // On its way into that dialect, chat is not what the provider sees: nothing that it may be told is left out.
-                _ => Quirks { past_thinking: PastThinking::Details, ..quirks },
+                _ => Quirks { past_thinking: PastThinking::Details, thinking: ThinkingField::Reasoning, ..quirks },
             }
         });
         let speaks =

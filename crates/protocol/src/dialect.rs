@@ -19,7 +19,7 @@ pub mod responses;
 mod write;
 
 pub use crate::canonical::Dialect;
-pub use quirks::{PastThinking, Quirks};
+pub use quirks::{PastThinking, Quirks, ThinkingField};
 pub use write::{ErrorText, Reply, Target, Written};
 
 use crate::canonical::{Answer, BadRequest, Event, Request};

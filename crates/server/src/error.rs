@@ -85,6 +85,7 @@ pub fn dress(case: &Case, profile: ErrorProfile) -> (StatusCode, &'static str, &
         (Case::NotServed, _) => (S::NOT_IMPLEMENTED, "invalid_request_error", "endpoint_not_served"),
         (Case::MethodNotAllowed, _) => (S::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed"),
         (Case::UpgradeRequired, _) => (S::UPGRADE_REQUIRED, "invalid_request_error", "upgrade_required"),
+        (Case::ContextExceeded, _) => (S::BAD_REQUEST, "invalid_request_error", "context_length_exceeded"),
         (Case::BodyTooLarge, _) => (S::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
         (Case::UnsupportedMedia, _) => (S::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type"),
         (Case::BodyTimeout, _) => (S::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout"),

@@ -26,6 +26,10 @@ fn line(model: &Model) -> String {
     }
     let limits = [("max_input_tokens", model.input_tokens_max), ("max_output_tokens", model.output_tokens_max)];
     fields.extend(limits.into_iter().filter_map(|(name, limit)| Some((name, limit?.to_string()))));
+    if !model.lacks.is_empty() {
+        let lacks: Vec<_> = model.lacks.iter().map(|ability| quoted(ability)).collect();
+        fields.push(("lacks", format!("[{}]", lacks.join(","))));
+    }
     object(&fields)
 }
 

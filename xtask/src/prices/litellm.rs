@@ -20,6 +20,8 @@ pub struct Model {
     pub service_tiers: BTreeMap<&'static str, Plan>,
     pub input_tokens_max: Option<u64>,
     pub output_tokens_max: Option<u64>,
+    /// What it is said not to do.
+    pub lacks: Vec<&'static str>,
 }
 
 /// Rates, and what they become above prompt sizes.
@@ -144,6 +146,10 @@ const ASIDE: [&str; 10] = [
 /// A special purpose, cheaper than the standard tier that stands beside it.
 const ASIDE_ENDING: &str = "_decisions";
 
+/// What the source calls an ability, and what we do. Only a plain no counts: that nothing is said of many abilities says
+/// nothing.
+const ABILITIES: [(&str, &str); 2] = [("supports_vision", "vision"), ("supports_function_calling", "tools")];
+
 /// Modes whose requests consume a prompt and produce tokens: without both prices, half of it would be free.
 const TOKEN_MODES: [&str; 4] = ["chat", "completion", "responses", "realtime"];
 
@@ -225,6 +231,11 @@ fn model(name: &str, fields: &Fields, notes: &mut Notes) -> Result<Model, LeftOu
         service_tiers,
         input_tokens_max: count("max_input_tokens"),
         output_tokens_max: count("max_output_tokens"),
+        lacks: ABILITIES
+            .into_iter()
+            .filter(|(field, _)| fields.get(*field).is_some_and(|value| value.get() == "false"))
+            .map(|(_, ability)| ability)
+            .collect(),
     })
 }
 

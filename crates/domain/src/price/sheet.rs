@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A price as people write it: USD as decimal strings, per million tokens or per single unit.
 ///
 /// The text form is a flat object; see [`RATE_FIELDS`] for the rates it can hold. Beside them it takes
-/// `model_rate` with `completion_multiplier`, `tiers`, `service_tiers`, `max_input_tokens`,
+/// `model_rate` with `completion_multiplier`, `tiers`, `service_tiers`, `lacks`, `max_input_tokens`,
 /// `max_output_tokens` and `free`. Any other field is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceSheet {
@@ -27,8 +27,27 @@ pub struct PriceSheet {
     pub max_input_tokens: Option<u64>,
     /// The most answer tokens that the model gives.
     pub max_output_tokens: Option<u64>,
+    /// What the model is known not to do.
+    pub lacks: Lacks,
     /// The model costs nothing, on purpose. Without it, a sheet without rates is an error.
     pub free: bool,
+}
+
+/// What a model is known not to do. Of what nothing is said it may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// It takes no images.
+    pub vision: bool,
+    /// It calls no tools.
+    pub tools: bool,
+}
+
+const LACKS_WANTED: &str = "a list of \"vision\" and \"tools\"";
+
+impl Lacks {
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        [("vision", self.vision), ("tools", self.tools)].into_iter().filter(|(_, lacks)| *lacks).map(|(name, _)| name)
+    }
 }
 
 /// Rates by meter, as far as the sheet names them.
@@ -165,6 +184,7 @@ impl PriceSheet {
                 "completion_multiplier" => sheet.completion_multiplier = Some(amount_text(field, value)?),
                 "max_input_tokens" => sheet.max_input_tokens = Some(count(field, value)?),
                 "max_output_tokens" => sheet.max_output_tokens = Some(count(field, value)?),
+                "lacks" => sheet.lacks = lacks(field, value)?,
                 "free" => sheet.free = value.as_bool().ok_or_else(|| wrong(field, "true or false"))?,
                 "tiers" => sheet.tiers = tiers(value)?,
                 "service_tiers" => sheet.service_tiers = service_tiers(value)?,
@@ -203,6 +223,7 @@ impl PriceSheet {
             input_tokens_max: self.max_input_tokens,
             // A price that was set before 0 was refused says nothing.
             output_tokens_max: self.max_output_tokens.filter(|&most| most > 0),
+            lacks: self.lacks,
         })
     }
 
@@ -331,6 +352,18 @@ fn count(field: &str, value: &Value) -> Result<u64, SheetError> {
         .ok_or_else(|| wrong(field, "a whole number of tokens"))
 }
 
+fn lacks(field: &str, value: &Value) -> Result<Lacks, SheetError> {
+    let names = value.as_array().ok_or_else(|| wrong(field, LACKS_WANTED))?;
+    names.iter().try_fold(Lacks::default(), |mut lacks, name| {
+        match name.as_str() {
+            Some("vision") => lacks.vision = true,
+            Some("tools") => lacks.tools = true,
+            _ => return Err(wrong(field, LACKS_WANTED)),
+        }
+        Ok(lacks)
+    })
+}
+
 fn wrong(field: &str, wanted: &'static str) -> SheetError {
     SheetError::WrongType { field: field.to_owned(), wanted }
 }
@@ -348,6 +381,8 @@ impl Serialize for PriceSheet {
         optional("completion_multiplier", self.completion_multiplier.clone().map(Value::from));
         optional("max_input_tokens", self.max_input_tokens.map(Value::from));
         optional("max_output_tokens", self.max_output_tokens.map(Value::from));
+        let lacks: Vec<_> = self.lacks.names().collect();
+        optional("lacks", (!lacks.is_empty()).then(|| Value::from(lacks)));
         optional("free", self.free.then_some(Value::from(true)));
         optional("tiers", (!self.tiers.is_empty()).then(|| write_tiers(&self.tiers)));
         if !self.service_tiers.is_empty() {

@@ -272,6 +272,21 @@ impl Thinking {
         self.effort.or(self.budget_tokens.map(Effort::of_budget)).or(self.adaptive.then_some(Effort::Medium))
     }
 
+    /// The tokens that may be thought in an answer of at most `cap`: as many as were asked for, or what the degree stands
+    /// for, but of a degree no more than its share of the cap, so that room is left for the answer. The shares are those of
+    /// OpenRouter's documentation. Never the whole cap.
+    pub fn budget_within(&self, cap: u64) -> u64 {
+        let (asked, percent) = match (self.budget_tokens, self.effort.unwrap_or(Effort::Medium)) {
+            (Some(tokens), _) => (tokens, 100),
+            (None, effort @ (Effort::None | Effort::Minimal)) => (effort.budget_tokens(), 10),
+            (None, effort @ Effort::Low) => (effort.budget_tokens(), 20),
+            (None, effort @ Effort::Medium) => (effort.budget_tokens(), 50),
+            (None, effort @ Effort::High) => (effort.budget_tokens(), 80),
+            (None, effort @ (Effort::ExtraHigh | Effort::Max)) => (effort.budget_tokens(), 95),
+        };
+        asked.min(cap.saturating_mul(percent) / 100).min(cap.saturating_sub(1))
+    }
+
     /// The model is told not to think.
     pub fn is_off(&self) -> bool {
         self.budget_tokens.map_or(self.effort == Some(Effort::None), |tokens| tokens == 0)

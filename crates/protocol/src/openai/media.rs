@@ -1,7 +1,7 @@
 //! Endpoints beside text: moderations, reranking, images, speech and transcriptions.
 //!
 //! As with text, a [`Request`] is read once, for billing and for forwarding, and its bytes pass: but for the name of the
-//! model, they are sent as they came. JSON and forms are read into one set of [`Values`], strictly: a field that matters
+//! model, they are sent as they came. JSON and forms are read into one set of `Values`, strictly: a field that matters
 //! stands there once, under its exact name. What the answer says of its consumption is read by [`Facts`]; what it does not
 //! say, the gateway counts itself ([`Work`]).
 
@@ -163,6 +163,7 @@ impl<'a> Request<'a> {
             input_tokens_bound: work.input_tokens_max,
             answer_tokens: Some(work.output_tokens_max),
             calls: work.calls_max,
+            calls_tools: false,
             has_images: work.images_in > 0,
             has_audio: matches!(endpoint, Endpoint::Transcriptions | Endpoint::Translations),
             has_files: false,

@@ -230,6 +230,8 @@ impl<'a> Request<'a> {
         let modalities = strings(&fields, Field::Modalities)?;
         let metadata = Metadata::read(&fields)?;
 
+        // What is no text has no tokens by its length: an image in the body is a million bytes, and some thousand tokens.
+        let text_bytes = (body.len() as u64).saturating_sub(content.media.bytes);
         let demand = Demand {
             model: short_text(&fields, Field::Model, MODEL_CHARS_MAX)?.ok_or_else(|| missing(Field::Model))?,
             stream: boolean(Field::Stream, fields.given(Field::Stream))?,
@@ -241,10 +243,13 @@ impl<'a> Request<'a> {
                 (None, None) => None,
             },
             choices: n.max(best_of).saturating_mul(prompts),
-            input_tokens_bound: body.len() as u64 + TEMPLATE_TOKENS_MAX + instruction_tokens,
+            input_tokens_bound: text_bytes + TEMPLATE_TOKENS_MAX + instruction_tokens,
             answer_tokens: (endpoint == Endpoint::Embeddings).then_some(0),
             calls: Usage::default(),
             media_is_bounded: false,
+            calls_tools: [Field::Tools, Field::Functions]
+                .into_iter()
+                .any(|field| fields.given(field).is_some_and(|json| json != "[]")),
             has_images: content.images,
             has_audio: content.audio,
             has_files: content.files,

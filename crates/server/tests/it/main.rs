@@ -1,6 +1,7 @@
 //! The executable from outside: a real process, real sockets, a real data directory, and an upstream that does as it
 //! is told (`sim::mock`). Test names begin with the number of the fault in the catalogue that they provoke.
 
+mod abilities;
 mod bad_input;
 mod budgets;
 mod clouds;

@@ -3,8 +3,8 @@
 use super::super::messages::input_object;
 use super::super::write::{self, Target, Written, plain_name};
 use crate::canonical::{
-    BadRequest, CacheMark, Dropped, Effort, Format, Media, Message, Part, PartKind, Request, Role, Signature, Source,
-    Tool, ToolChoice, ToolResult, Vendor,
+    BadRequest, CacheMark, Dropped, Format, Media, Message, Part, PartKind, Request, Role, Signature, Source, Tool,
+    ToolChoice, ToolResult, Vendor,
 };
 use crate::json::tree::Node;
 use crate::json::write::{Array, Object};
@@ -223,8 +223,7 @@ impl Writer<'_> {
         let sampling = &request.sampling;
         let cap = self.target.output_tokens_max.or(request.output_tokens_max);
         let is_claude = self.target.model.contains("anthropic");
-        let budget = request.thinking.budget_tokens.or(request.thinking.effort.map(Effort::budget_tokens));
-        let budget = budget.unwrap_or(Effort::Medium.budget_tokens()).max(1024);
+        let budget = request.thinking.budget_within(cap.unwrap_or(u64::MAX)).max(1024);
         let fits = cap.is_none_or(|cap| budget < cap);
         let thinks = is_claude && !request.thinking.is_default() && !request.thinking.is_off() && fits;
         self.dropped.note_if(!request.thinking.is_default() && !request.thinking.is_off() && !thinks, "thinking");

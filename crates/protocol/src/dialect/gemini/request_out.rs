@@ -370,8 +370,9 @@ impl<'w> Writer<'w> {
                 Some(Effort::High | Effort::ExtraHigh | Effort::Max) => Some("HIGH"),
             };
             object.text_if("thinkingLevel", level);
-        } else if let Some(budget) = thinking.budget_tokens.or(thinking.effort.map(Effort::budget_tokens)) {
-            object.number("thinkingBudget", budget);
+        } else if thinking.budget_tokens.is_some() || thinking.effort.is_some() {
+            let cap = self.target.output_tokens_max.or(request.output_tokens_max);
+            object.number("thinkingBudget", thinking.budget_within(cap.unwrap_or(u64::MAX)));
         } else if thinking.adaptive {
             object.raw("thinkingBudget", "-1");
         }

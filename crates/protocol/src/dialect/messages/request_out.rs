@@ -361,8 +361,7 @@ impl Writer<'_> {
             Some(ToolChoice::Among { required, .. }) => *required,
             _ => false,
         };
-        let budget = thinking.budget_tokens.or(thinking.effort.map(Effort::budget_tokens));
-        let budget = budget.unwrap_or(Effort::Medium.budget_tokens()).max(BUDGET_TOKENS_MIN).min(cap.saturating_sub(1));
+        let budget = thinking.budget_within(cap).max(BUDGET_TOKENS_MIN).min(cap.saturating_sub(1));
         if forced || continues_unsealed(&request.messages) || (!adaptive && budget < BUDGET_TOKENS_MIN) {
             self.dropped.note("thinking");
             return false;

@@ -42,6 +42,8 @@ pub struct Demand<'a> {
     pub audio_out: bool,
     /// The answer can hold images.
     pub images_out: bool,
+    /// The model may call tools of the caller's.
+    pub calls_tools: bool,
     /// The model is asked to think, which it may do unseen.
     pub reasons: bool,
     /// The model may search the web, for a fee.
