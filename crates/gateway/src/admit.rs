@@ -416,7 +416,7 @@ impl Asking<'_> {
     fn bound(&self, output: u64, prompt: Prompt) -> Bound {
         let mut bound = self.request.bound(output);
         bound.input_tokens = prompt.tokens_max + self.route.prompt_added.load(Ordering::Relaxed);
-        if has_media(self.request) && !self.request.media_is_bounded {
+        if (has_media(self.request) && !self.request.media_is_bounded) || self.request.reads_more {
             let most = self.priced.price.input_tokens_max;
             bound.input_tokens = bound.input_tokens.max(most.unwrap_or(UNKNOWN_MEDIA_TOKENS));
         }

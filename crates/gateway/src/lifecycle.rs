@@ -49,6 +49,9 @@ const PROMPT_KEPT_MAX: usize = 64 * 1024;
 /// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
 /// tools, templates, search results. Further than that it is not believed.
 pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
+/// How often a provider reads a prompt, and what its own tools added to it, in one answer: Anthropic pauses after ten
+/// uses of its tools. What a report has beyond that is not believed.
+const READINGS_MAX: u64 = 10;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
 pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
@@ -181,10 +184,14 @@ pub(crate) struct Exchange {
     pub(crate) asked_for_usage: bool,
     /// The most that it can consume: what is held covers it, or can grow to.
     bound: Usage,
+    /// The most prompt tokens that are believed: those of the bound, and what a provider may add.
+    input_plausible: u64,
     /// The most answer tokens that are believed: those of the bound, and some more where the upstream was told no cap.
     output_plausible: u64,
     /// What this upstream is known to add to prompts of this model.
     prompt_added: Arc<AtomicU64>,
+    /// What is added are findings of the provider's own tools.
+    reads_more: bool,
     web_search: bool,
     /// Who asked, for how many choices, and what our count of the request was: for learning from the answer.
     key: KeyId,
@@ -357,7 +364,8 @@ impl Gateway {
                 return Err(Failure { limits: told, ..failure });
             }
         };
-        let beyond = if asking.is_capped(&terms) { 0 } else { OUTPUT_ADDED_MAX };
+        // An image is made whole, whatever the cap.
+        let beyond = if asking.is_capped(&terms) && !request.images_out { 0 } else { OUTPUT_ADDED_MAX };
         let passes = call.foreign.as_ref().and_then(|foreign| foreign.passes.as_ref());
         let exchange = Box::new(Exchange {
             endpoint,
@@ -369,8 +377,10 @@ impl Gateway {
             limits: told.clone(),
             asked_for_usage: request.include_usage,
             bound,
+            input_plausible: input_plausible(&request, &bound),
             output_plausible: bound.output_tokens().saturating_add(beyond),
             prompt_added: route.prompt_added.clone(),
+            reads_more: request.reads_more,
             web_search: request.web_search,
             key: caller.key.id,
             choices: request.choices,
@@ -570,7 +580,11 @@ impl Gateway {
         let started = Instant::now();
         let sent = exchange.upstream.send(outgoing, self.clock.now(), &held);
         let sent = timeout(self.settings.first_byte_timeout, sent).await;
-        self.begun(sent.ok(), held, exchange.endpoint.into(), &exchange.model, started)
+        let (reply, held) = self.begun(sent.ok(), held, exchange.endpoint.into(), &exchange.model, started)?;
+        if let Some(native) = &exchange.native {
+            native.hear_head(&reply.headers);
+        }
+        Ok((reply, held))
     }
 
     /// What became of an attempt; `None` is a silence. Gives `held` back with the reply, or voids it.
@@ -701,7 +715,7 @@ impl Exchange {
         }
         // What this upstream adds to prompts, the next hold is to cover.
         let added = usage.input_tokens().saturating_sub(self.bound.input_tokens());
-        if added > 0 {
+        if added > 0 && !self.reads_more {
             let known = self.prompt_added.load(Ordering::Relaxed);
             self.prompt_added.store((known + added).min(PROMPT_ADDED_HELD_MAX), Ordering::Relaxed);
         }
@@ -717,7 +731,7 @@ impl Exchange {
     fn plausible_sides(&self, reported: &Reported) -> Usage {
         let mut usage = reported.usage().copied().unwrap_or_default();
         let sides: [(&[Meter], bool); 2] = [
-            (&Meter::INPUT_TOKENS, usage.input_tokens() > self.input_tokens_plausible()),
+            (&Meter::INPUT_TOKENS, usage.input_tokens() > self.input_plausible),
             (&Meter::OUTPUT_TOKENS, usage.output_tokens() > self.output_plausible),
         ];
         for (meters, impossible) in sides {
@@ -730,11 +744,7 @@ impl Exchange {
 
     /// More than the request can consume.
     pub(crate) fn is_implausible(&self, usage: &Usage) -> bool {
-        usage.input_tokens() > self.input_tokens_plausible() || usage.output_tokens() > self.output_plausible
-    }
-
-    fn input_tokens_plausible(&self) -> u64 {
-        self.bound.input_tokens().saturating_add(PROMPT_ADDED_MAX)
+        usage.input_tokens() > self.input_plausible || usage.output_tokens() > self.output_plausible
     }
 
     /// How far an answer has come, for marks on the way: what was reported, or a quick guess within the bound.
@@ -770,6 +780,12 @@ pub(crate) fn owner_of(caller: &Caller) -> Owner {
     Owner { account: caller.account.id, project: caller.key.project }
 }
 
+/// The most prompt tokens that are believed.
+fn input_plausible(request: &Demand<'_>, bound: &Usage) -> u64 {
+    let readings = if request.reads_more { READINGS_MAX } else { 1 };
+    bound.input_tokens().saturating_mul(readings).saturating_add(PROMPT_ADDED_MAX)
+}
+
 /// A quick guess at a prompt's tokens.
 fn prompt_tokens_assumed(bytes: usize) -> u64 {
     bytes as u64 / 4 + 1
@@ -782,7 +798,7 @@ pub(crate) fn read(call: &Call, endpoint: Endpoint) -> Result<Request<'_>, Failu
     Ok(match call.foreign.as_deref() {
         Some(Foreign { passes: Some(passes), .. }) => {
             let earlier_tokens = passes.goes_on_from.as_ref().map_or(0, |kept| kept.tokens);
-            request.sent_as(passes.text_bytes, passes.tools, earlier_tokens)
+            request.sent_as(passes.text_bytes, &passes.beyond, earlier_tokens)
         }
         _ => request,
     })
@@ -923,7 +939,7 @@ fn pass(
     let body = passing::edited(dialect, body, &passing::Edits { model, output_tokens_max: cap });
     let Route { upstream, upstream_model, .. } = route;
     let (model, versions) = (upstream_model.clone(), passes.versions.clone());
-    Ok(Outgoing::passing(upstream, dialect, (model, body), request.stream, versions, now))
+    Ok(Outgoing::passing(upstream, dialect, (model, body), request, versions, now))
 }
 
 /// What was lost on the way to the upstream.
@@ -1017,8 +1033,10 @@ pub(crate) mod tests {
             limits: Arc::default(),
             asked_for_usage: false,
             bound: Usage::tokens(50, 10),
+            input_plausible: 50 + PROMPT_ADDED_MAX,
             output_plausible: 10 + beyond,
             prompt_added: Arc::default(),
+            reads_more: false,
             web_search: false,
             key: KeyId(1),
             choices: 1,

@@ -6,12 +6,13 @@ use crate::failure::{Case, Failure};
 use crate::upstream::{Asked, ReplyBody, SendError, Upstream};
 use bytes::Bytes;
 use domain::{Timestamp, Usage};
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use protocol::canonical::{Dialect, Dropped, Event, Reported};
-use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings};
-use protocol::openai::Endpoint;
+use protocol::dialect::{self, Quirks, Reply, StreamReader, StreamWriter, Target, embeddings, gemini};
+use protocol::openai::{Demand, Endpoint};
 use protocol::sse::EventReader;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 /// A request as it is sent.
@@ -38,6 +39,9 @@ pub(crate) struct Native {
     /// When it was asked, in seconds since 1970.
     created_s: u64,
     versions: Versions,
+    /// The service tier that Google was asked for, and the one that it says it used: neither has to be in its answers.
+    tier_asked: Option<Box<str>>,
+    tier_used: OnceLock<Box<str>>,
     /// It embeds texts, for a caller who wants vectors in base64 or as numbers.
     embeds: Option<Wanted>,
 }
@@ -87,7 +91,7 @@ impl Outgoing {
             request.output_tokens_max.or((dialect == Dialect::Messages && output_max > 0).then_some(output_max));
         let target = Target { output_tokens_max, ..Target::new(&request.model, &quirks) };
         let written = dialect::write_request(dialect, &request, &target).map_err(refused)?;
-        let native = Native::new(dialect, quirks, request.stream, now);
+        let native = Native::new(dialect, quirks, request.stream, now).at_tier(request.service_tier.as_deref());
         Ok(Self {
             endpoint: Endpoint::Chat,
             body: written.body.into(),
@@ -103,11 +107,12 @@ impl Outgoing {
         upstream: &Upstream,
         dialect: Dialect,
         (model, body): (Arc<str>, Bytes),
-        stream: bool,
+        demand: &Demand<'_>,
         versions: Versions,
         now: Timestamp,
     ) -> Self {
-        let native = Native { versions, ..Native::new(dialect, upstream.quirks_in(dialect), stream, now) };
+        let native = Native::new(dialect, upstream.quirks_in(dialect), demand.stream, now);
+        let native = Native { versions, ..native.at_tier(demand.service_tier.as_deref()) };
         let (native, dropped) = (Some(Arc::new(native)), Dropped::default());
         Self { endpoint: Endpoint::Chat, body, model, native, dropped }
     }
@@ -144,7 +149,28 @@ impl Outgoing {
 impl Native {
     fn new(dialect: Dialect, quirks: Quirks, streams: bool, now: Timestamp) -> Self {
         let created_s = u64::try_from(now.seconds()).unwrap_or(0);
-        Self { dialect, quirks, streams, created_s, versions: Versions::default(), embeds: None }
+        let (tier_asked, tier_used) = (None, OnceLock::new());
+        Self { dialect, quirks, streams, created_s, versions: Versions::default(), tier_asked, tier_used, embeds: None }
+    }
+
+    fn at_tier(mut self, asked: Option<&str>) -> Self {
+        if self.dialect == Dialect::Gemini {
+            self.tier_asked = asked.map(Box::from);
+        }
+        self
+    }
+
+    /// Takes what the head of an answer tells. (Google's guide to priority inference.)
+    pub(crate) fn hear_head(&self, headers: &HeaderMap) {
+        let told = headers.get("x-gemini-service-tier").filter(|_| self.dialect == Dialect::Gemini);
+        if let Some(tier) = told.and_then(|tier| tier.to_str().ok()) {
+            _ = self.tier_used.set(gemini::tier(tier).into());
+        }
+    }
+
+    /// The tier of an answer that does not tell it.
+    fn tier(&self) -> Option<&str> {
+        self.tier_used.get().or(self.tier_asked.as_ref()).map(|tier| &**tier)
     }
 
     /// A stream that passes can be ended by the gateway in the dialect's own way, also where its hold `grows` and may find
@@ -168,7 +194,10 @@ impl Native {
             };
         }
         match dialect::read_answer(self.dialect, &body, &self.quirks) {
-            Ok(answer) => dialect::write_answer(Dialect::Chat, &answer, &self.reply()).into(),
+            Ok(mut answer) => {
+                answer.service_tier = answer.service_tier.or_else(|| self.tier().map(Cow::Borrowed));
+                dialect::write_answer(Dialect::Chat, &answer, &self.reply()).into()
+            }
             Err(dialect::NotAnAnswer) => body,
         }
     }
@@ -201,7 +230,10 @@ pub(crate) struct Ear {
 impl Ear {
     pub(crate) fn new(native: Arc<Native>) -> Self {
         let reader = StreamReader::new(native.dialect, &native.quirks);
-        let writer = StreamWriter::new(Dialect::Chat, &native.reply());
+        let mut writer = StreamWriter::new(Dialect::Chat, &native.reply());
+        if let Some(tier) = native.tier() {
+            writer.write(&Event::ServiceTier(tier), &native.reply(), &mut Vec::new());
+        }
         Self { native, reader, writer, prompt_told: false }
     }
 

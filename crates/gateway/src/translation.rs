@@ -12,6 +12,7 @@ use bytes::Bytes;
 use domain::Usage;
 use protocol::canonical::{self, Dialect, Dropped, Event, Reported};
 use protocol::dialect::gemini::{self, Framing};
+use protocol::dialect::passing::Beyond;
 use protocol::dialect::{
     self, PastThinking, Quirks, Reply, StreamReader, StreamWriter, Target, ThinkingField, embeddings, messages,
     passing, responses,
@@ -69,8 +70,8 @@ pub struct Foreign {
 /// A call whose body passes as it is, because the upstream speaks the caller's dialect.
 #[derive(Clone, Debug)]
 pub struct Passes {
-    /// How often it is expected to use the provider's own tools at most.
-    pub tools: Usage,
+    /// What it may consume beyond the chat that was decided about.
+    pub beyond: Beyond,
     /// What of the body is not images, sounds or files, in bytes.
     pub text_bytes: usize,
     /// What its caller said of the dialect's versions.
@@ -139,9 +140,9 @@ impl Gateway {
                 (Endpoint::Chat, false, Box::<str>::from(&*request.model), in_chat, earlier)
             }
         };
-        let (InChat { quirks, written, tools, media_bytes }, (earlier, is_kept)) = (in_chat, earlier);
+        let (InChat { quirks, written, beyond, media_bytes }, (earlier, is_kept)) = (in_chat, earlier);
         let goes_on_from = match earlier {
-            Some(id) if tools.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
+            Some(id) if beyond.is_some() => Some(self.kept_response(caller, &id).await.map_err(early)?),
             _ => None,
         };
         let echo = if dialect == Dialect::Responses { responses::echo(&body) } else { String::new() };
@@ -157,7 +158,7 @@ impl Gateway {
             is_batch,
         });
         let text_bytes = body.len().saturating_sub(media_bytes);
-        let passes = tools.map(|tools| Passes { tools, text_bytes, versions, goes_on_from, is_kept });
+        let passes = beyond.map(|beyond| Passes { beyond, text_bytes, versions, goes_on_from, is_kept });
         let is_needed = keeps_body || passes.is_some() || endpoint == Endpoint::Embeddings;
         let body = if is_needed { body } else { Bytes::new() };
         let foreign = Some(Box::new(Foreign { path, body, translation, passes }));
@@ -223,14 +224,14 @@ impl Gateway {
         let speaks =
             |dialect: &Dialect| route.is_some_and(|route| route.upstream.speaks(*dialect, &route.upstream_model));
         let passing = passing.filter(speaks);
-        let tools = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
-        let target = Target { is_for_deciding: tools.is_some(), ..Target::new(&request.model, &quirks) };
+        let beyond = passing.map(|dialect| passing::check(dialect, request)).transpose().map_err(refused)?;
+        let target = Target { is_for_deciding: beyond.is_some(), ..Target::new(&request.model, &quirks) };
         let mut written = dialect::write_request(Dialect::Chat, request, &target).map_err(refused)?;
-        if tools.is_some() {
+        if beyond.is_some() {
             // Nothing is left out of what is sent.
             written.dropped = Dropped::default();
         }
-        Ok(InChat { quirks, written, tools, media_bytes: passing::media_bytes(request) })
+        Ok(InChat { quirks, written, beyond, media_bytes: passing::media_bytes(request) })
     }
 
     /// Texts to be embedded, in OpenAI's form. Where the provider takes them in Gemini's as they came, nothing is lost, and
@@ -248,7 +249,7 @@ impl Gateway {
         }
         let model = request.model.clone();
         let written = embeddings::write_openai(&request, &Target::new(&model, &quirks));
-        InChat { quirks, written, tools: None, media_bytes: 0 }
+        InChat { quirks, written, beyond: None, media_bytes: 0 }
     }
 }
 
@@ -256,8 +257,8 @@ impl Gateway {
 struct InChat {
     quirks: Quirks,
     written: dialect::Written,
-    /// It is not sent, but decided by: how often what is sent may use the provider's own tools.
-    tools: Option<Usage>,
+    /// It is not sent, but decided by: what may be consumed beyond it.
+    beyond: Option<Beyond>,
     /// What of the request are images, sounds and files, in bytes.
     media_bytes: usize,
 }
@@ -274,6 +275,11 @@ fn canonical_request<'a>(
 ) -> Result<canonical::Request<'a>, Failure> {
     let mut request = read.map_err(refused)?;
     if let Some(InPath { model, framing, .. }) = in_path {
+        // What is priced must be what is served (M-35).
+        if !request.model.is_empty() && request.model.trim_start_matches("models/") != model {
+            let message = format!("model: is another one than \"{model}\", which the path names");
+            return Err(Failure::new(Case::BadRequest, message).param(Some("model")));
+        }
         request.model = model.into();
         request.stream = framing.is_some();
     }

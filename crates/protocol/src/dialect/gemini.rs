@@ -74,6 +74,18 @@ fn stop_reason(word: &str, has_calls: bool) -> StopReason {
     }
 }
 
+/// A service tier in OpenAI's words: as requests and `usageMetadata.serviceTier` name it, with and without the name of
+/// Google's enumeration before it, and as `trafficType` does.
+pub fn tier(word: &str) -> String {
+    let word = word.to_ascii_lowercase();
+    let word = ["service_tier_", "on_demand_"].into_iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(&word);
+    match word {
+        "standard" | "unspecified" | "on_demand" | "provisioned_throughput" | "traffic_type_unspecified" => "default",
+        word => word,
+    }
+    .to_owned()
+}
+
 /// What a foreign seal begins with: its vendor's name in base64, of a length that lets what follows stay base64.
 const FOREIGN: [(Vendor, &str); 3] = [
     (Vendor::OpenAi, "dG9sbGdhdGUtb3BlbmFpLS0t"),

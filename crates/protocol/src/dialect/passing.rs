@@ -7,7 +7,7 @@
 use super::{Dialect, Reply, StreamReader, StreamWriter, gemini, messages, responses};
 use crate::canonical::{BadRequest, Event, Part, PartKind, Reported, Request, Source, Stop, StopReason, Tool};
 use crate::json::patch::{Patches, place};
-use crate::json::tree::Node;
+use crate::json::tree::{Member, Node};
 use bytes::Bytes;
 use domain::{Meter, Usage};
 
@@ -17,24 +17,43 @@ const SEARCHES_USUAL: u64 = 5;
 /// The least budget of thinking that Anthropic takes.
 const BUDGET_TOKENS_MIN: u64 = 1024;
 
-/// How often the request is expected to use the provider's own tools at most, by their meters. Refuses what cannot be passed on: what refers to the provider's own
-/// storage, which all callers of an upstream account would share (U-38), what is answered later than the request, and what
-/// is billed in a way that no answer tells.
-pub fn check(dialect: Dialect, request: &Request<'_>) -> Result<Usage, BadRequest> {
-    let refuse = |message: String| Err(BadRequest { message, param: None });
+/// What a request may consume beyond what is said in chat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// How often it is expected to use the provider's own tools at most, by their meters.
+    pub tools: Usage,
+    /// The provider's own tools add to the prompt, which is read and billed again after each use of one.
+    pub reads_more: bool,
+    /// The answer can hold audio.
+    pub audio_out: bool,
+    /// The answer can hold images.
+    pub images_out: bool,
+}
+
+/// What the request may consume beyond what is said in chat. Refuses what cannot be passed on: what refers to the provider's
+/// own storage, which all callers of an upstream account would share (U-38), what is answered later than the request or by
+/// another model, and what is billed in a way that no answer tells.
+pub fn check(dialect: Dialect, request: &Request<'_>) -> Result<Beyond, BadRequest> {
+    let mut beyond = Beyond::default();
     for extra in request.extra.iter().filter(|extra| extra.dialect == dialect && extra.json != "null") {
         let why = match (dialect, extra.name.as_ref()) {
             (Dialect::Responses, "background") if extra.json == "false" => continue,
             (Dialect::Messages, "speed") if extra.json == "\"standard\"" => continue,
             (Dialect::Messages, "inference_geo") if extra.json == "\"global\"" => continue,
+            (Dialect::Gemini, "generationConfig.responseModalities") => {
+                modalities(&extra.json, &mut beyond)?;
+                continue;
+            }
             (Dialect::Responses, "background") => "answers in the background are not served here; stream it instead",
             (Dialect::Responses, "conversation" | "prompt")
-            | (Dialect::Messages, "container")
+            | (Dialect::Messages, "container" | "user_profile_id")
             | (Dialect::Gemini, "cachedContent") => {
                 "it refers to something that the provider keeps for its account, which callers here share; send the \
                  content itself"
             }
             (Dialect::Messages, "speed" | "inference_geo") => "it changes the price in a way that is not known here",
+            // M-35.
+            (_, "models" | "fallbacks") => "it would let another model serve than the one priced",
             _ => continue,
         };
         return refuse(format!("{}: {why}", extra.name));
@@ -44,50 +63,92 @@ pub fn check(dialect: Dialect, request: &Request<'_>) -> Result<Usage, BadReques
             let what = "files that a provider keeps cannot be referred to here, because callers share its account";
             return refuse(format!("messages: {what}; send the content itself"));
         }
-    }
-    let mut tools = Usage::default();
-    for tool in &request.tools {
-        let Tool::BuiltIn { name, json, .. } = tool else { continue };
-        match (dialect, kind_of(name)) {
-            (Dialect::Messages, "web_search") => tools[Meter::WebSearch] += uses(json, "max_uses"),
-            (Dialect::Responses, "web_search" | "web_search_preview")
-            | (Dialect::Gemini, "googleSearch" | "googleSearchRetrieval") => tools[Meter::WebSearch] += SEARCHES_USUAL,
-            (Dialect::Responses, "code_interpreter") if is_own_container(json) => tools[Meter::CodeExecution] += 1,
-            // They cost tokens alone.
-            (
-                Dialect::Messages,
-                "bash"
-                | "text_editor"
-                | "computer"
-                | "memory"
-                | "web_fetch"
-                | "tool_search_tool_regex"
-                | "tool_search_tool_bm25"
-                | "tool_search_tool"
-                | "mcp_toolset"
-                | "advisor",
-            )
-            | (
-                Dialect::Responses,
-                "computer_use_preview"
-                | "computer"
-                | "mcp"
-                | "local_shell"
-                | "shell"
-                | "apply_patch"
-                | "custom"
-                | "namespace"
-                | "tool_search",
-            )
-            | (Dialect::Gemini, "codeExecution" | "urlContext" | "computerUse") => {}
-            _ => {
-                return refuse(format!(
-                    "tools: what {name:?} costs or refers to is not known here, so it is not served; leave it out"
-                ));
-            }
+        if let PartKind::Other { json, .. } = &part.kind {
+            nested_tools(dialect, json, &mut beyond)?;
         }
     }
-    Ok(tools)
+    for tool in &request.tools {
+        if let Tool::BuiltIn { name, json, .. } = tool {
+            own_tool(dialect, name, json, &mut beyond)?;
+        }
+    }
+    Ok(beyond)
+}
+
+fn refuse<T>(message: String) -> Result<T, BadRequest> {
+    Err(BadRequest { message, param: None })
+}
+
+/// What a tool of the provider's own may consume.
+fn own_tool(dialect: Dialect, name: &str, json: &str, beyond: &mut Beyond) -> Result<(), BadRequest> {
+    let node = Node::read(json).ok();
+    let is_own = |check: fn(&Node<'_>) -> bool| node.as_ref().is_some_and(check);
+    match (dialect, kind_of(name)) {
+        (Dialect::Messages, "web_search") => {
+            beyond.tools[Meter::WebSearch] += uses(json, "max_uses");
+            beyond.reads_more = true;
+        }
+        (Dialect::Responses, "web_search" | "web_search_preview") => {
+            beyond.tools[Meter::WebSearch] += SEARCHES_USUAL;
+            beyond.reads_more = true;
+        }
+        // What is found is not billed.
+        (Dialect::Gemini, "googleSearch" | "googleSearchRetrieval") => {
+            beyond.tools[Meter::WebSearch] += SEARCHES_USUAL;
+        }
+        (Dialect::Responses, "code_interpreter") if is_own(is_own_container) => {
+            beyond.tools[Meter::CodeExecution] += 1;
+            beyond.reads_more = true;
+        }
+        // They cost tokens alone, of what they read.
+        (
+            Dialect::Messages,
+            "web_fetch" | "tool_search_tool_regex" | "tool_search_tool_bm25" | "tool_search_tool" | "mcp_toolset",
+        )
+        | (Dialect::Responses, "tool_search")
+        | (Dialect::Gemini, "codeExecution" | "urlContext") => beyond.reads_more = true,
+        (Dialect::Responses, "mcp") if is_own(|tool| tool.get("tunnel_id").is_none()) => beyond.reads_more = true,
+        // The caller runs them.
+        (Dialect::Messages, "bash" | "text_editor" | "computer" | "memory")
+        | (
+            Dialect::Responses,
+            "computer_use_preview" | "computer" | "local_shell" | "apply_patch" | "function" | "custom",
+        )
+        | (Dialect::Gemini, "computerUse") => {}
+        (Dialect::Responses, "shell") if is_own(is_local) => {}
+        (Dialect::Responses, "namespace") => nested_tools(dialect, json, beyond)?,
+        _ => {
+            return refuse(format!(
+                "tools: what {name:?} costs or refers to is not known here, so it is not served; leave it out"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Tools of Responses also stand in items, and in other tools.
+fn nested_tools(dialect: Dialect, json: &str, beyond: &mut Beyond) -> Result<(), BadRequest> {
+    let node = Node::read(json).ok().filter(|_| dialect == Dialect::Responses);
+    for tool in node.as_ref().and_then(|node| node.get("tools")).map(Node::elements).unwrap_or_default() {
+        // What a server of tools has is listed without types.
+        if let Some(name) = tool.text_of("type") {
+            own_tool(dialect, &name, tool.raw, beyond)?;
+        }
+    }
+    Ok(())
+}
+
+fn modalities(json: &str, beyond: &mut Beyond) -> Result<(), BadRequest> {
+    let node = Node::read(json).ok();
+    for kind in node.as_ref().map(Node::elements).unwrap_or_default() {
+        match kind.text().map(AsRef::as_ref) {
+            Some("TEXT" | "MODALITY_UNSPECIFIED") => {}
+            Some("AUDIO") => beyond.audio_out = true,
+            Some("IMAGE") => beyond.images_out = true,
+            _ => return refuse("generationConfig.responseModalities: must be TEXT, IMAGE or AUDIO".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 /// A tool's type without the date at its end.
@@ -106,11 +167,20 @@ fn uses(json: &str, field: &str) -> u64 {
     node.and_then(|node| node.count_of(field)).unwrap_or(SEARCHES_USUAL).min(domain::usage::COUNT_MAX)
 }
 
-/// The container is made for the request, and without the account's files.
-fn is_own_container(json: &str) -> bool {
-    let node = Node::read(json).ok();
-    let container = node.as_ref().and_then(|node| node.get("container"));
-    container.is_none_or(|container| container.is_object() && container.get("file_ids").is_none())
+/// The container is made for the request, without the account's files, and of the size that the price is for.
+fn is_own_container(tool: &Node<'_>) -> bool {
+    let is_usual = |container: &Node<'_>| {
+        let size = container.get("memory_limit").map(Node::text);
+        size.is_none_or(|size| size.is_some_and(|size| size == "1g"))
+    };
+    tool.get("container").is_none_or(|container| {
+        container.is_object() && container.get("file_ids").is_none() && is_usual(container)
+    })
+}
+
+/// The caller runs the commands, not a container of the provider's, which is billed by itself.
+fn is_local(tool: &Node<'_>) -> bool {
+    tool.get("environment").is_none_or(|environment| environment.text_of("type").as_deref() == Some("local"))
 }
 
 fn is_stored(part: &Part<'_>) -> bool {
@@ -121,10 +191,17 @@ fn is_stored(part: &Part<'_>) -> bool {
         PartKind::ToolResult(result) => result.parts.iter().any(is_stored),
         // A document of blocks may hold stored images; an item may be another's.
         PartKind::Other { name, json, .. } => {
-            name == "item_reference" || name == "container_upload" || json.contains("\"file_id\"")
+            matches!(name.as_ref(), "item_reference" | "container_upload") || Node::read(json).is_ok_and(|node| names_stored(&node))
         }
         _ => false,
     }
+}
+
+fn names_stored(node: &Node<'_>) -> bool {
+    let is_file = |member: &Member<'_>| member.name == "file_id" && !member.node.is_null();
+    node.members().iter().any(is_file)
+        || node.text_of("type").as_deref() == Some("container_reference")
+        || node.members().iter().map(|member| &member.node).chain(node.elements()).any(names_stored)
 }
 
 /// How many bytes of a request's body are those of images, sounds and files.
@@ -168,8 +245,16 @@ pub fn edited(dialect: Dialect, body: &Bytes, edits: &Edits<'_>) -> Bytes {
             patches.replace(inside..inside, format!("\"{field}\":{json}{comma}"));
         }
     };
-    if let Some(model) = edits.model.filter(|_| dialect != Dialect::Gemini) {
-        set(&node, "model", serde_json::to_string(model).expect("a string can be written as JSON"));
+    let said = |model: &str| serde_json::to_string(model).expect("a string can be written as JSON");
+    match edits.model {
+        // It is in the path, and perhaps in the body, too.
+        Some(model) if dialect == Dialect::Gemini => {
+            if member(&node, "model").is_some() {
+                set(&node, "model", said(&format!("models/{model}")));
+            }
+        }
+        Some(model) => set(&node, "model", said(model)),
+        None => {}
     }
     if let Some(most) = edits.output_tokens_max {
         let (parent, field) = match dialect {
@@ -270,7 +355,7 @@ mod tests {
     use super::*;
     use crate::dialect::read_request;
 
-    fn checked(dialect: Dialect, body: &str) -> Result<Usage, String> {
+    fn checked(dialect: Dialect, body: &str) -> Result<Beyond, String> {
         let request = read_request(dialect, body.as_bytes()).unwrap();
         check(dialect, &request).map_err(|bad| bad.message)
     }
@@ -281,7 +366,7 @@ mod tests {
 
     #[test]
     fn tools_that_cost_more_than_tokens_are_counted_and_unknown_ones_refused() {
-        let searches = |body: &str, dialect| checked(dialect, body).unwrap()[Meter::WebSearch];
+        let searches = |body: &str, dialect| checked(dialect, body).unwrap().tools[Meter::WebSearch];
         let tool = |tool: &str| message(&format!(r#""tools":[{tool}]"#));
         assert_eq!(
             searches(&tool(r#"{"type":"web_search_20250305","name":"web_search","max_uses":3}"#), Dialect::Messages),
@@ -301,7 +386,7 @@ mod tests {
                 r#"{"type":"web_search_preview_2025_03_11"},{"type":"code_interpreter","container":{"type":"auto"}}"#,
             ),
         );
-        let usage = usage.unwrap();
+        let usage = usage.unwrap().tools;
         assert_eq!((usage[Meter::WebSearch], usage[Meter::CodeExecution]), (SEARCHES_USUAL, 1));
         for tool in [
             r#"{"type":"file_search","vector_store_ids":["vs_1"]}"#,
@@ -329,7 +414,7 @@ mod tests {
         }
         assert_eq!(
             checked(Dialect::Messages, &message(r#""container":null,"speed":"standard","mcp_servers":[]"#)),
-            Ok(Usage::default())
+            Ok(Beyond::default())
         );
         for fields in [
             r#""conversation":"conv_1""#,

@@ -174,6 +174,7 @@ impl<'a> Request<'a> {
             reasons: false,
             web_search: false,
             tools: Usage::default(),
+            reads_more: false,
             names_other_models: values.is_given("models"),
             service_tier: None,
             end_user,

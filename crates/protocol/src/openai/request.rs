@@ -15,6 +15,7 @@ pub use labels::add_tags;
 pub(super) use labels::check as check_label;
 
 use super::Endpoint;
+use crate::dialect::passing::Beyond;
 use crate::json::{self, Unsound};
 use content::{Content, Messages, Prompts};
 use domain::usage::{COUNT_MAX, Usage};
@@ -263,6 +264,7 @@ impl<'a> Request<'a> {
                 .into_iter()
                 .any(|field| fields.given(field).is_some_and(|json| !matches!(json, "false" | "\"none\""))),
             tools: Usage::default(),
+            reads_more: false,
             names_other_models: fields.given(Field::Models).is_some(),
             service_tier: short_text(&fields, Field::ServiceTier, SERVICE_TIER_CHARS_MAX)?,
             end_user: labels::end_user(&fields, &metadata)?,
@@ -271,14 +273,15 @@ impl<'a> Request<'a> {
         Ok(Self { endpoint, demand, body, fields })
     }
 
-    /// Takes over what a body in another dialect asks for that is sent in place of this one: `tools`, as many tokens more as it
-    /// has bytes of text, and those of the conversation that it goes on from.
+    /// Takes over what a body in another dialect asks for that is sent in place of this one: what is `beyond` chat, as many
+    /// tokens more as it has bytes of text, and those of the conversation that it goes on from.
     #[must_use]
-    pub fn sent_as(mut self, text_bytes: usize, tools: Usage, earlier_tokens: u64) -> Self {
+    pub fn sent_as(mut self, text_bytes: usize, beyond: &Beyond, earlier_tokens: u64) -> Self {
         let longer = text_bytes.saturating_sub(self.body.len()) as u64;
         let bound = self.input_tokens_bound.saturating_add(longer).saturating_add(earlier_tokens);
         self.demand.input_tokens_bound = bound;
-        self.demand.tools = tools;
+        let Beyond { tools, reads_more, audio_out, images_out } = *beyond;
+        self.demand = Demand { tools, reads_more, audio_out, images_out, ..self.demand };
         self
     }
 }

@@ -14,6 +14,8 @@ pub struct StreamWriter {
     include_usage: bool,
     /// All events begin alike: up to the list of choices.
     head: Vec<u8>,
+    /// The service tier, which stands at its end from there on.
+    tier: Option<(usize, String)>,
     calls: Vec<Call>,
     /// The part that is thinking, with its choice. Seals of text have no place in this dialect.
     thinking: Option<(u32, u32)>,
@@ -36,6 +38,7 @@ impl StreamWriter {
         let mut writer = Self {
             include_usage: reply.include_usage,
             head: Vec::new(),
+            tier: None,
             calls: Vec::new(),
             thinking: None,
             usage: Reported::Missing,
@@ -55,6 +58,18 @@ impl StreamWriter {
         drop(object);
         // The object goes on with what is particular to an event.
         self.head.pop();
+        if let Some((_, tier)) = self.tier.take() {
+            self.tell_tier(tier);
+        }
+    }
+
+    /// From here on each event tells the tier, on which the price depends.
+    fn tell_tier(&mut self, tier: String) {
+        let at = self.tier.as_ref().map_or(self.head.len(), |(at, _)| *at);
+        self.head.truncate(at);
+        Object::reopened(&mut self.head).text("service_tier", &tier);
+        self.head.pop();
+        self.tier = Some((at, tier));
     }
 
     /// Writes what that event is in this dialect, which may be nothing.
@@ -96,7 +111,8 @@ impl StreamWriter {
                     self.piece(*choice, *part, Delta::Arguments("{}"), out);
                 }
             }
-            Event::ServiceTier(_) | Event::Failed { .. } | Event::Unreadable => {}
+            Event::ServiceTier(tier) => self.tell_tier((*tier).to_owned()),
+            Event::Failed { .. } | Event::Unreadable => {}
         }
     }
 

@@ -34,13 +34,19 @@ pub fn read_answer(body: &[u8]) -> Result<Answer<'_>, NotAnAnswer> {
         created_s: None,
         choices,
         usage: usage(&node),
-        service_tier: None,
+        service_tier: tier_used(&node).map(Cow::Owned),
     })
 }
 
 /// The prompt was refused: there are no candidates, and never will be.
 pub(super) fn is_blocked(node: &Node<'_>) -> bool {
     get(node, "promptFeedback").is_some_and(|feedback| get(feedback, "blockReason").is_some())
+}
+
+/// The service tier that was used, where the answer tells it.
+pub(super) fn tier_used(node: &Node<'_>) -> Option<String> {
+    let usage = get(node, "usageMetadata")?;
+    text_of(usage, "serviceTier").or_else(|| text_of(usage, "trafficType")).map(|word| super::tier(&word))
 }
 
 pub(super) fn usage(node: &Node<'_>) -> Reported {

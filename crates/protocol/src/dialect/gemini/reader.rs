@@ -1,7 +1,7 @@
 //! Reads a stream of content: each event is an answer with the next pieces.
 
 use super::super::read;
-use super::answer::{is_blocked, logprobs, part, usage};
+use super::answer::{is_blocked, logprobs, part, tier_used, usage};
 use super::{get, stop_reason, text_of};
 use crate::canonical::{Delta, Event, Part, PartKind, PartStart, Reported, Signature, Stop, StopReason};
 use crate::json::tree::Node;
@@ -50,6 +50,9 @@ impl StreamReader {
             self.id = text_of(&node, "responseId").unwrap_or_default().into_owned();
             let model = text_of(&node, "modelVersion").unwrap_or_default();
             sink(Event::Start { id: &self.id, model: &model, created_s: None });
+        }
+        if let Some(tier) = tier_used(&node) {
+            sink(Event::ServiceTier(&tier));
         }
         self.usage(&node, sink);
         let candidates = get(&node, "candidates").map(Node::elements).unwrap_or_default();

@@ -51,8 +51,7 @@ fn read_node(node: Node<'_>) -> Result<Request<'_>, BadRequest> {
             "toolConfig" => tool_config(node, &mut request, &at)?,
             "generationConfig" => generation_config(node, &mut request, &at)?,
             "serviceTier" => {
-                let tier = read::name(node, &at)?;
-                request.service_tier = Some(if tier == "standard" { "default".into() } else { tier });
+                request.service_tier = Some(super::tier(&read::name(node, &at)?).into());
             }
             // A request within a question for tokens, or of a batch, names its model.
             "model" => request.model = read::name(node, &at)?,
@@ -249,7 +248,9 @@ fn file_data<'a>(node: Node<'a>, at: &At<'_>) -> Result<PartKind<'a>, BadRequest
         }
     }
     let uri = uri.ok_or_else(|| at.field("fileUri").refuse("is missing"))?;
-    let is_stored = uri.starts_with("gs:") || uri.contains("generativelanguage.googleapis.com") || !uri.contains("://");
+    let plain = uri.to_ascii_lowercase();
+    let is_stored =
+        plain.starts_with("gs:") || plain.contains("generativelanguage") || !plain.contains("://");
     let source = match is_stored {
         true => Source::Stored { vendor: Vendor::Google, id: uri },
         false => Source::Url(uri),

@@ -72,6 +72,10 @@ fn part<'a>(node: Node<'a>, at: &At<'_>) -> Result<Part<'a>, BadRequest> {
     let media =
         |url: Option<Cow<'a, str>>, data: Option<Cow<'a, str>>, id: Option<Cow<'a, str>>, field: &'static str| {
             let media = match (url, data, id) {
+                // Which one counts, readers may disagree on.
+                (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
+                    return Err(wrong("file_id", "stands beside another source of the same content"));
+                }
                 (Some(url), ..) => Media::at(url).map_err(|problem| wrong(field, problem))?,
                 (_, Some(data), _) if data.starts_with("data:") => {
                     Media::at(data).map_err(|problem| wrong("file_data", problem))?

@@ -51,6 +51,9 @@ pub struct Demand<'a> {
     /// How often the provider's own tools are expected to be used at most, by their meters, where the request says so in
     /// another dialect.
     pub tools: Usage,
+    /// Those tools add to the prompt, which is read and billed again after each use of one: its tokens are not bounded by
+    /// the length of the body.
+    pub reads_more: bool,
     /// The field `models` names other models, which some resellers serve in place of `model`.
     pub names_other_models: bool,
     /// The service tier that is asked for: at most 64 characters, none of them a control character.
