@@ -428,7 +428,7 @@ impl Asking<'_> {
     }
 }
 
-fn has_media(request: &Demand<'_>) -> bool {
+pub(crate) fn has_media(request: &Demand<'_>) -> bool {
     request.has_images || request.has_audio || request.has_files
 }
 

@@ -24,6 +24,7 @@ use crate::upstream::{Reply, SendError, Upstream};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use domain::ledger::{Ending, Limits};
+use domain::price::Price;
 use domain::usage::{COUNT_MAX, Usage};
 use domain::{AccountId, KeyId, Meter, Nanos, Timestamp};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -49,6 +50,8 @@ const PROMPT_KEPT_MAX: usize = 64 * 1024;
 /// Prompt tokens beyond what the request's bytes can make that a report may still have: providers add instructions for
 /// tools, templates, search results. Further than that it is not believed.
 pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
+/// The largest prompt that models take.
+const WINDOW_MAX: u64 = 1_048_576;
 /// How often a provider reads a prompt, and what its own tools added to it, in one answer: Anthropic pauses after ten
 /// uses of its tools. What a report has beyond that is not believed.
 const READINGS_MAX: u64 = 10;
@@ -377,7 +380,7 @@ impl Gateway {
             limits: told.clone(),
             asked_for_usage: request.include_usage,
             bound,
-            input_plausible: input_plausible(&request, &bound),
+            input_plausible: input_plausible(&request, &bound, &priced.price),
             output_plausible: bound.output_tokens().saturating_add(beyond),
             prompt_added: route.prompt_added.clone(),
             reads_more: request.reads_more,
@@ -781,9 +784,12 @@ pub(crate) fn owner_of(caller: &Caller) -> Owner {
 }
 
 /// The most prompt tokens that are believed.
-fn input_plausible(request: &Demand<'_>, bound: &Usage) -> u64 {
+fn input_plausible(request: &Demand<'_>, bound: &Usage, price: &Price) -> u64 {
     let readings = if request.reads_more { READINGS_MAX } else { 1 };
-    bound.input_tokens().saturating_mul(readings).saturating_add(PROMPT_ADDED_MAX)
+    // What an address leads to has no length here, and fills the model's window, however large that is.
+    let is_open = price.input_tokens_max.is_none() && admit::has_media(request) && !request.media_is_bounded;
+    let added = if is_open { WINDOW_MAX } else { PROMPT_ADDED_MAX };
+    bound.input_tokens().saturating_mul(readings).saturating_add(added)
 }
 
 /// A quick guess at a prompt's tokens.

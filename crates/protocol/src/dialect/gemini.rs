@@ -78,7 +78,8 @@ fn stop_reason(word: &str, has_calls: bool) -> StopReason {
 /// Google's enumeration before it, and as `trafficType` does.
 pub fn tier(word: &str) -> String {
     let word = word.to_ascii_lowercase();
-    let word = ["service_tier_", "on_demand_"].into_iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(&word);
+    let word =
+        ["service_tier_", "on_demand_"].into_iter().find_map(|prefix| word.strip_prefix(prefix)).unwrap_or(&word);
     match word {
         "standard" | "unspecified" | "on_demand" | "provisioned_throughput" | "traffic_type_unspecified" => "default",
         word => word,

@@ -173,9 +173,8 @@ fn is_own_container(tool: &Node<'_>) -> bool {
         let size = container.get("memory_limit").map(Node::text);
         size.is_none_or(|size| size.is_some_and(|size| size == "1g"))
     };
-    tool.get("container").is_none_or(|container| {
-        container.is_object() && container.get("file_ids").is_none() && is_usual(container)
-    })
+    tool.get("container")
+        .is_none_or(|container| container.is_object() && container.get("file_ids").is_none() && is_usual(container))
 }
 
 /// The caller runs the commands, not a container of the provider's, which is billed by itself.
@@ -191,7 +190,8 @@ fn is_stored(part: &Part<'_>) -> bool {
         PartKind::ToolResult(result) => result.parts.iter().any(is_stored),
         // A document of blocks may hold stored images; an item may be another's.
         PartKind::Other { name, json, .. } => {
-            matches!(name.as_ref(), "item_reference" | "container_upload") || Node::read(json).is_ok_and(|node| names_stored(&node))
+            matches!(name.as_ref(), "item_reference" | "container_upload")
+                || Node::read(json).is_ok_and(|node| names_stored(&node))
         }
         _ => false,
     }

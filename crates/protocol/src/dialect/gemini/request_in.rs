@@ -249,8 +249,7 @@ fn file_data<'a>(node: Node<'a>, at: &At<'_>) -> Result<PartKind<'a>, BadRequest
     }
     let uri = uri.ok_or_else(|| at.field("fileUri").refuse("is missing"))?;
     let plain = uri.to_ascii_lowercase();
-    let is_stored =
-        plain.starts_with("gs:") || plain.contains("generativelanguage") || !plain.contains("://");
+    let is_stored = plain.starts_with("gs:") || plain.contains("generativelanguage") || !plain.contains("://");
     let source = match is_stored {
         true => Source::Stored { vendor: Vendor::Google, id: uri },
         false => Source::Url(uri),

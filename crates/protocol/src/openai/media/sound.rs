@@ -31,25 +31,41 @@ fn of_rate(count: u64, rate: u64) -> Option<Duration> {
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-/// RIFF: the bytes behind the header `data`, whatever length it claims, by the bytes of a second.
+/// RIFF: the bytes behind the header `data`, whatever length it claims, by the bytes of a second. Of several formats, which
+/// readers choose from differently, the one counts by which it is longest.
 fn wav(file: &[u8]) -> Option<Duration> {
-    let (mut at, mut bytes_per_second) = (12, None);
+    let (mut at, mut least) = (12, None::<u64>);
     loop {
         let [a, b, c, d, size @ ..]: [u8; 8] = file.get(at..at + 8)?.try_into().ok()?;
         let size = u32::from_le_bytes(size) as usize;
         at += 8;
         match &[a, b, c, d] {
             b"fmt " => {
-                let rate = u32::from_le_bytes(file.get(at + 4..at + 8)?.try_into().ok()?);
-                let frame = u16::from_le_bytes(file.get(at + 12..at + 14)?.try_into().ok()?);
-                bytes_per_second = Some(u64::from(rate) * u64::from(frame));
+                let found = pcm_bytes_per_second(file.get(at..at.checked_add(size)?)?)?;
+                least = Some(least.map_or(found, |least| least.min(found)));
             }
-            b"data" => return of_rate((file.len() - at) as u64, bytes_per_second?),
+            b"data" => return of_rate((file.len() - at) as u64, least?),
             _ => {}
         }
         // Chunks stand at even places.
         at = at.checked_add(size)?.checked_add(size % 2)?;
     }
+}
+
+/// Of sound that is not compressed; of any other the header does not tell it. The size of a frame has to be that of its
+/// samples: some readers go by the one, some by the other.
+fn pcm_bytes_per_second(format: &[u8]) -> Option<u64> {
+    let word = |at: usize| Some(u16::from_le_bytes(*format.get(at..)?.first_chunk()?));
+    let rate = u32::from_le_bytes(*format.get(4..)?.first_chunk()?);
+    // The extensible format has the same codes further on.
+    let code = match word(0)? {
+        0xfffe => word(24)?,
+        code => code,
+    };
+    let (channels, frame, bits) = (u64::from(word(2)?), u64::from(word(12)?), u64::from(word(14)?));
+    // Whole numbers, fractions, and the telephone's two ways of 8 bits.
+    let is_plain = matches!(code, 1 | 3 | 6 | 7) && channels * bits.div_ceil(8) == frame;
+    is_plain.then(|| u64::from(rate) * frame)
 }
 
 /// The first block of metadata: 20 bits of samples a second, and after 8 more bits 36 of samples in all.

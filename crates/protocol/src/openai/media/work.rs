@@ -39,6 +39,8 @@ const BYTES_PER_SECOND_LEAST: u64 = 500;
 const BYTES_PER_SECOND: u64 = 4_000;
 /// The most bytes of a second of compressed sound, 512 kbit/s: a header that claims less time is not believed.
 const BYTES_PER_SECOND_MOST: u64 = 64_000;
+/// The most bytes of text that are spoken in a second, in whatever script; English has 15.
+const HEARD_BYTES_PER_SECOND_MOST: u64 = 50;
 /// Audio tokens that are spoken for a thousand bytes of text: 20 a second, of 15 letters (OpenAI).
 const SPOKEN_TOKENS_PER_1000_BYTES: u64 = 1_333;
 /// The most of the same: slow speech, or another script.
@@ -54,6 +56,8 @@ pub struct Work {
     pub calls_max: Usage,
     /// The same by our count.
     calls: Usage,
+    /// The longest sound that is believed of these bytes.
+    seconds_plausible: u64,
     /// Prompt tokens at most.
     pub input_tokens_max: u64,
     /// Answer tokens at most, of all answers together.
@@ -218,8 +222,10 @@ impl Work {
             Some(length) => {
                 let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
                 // What a header says is short is paid for by its bytes; raw sound is not compressed at all.
-                let least = if file.starts_with(b"RIFF") { 0 } else { bytes / BYTES_PER_SECOND_MOST };
-                (seconds.max(least), seconds.max(least) + 1)
+                let is_raw = file.starts_with(b"RIFF");
+                let (least, usual) =
+                    if is_raw { (0, 0) } else { (bytes / BYTES_PER_SECOND_MOST, bytes / BYTES_PER_SECOND) };
+                (seconds.max(least), seconds.max(usual) + 1)
             }
             None => (bytes / BYTES_PER_SECOND + 1, bytes / BYTES_PER_SECOND_LEAST + 1),
         };
@@ -228,6 +234,7 @@ impl Work {
         (self.files, self.file_bytes) = (1, bytes);
         self.calls_max[Meter::Second] = seconds_max;
         self.calls[Meter::Second] = seconds;
+        self.seconds_plausible = seconds_max.saturating_mul(2).max(bytes / BYTES_PER_SECOND_LEAST + 1).min(COUNT_MAX);
         self.input_tokens_max = prompt as u64 + seconds_max * 2 * HEARD_TOKENS_PER_SECOND;
         self.input_text = if prompt == 0 { 0 } else { tokens_of(prompt) };
         self.input_media = seconds * HEARD_TOKENS_PER_SECOND;
@@ -271,11 +278,12 @@ impl Work {
                 None => estimated = !by_tokens,
             },
             Endpoint::Transcriptions | Endpoint::Translations => {
-                // A length that the bytes cannot have is no length.
-                match facts.seconds.filter(|seconds| *seconds <= self.calls_max[Meter::Second].saturating_mul(2)) {
+                // A length that the bytes cannot have is no length; what a header says is its writer's word alone.
+                match facts.seconds.filter(|seconds| *seconds <= self.seconds_plausible) {
                     Some(seconds) => usage[Meter::Second] = seconds,
                     None => {
-                        let heard = facts.heard_seconds.min(self.calls_max[Meter::Second]);
+                        let spoken = facts.text_bytes as u64 / HEARD_BYTES_PER_SECOND_MOST;
+                        let heard = facts.heard_seconds.max(spoken).min(self.calls_max[Meter::Second]);
                         usage[Meter::Second] = self.calls[Meter::Second].max(heard);
                         estimated = !by_tokens;
                     }

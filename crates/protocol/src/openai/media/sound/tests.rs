@@ -25,6 +25,25 @@ fn a_wav_is_as_long_as_its_bytes_whatever_it_claims() {
     assert_eq!(seconds(&wav(96_000, 0)[..40]), None);
 }
 
+/// U-25: what its caller wrote into a header to be billed for less.
+#[test]
+fn u_25_a_wav_is_not_made_shorter_by_its_header() {
+    let format = |code: u16, channels: u16, rate: u32, frame: u16, bits: u16| {
+        let [code, channels, frame, bits] = [code, channels, frame, bits].map(u16::to_le_bytes);
+        let rest = [&code[..], &channels, &rate.to_le_bytes(), &[0; 4], &frame, &bits].concat();
+        [&b"fmt \x10\0\0\0"[..], &rest].concat()
+    };
+    let file =
+        |formats: &[Vec<u8>]| [&b"RIFF\0\0\0\0WAVE"[..], &formats.concat(), b"data\0\0\0\0", &[0; 80_000]].concat();
+    let plain = format(1, 1, 8_000, 1, 8);
+    assert_eq!(seconds(&file(&[plain.clone()])), Some(10.0));
+    let dense = format(1, 8, 192_000, 32, 32);
+    assert_eq!(seconds(&file(&[dense.clone(), plain.clone()])), Some(10.0), "some readers take the second format");
+    assert_eq!(seconds(&file(&[plain, dense])), Some(10.0), "some take the first");
+    assert_eq!(seconds(&file(&[format(1, 1, 8_000, 65_535, 8)])), None, "a sample has no 65,535 bytes");
+    assert_eq!(seconds(&file(&[format(0x55, 1, 44_100, 1, 0)])), None, "MP3 in a WAV is compressed");
+}
+
 #[test]
 fn an_mp3_is_the_sum_of_its_frames() {
     // MPEG 1, layer III, 128 kbit/s, 44.1 kHz: 417 bytes of 1,152 samples.
