@@ -54,7 +54,8 @@ fn anthropic_thinks_only_where_it_may() {
     let thinks = |fields: &str, budget: Value, dropped: &str| {
         has(Dialect::Messages, &quirks, fields, "/thinking/budget_tokens", budget, dropped);
     };
-    thinks(r#","reasoning_effort":"high","max_tokens":2000"#, 1999.into(), "");
+    thinks(r#","reasoning_effort":"high","max_tokens":2000"#, 1600.into(), "");
+    thinks(r#","reasoning":{"max_tokens":4000},"max_tokens":2000"#, 1999.into(), "");
     thinks(r#","reasoning_effort":"high","max_tokens":1000"#, Value::Null, "thinking");
     thinks(
         r#","reasoning_effort":"low","max_tokens":9000,"temperature":0.2,"top_k":5"#,
