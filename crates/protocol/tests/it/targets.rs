@@ -54,15 +54,16 @@ fn anthropic_thinks_only_where_it_may() {
     let thinks = |fields: &str, budget: Value, dropped: &str| {
         has(Dialect::Messages, &quirks, fields, "/thinking/budget_tokens", budget, dropped);
     };
-    thinks(r#","reasoning_effort":"high","max_tokens":2000"#, 1999.into(), "");
+    thinks(r#","reasoning_effort":"high","max_tokens":2000"#, 1600.into(), "");
+    thinks(r#","reasoning":{"max_tokens":4000},"max_tokens":2000"#, 1999.into(), "");
     thinks(r#","reasoning_effort":"high","max_tokens":1000"#, Value::Null, "thinking");
     thinks(
         r#","reasoning_effort":"low","max_tokens":9000,"temperature":0.2,"top_k":5"#,
-        2048.into(),
+        1800.into(),
         "temperature, top_k",
     );
     let tool = r#","tools":[{"type":"function","function":{"name":"f"}}],"max_tokens":9000,"reasoning_effort":"low""#;
-    thinks(tool, 2048.into(), "");
+    thinks(tool, 1800.into(), "");
     thinks(&format!(r#"{tool},"tool_choice":"required""#), Value::Null, "thinking");
     // A turn that called tools without sealed thinking goes on without it.
     let body = r#"{"model":"m","max_tokens":9000,"reasoning_effort":"low","messages":[{"role":"user","content":"x"},
