@@ -23,6 +23,8 @@ pub struct Price {
     pub output_tokens_max: Option<u64>,
     /// What the model is known not to do.
     pub lacks: Lacks,
+    /// The meters that have a rate on any tier, a bit for each.
+    rated: u32,
 }
 
 /// Rates of one service tier: the base, and what applies above a prompt size.
@@ -132,8 +134,23 @@ impl Price {
 
     /// Units of that meter cost something, on whatever tier.
     pub fn prices(&self, meter: Meter) -> bool {
-        let tables = self.service.iter().map(|(_, table)| table).chain([&self.standard]);
-        tables.flat_map(|table| table.rates_possible(u64::MAX)).any(|rates| rates[meter as usize] > Rate::ZERO)
+        self.rated >> meter as usize & 1 == 1
+    }
+
+    /// Nothing has a rate: the model costs nothing, on purpose.
+    pub fn is_free(&self) -> bool {
+        self.rated == 0
+    }
+
+    /// Notes which meters have a rate.
+    fn noted(mut self) -> Self {
+        let tables = || self.service.iter().map(|(_, table)| table).chain([&self.standard]);
+        let has_rate = |meter: &Meter| {
+            let mut rates = tables().flat_map(|table| table.rates_possible(u64::MAX));
+            rates.any(|rates| rates[*meter as usize] > Rate::ZERO)
+        };
+        self.rated = Meter::ALL.into_iter().filter(has_rate).fold(0, |rated, meter| rated | 1 << meter as usize);
+        self
     }
 
     fn table(&self, service_tier: Option<&str>) -> &Table {
@@ -373,6 +390,7 @@ mod tests {
                 input_tokens_max: None,
                 output_tokens_max: None,
                 lacks: Lacks::default(),
+                rated: 0,
             };
             let mut calls = Usage::default();
             calls[Meter::WebSearch] = draws[9] % 5;

@@ -3,10 +3,12 @@
 
 use crate::catalog::Route;
 use crate::failure::{Case, Failure};
+use crate::paid::Paid;
 use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
+use domain::Meter;
 use domain::price::Price;
-use protocol::openai::{self, Demand, Endpoint};
+use protocol::openai::{self, Demand, Endpoint, media};
 
 /// The longest body whose tokens are counted for this.
 const COUNTED_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -23,6 +25,32 @@ pub(crate) fn check(demand: &Demand<'_>, price: &Price) -> Result<(), Failure> {
     };
     let message = format!("The model \"{model}\" {what}. Leave them out, or ask for a model that does.");
     Err(Failure::new(Case::BadRequest, message).param(Some(param)))
+}
+
+/// Refuses what the price says nothing of: a model is never free by omission, also at another endpoint than it is for. Of each
+/// row of meters, one is to have a rate; a price without any is of a model that is free on purpose.
+pub(crate) fn check_billed(demand: &Demand<'_>, endpoint: Paid, price: &Price) -> Result<(), Failure> {
+    use Meter::{Character, Image, Input, InputAudio, Output, OutputAudio, OutputImage, Request, Second};
+    let rows: &[&[Meter]] = match endpoint {
+        Paid::Text(Endpoint::Chat | Endpoint::Completions) => &[&[Input, Request], &[Output, Request]],
+        Paid::Text(Endpoint::Embeddings) => &[&[Input, Request]],
+        Paid::Media(media::Endpoint::Moderations | media::Endpoint::Rerank) => &[&[Input, Request]],
+        Paid::Media(media::Endpoint::Images | media::Endpoint::ImageEdits) => &[&[Image, Output, OutputImage, Request]],
+        Paid::Media(media::Endpoint::Speech) => &[&[Character, Input, Output, OutputAudio, Second, Request]],
+        Paid::Media(media::Endpoint::Transcriptions | media::Endpoint::Translations) => {
+            &[&[Second, Input, InputAudio, Output, Request]]
+        }
+    };
+    let has_rate = |meter: &Meter| price.prices(*meter);
+    if price.is_free() || rows.iter().all(|row| row.iter().any(has_rate)) {
+        return Ok(());
+    }
+    let message = format!(
+        "The price of the model \"{}\" says nothing of what this endpoint takes, so it is not served here. Ask the operator to \
+         set one, or for a model that is for this endpoint.",
+        demand.model
+    );
+    Err(Failure::new(Case::ModelNotPriced, message).param(Some("model")))
 }
 
 /// The prompt tokens that the model takes, where the request may have more.

@@ -39,6 +39,8 @@ pub struct Route {
 pub struct RouteDeclared {
     /// The public name.
     pub model: String,
+    /// The route that this is another name of: it costs the same, unless a price was set for this name.
+    pub alias_of: Option<String>,
     /// The name that the upstream knows, if it is another.
     pub upstream_model: Option<String>,
     /// Upstreams by name, in the order of preference.
@@ -50,7 +52,7 @@ pub struct RouteDeclared {
 impl RouteDeclared {
     /// The names by which its price can be found.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        std::iter::once(self.model.as_str()).chain(self.upstream_model.as_deref())
+        std::iter::once(self.model.as_str()).chain(self.alias_of.as_deref()).chain(self.upstream_model.as_deref())
     }
 }
 
@@ -85,9 +87,13 @@ impl Catalog {
                 .collect::<Result<Vec<_>, _>>()?;
             let upstream = Arc::clone(known.first().ok_or_else(|| unknown(""))?);
             let upstream_model = route.upstream_model.as_deref().unwrap_or(&route.model);
-            let priced = prices.find(&route.model, &upstream.price_names(), upstream_model).cloned();
+            let names = [Some(&*route.model), route.alias_of.as_deref()];
+            let names: Vec<&str> = names.into_iter().flatten().collect();
+            let priced = prices.find(&names, &upstream.price_names(), upstream_model).cloned();
             let model: Arc<str> = route.model.as_str().into();
-            let priced_by_look = prices.by_look(&route.model, &upstream.price_names(), upstream_model).into();
+            let priced_by_look = prices
+                .by_look(route.alias_of.as_ref().unwrap_or(&route.model), &upstream.price_names(), upstream_model)
+                .into();
             let upstream_model = if *upstream_model == *model { model.clone() } else { upstream_model.into() };
             let (wait_seconds, prompt_added) = (route.wait_seconds, Arc::default());
             let route = Route { model, upstream_model, upstream, priced, priced_by_look, wait_seconds, prompt_added };

@@ -869,6 +869,7 @@ pub(crate) fn choose<'c>(
         return Err(Failure::new(Case::BadRequest, message).param(Some("tools")));
     }
     abilities::check(request, &priced.price)?;
+    abilities::check_billed(request, endpoint, &priced.price)?;
     Ok((route, priced))
 }
 

@@ -98,8 +98,9 @@ impl Gateway {
             Some(limited) => Some(limited),
             None => admit::verdict(&self.ledger, &asking, &terms, now).await.err(),
         };
-        asking.count(&mut prompt).await;
+        // The same measure of the prompt as that of the hold, so that it is never less.
         let whole = asking.most(funds, prompt)?;
+        asking.count(&mut prompt).await;
         let expected_usage = match expected {
             Expected::Text(request) => self.expected_usage(&asking, request, &terms, body).await,
             Expected::Media(usage) => usage,

@@ -395,6 +395,7 @@ pub const SIMULATOR: &str = "simulator";
 fn route_to(model: &str, upstream_model: Option<&str>, upstream: &str) -> RouteDeclared {
     RouteDeclared {
         model: model.to_owned(),
+        alias_of: None,
         upstream_model: upstream_model.map(str::to_owned),
         upstreams: vec![upstream.to_owned()],
         wait_seconds: None,

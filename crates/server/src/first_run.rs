@@ -6,6 +6,7 @@ use crate::config::{Config, SIMULATOR};
 use domain::price::PriceSheet;
 use domain::{Nanos, Timestamp};
 use gateway::simulator;
+use std::collections::HashSet;
 use store::accounts::{self, Account};
 use store::database::Database;
 use store::keys::{self, NewKey};
@@ -47,6 +48,32 @@ pub async fn apply_prices(database: &Database, config: &Config, now: Timestamp) 
             Ok(())
         })
         .await?;
+    Ok(())
+}
+
+/// Withdraws prices that an earlier file set and this one does not: what they hid counts again. Only for a process that
+/// serves: the command line may know no file, or another one.
+pub async fn retire_prices(app: &App) -> anyhow::Result<()> {
+    let kept: HashSet<(Option<String>, String)> =
+        app.config.prices.iter().map(|entry| (entry.provider.clone(), entry.model.clone())).collect();
+    let now = app.now();
+    let retire = app.database.write(move |transaction| {
+        let current = prices::current(transaction)?.into_iter();
+        let gone = current.filter(|version| version.source == PriceSource::Config && !version.retired);
+        let gone: Vec<_> =
+            gone.map(|version| (version.provider, version.model)).filter(|name| !kept.contains(name)).collect();
+        for (provider, model) in &gone {
+            prices::retire(transaction, provider.as_deref(), model, PriceSource::Config, now)?;
+        }
+        Ok(gone)
+    });
+    let gone = retire.await?;
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let models: Vec<_> = gone.into_iter().map(|(_, model)| model).collect();
+    tracing::info!(?models, "prices that stand in the file no more were withdrawn");
+    app.reload_prices().await?;
     Ok(())
 }
 

@@ -57,6 +57,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let metrics = install_metrics()?;
     let address = args.listen.clone().or(config.server.listen.clone()).unwrap_or(LISTEN_DEFAULT.to_owned());
     let app = App::open(&args.data_dir, config, metrics).await?;
+    first_run::retire_prices(&app).await?;
     let callers = TcpListener::bind(&address).await.with_context(|| format!("cannot listen on {address}"))?;
     let local = bind_socket(&args.data_dir)?;
     // After everything that can fail: the keys are shown this once.

@@ -338,12 +338,14 @@ impl PriceBook {
 
     /// The price of a public model that `upstream_model` at `provider` serves, if there is one.
     ///
-    /// What an operator or the configuration set for the public name wins; then what they set for the upstream's
+    /// What an operator or the configuration set for a public name wins, the first of `models` first; then what they set for the upstream's
     /// name; then the shipped book's price at that provider; then, for servers of unknown provider, the shipped
     /// price of the same name. A provider may have several names; of the book's prices that under its first name counts.
-    pub fn find(&self, model: &str, providers: &[&str], upstream_model: &str) -> Option<&Priced> {
+    pub fn find(&self, models: &[&str], providers: &[&str], upstream_model: &str) -> Option<&Priced> {
         let set_by_people = |name: &str| self.best(name, providers, PriceSource::Config);
-        set_by_people(model)
+        models
+            .iter()
+            .find_map(|model| set_by_people(model))
             .or_else(|| set_by_people(upstream_model))
             .or_else(|| self.best(upstream_model, providers, PriceSource::Book))
             .or_else(|| self.of_any_provider(upstream_model))
@@ -356,7 +358,7 @@ impl PriceBook {
         let is_set = set(model).or_else(|| set(upstream_model)).is_some();
         let of_model = self.by_model.keys().filter_map(|name| {
             let (look, of) = sized(name).filter(|(_, of)| *of == model || *of == upstream_model)?;
-            let priced = if is_set || of != upstream_model { set(name) } else { self.find(name, providers, name) };
+            let priced = if is_set || of != upstream_model { set(name) } else { self.find(&[name], providers, name) };
             Some((look.into(), priced?.clone()))
         });
         let mut prices: Vec<(Box<str>, Priced)> = of_model.collect();
@@ -443,11 +445,11 @@ mod tests {
             assert!(seeded > 1_000, "{seeded} models");
             assert_eq!(database.write(|tx| seed(tx, Timestamp(1))).await.unwrap(), 0);
             let book = database.read_now(|connection| PriceBook::load(connection, &["gpt-4o"])).unwrap();
-            let gpt = book.find("gpt-4o", &["openai"], "gpt-4o").unwrap();
+            let gpt = book.find(&["gpt-4o"], &["openai"], "gpt-4o").unwrap();
             assert_eq!(gpt.price.charge(&Usage::tokens(1_000_000, 1_000_000), None).unwrap().to_string(), "12.50");
             let models = database.read_now(|connection| models_of(connection, &["openai"], &["chat"])).unwrap();
             assert!(models.iter().any(|model| model == "gpt-4o"));
-            assert!(book.find("no-such-model", &["openai"], "no-such-model").is_none());
+            assert!(book.find(&["no-such-model"], &["openai"], "no-such-model").is_none());
         }
     }
 
@@ -522,7 +524,7 @@ mod tests {
             let cost = |id| versions.get(id).unwrap().charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string();
             assert_eq!((cost(cheap), cost(dear)), ("1.00".to_owned(), "3.00".to_owned()));
             let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-            assert_eq!(book.find("m", &["any"], "m").unwrap().id, dear);
+            assert_eq!(book.find(&["m"], &["any"], "m").unwrap().id, dear);
         }
     }
 
@@ -540,7 +542,7 @@ mod tests {
                 .unwrap();
             let rate = || {
                 let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-                let priced = book.find("m", &["any"], "x").unwrap();
+                let priced = book.find(&["m"], &["any"], "x").unwrap();
                 priced.price.charge(&Usage::tokens(1_000_000, 0), None).unwrap().to_string()
             };
             assert_eq!(rate(), "9.00");
@@ -566,7 +568,7 @@ mod tests {
             let free = database.write(move |tx| set(tx, None, "f", PriceSource::Operator, None, &free, Timestamp(0)));
             free.await.unwrap();
             let book = database.read_now(|connection| PriceBook::load(connection, &["m", "f"])).unwrap();
-            assert!(book.find("f", &["any"], "f").is_some());
+            assert!(book.find(&["f"], &["any"], "f").is_some());
         }
     }
 
@@ -581,7 +583,7 @@ mod tests {
                 .await
                 .unwrap();
             let book = database.read_now(|connection| PriceBook::load(connection, &["m"])).unwrap();
-            assert!(book.find("m", &["any"], "m").is_none());
+            assert!(book.find(&["m"], &["any"], "m").is_none());
             let price = Versions::new(database.clone()).get(kept.id).unwrap();
             assert_eq!(price.charge(&Usage::tokens(5, 5), None).unwrap(), domain::Nanos::ZERO);
         }

@@ -224,7 +224,9 @@ impl PriceSheet {
             // A price that was set before 0 was refused says nothing.
             output_tokens_max: self.max_output_tokens.filter(|&most| most > 0),
             lacks: self.lacks,
-        })
+            rated: 0,
+        }
+        .noted())
     }
 
     /// [`PriceSheet::compile`] for a price that is about to count: rates that come to nothing are refused as well, because

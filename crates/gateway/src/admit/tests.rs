@@ -48,6 +48,7 @@ impl Desk {
         };
         let route = RouteDeclared {
             model: model.to_owned(),
+            alias_of: None,
             upstream_model: None,
             upstreams: vec!["simulator".into()],
             wait_seconds: None,

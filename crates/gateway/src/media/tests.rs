@@ -84,6 +84,7 @@ async fn images_go_by_the_price_of_their_look_unless_tokens_are_counted() {
     let book = PriceBook::from_versions(versions).unwrap();
     let declared = ["piece", "token"].map(|model| RouteDeclared {
         model: model.to_owned(),
+        alias_of: None,
         upstream_model: None,
         upstreams: vec!["u".to_owned()],
         wait_seconds: None,

@@ -90,7 +90,10 @@ impl RouteEntry {
         let model = std::iter::once((self.model.as_ref(), upstream_model.clone()));
         let served = upstream_model.unwrap_or_else(|| self.model.as_ref().clone());
         let aliases = self.aliases.iter().map(move |alias| (alias.as_ref(), Some(served.clone())));
-        model.chain(aliases).map(|(name, upstream_model)| self.declared(name.clone(), upstream_model))
+        model.chain(aliases).map(|(name, upstream_model)| RouteDeclared {
+            alias_of: (name != self.model.as_ref()).then(|| self.model.as_ref().clone()),
+            ..self.declared(name.clone(), upstream_model)
+        })
     }
 
     /// The routes of the models that fit its pattern; `(before the star, before the upstream's)`.
@@ -113,7 +116,13 @@ impl RouteEntry {
 
     fn declared(&self, model: String, upstream_model: Option<String>) -> RouteDeclared {
         let wait_seconds = self.wait_seconds.as_ref().map(|seconds| *seconds.as_ref());
-        RouteDeclared { model, upstream_model, upstreams: self.upstreams.as_ref().clone(), wait_seconds }
+        RouteDeclared {
+            model,
+            alias_of: None,
+            upstream_model,
+            upstreams: self.upstreams.as_ref().clone(),
+            wait_seconds,
+        }
     }
 }
 

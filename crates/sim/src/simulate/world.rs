@@ -261,6 +261,7 @@ impl World {
         let upstream = Arc::new(Upstream::local("simulated", "simulated", Arc::new(provider)));
         let route = RouteDeclared {
             model: MODEL.into(),
+            alias_of: None,
             upstream_model: None,
             upstreams: vec!["simulated".into()],
             wait_seconds: None,

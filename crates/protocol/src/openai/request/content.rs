@@ -14,7 +14,12 @@ pub(super) struct Content {
     /// Anything else that is not known to be text.
     pub(super) files: bool,
     pub(super) media: Media,
+    /// It refers to a file that the provider keeps for its account, which callers share (U-38).
+    pub(super) refers: bool,
 }
+
+/// Names a file that the provider keeps.
+const FILE_ID: &str = "file_id";
 
 /// Parts of messages that are not text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +51,11 @@ impl Messages {
             Shape::NotArray => Err(BadRequest::of(field, "messages must be an array of objects")),
             Shape::NotObject { index } => Err(BadRequest::of(field, format!("messages[{index}] must be an object"))),
             Shape::Array { length: 0 } => Err(BadRequest::of(field, "messages must not be empty")),
+            Shape::Array { .. } if self.content.refers => Err(BadRequest::of(
+                field,
+                "messages: files that a provider keeps cannot be referred to here, because callers share its account; \
+                 send the content itself",
+            )),
             Shape::Array { .. } => Ok(self.content),
         }
     }
@@ -206,6 +216,10 @@ impl Content {
             if same_without_case("type", key) {
                 has_type = true;
                 is_text &= self.add(string(value.get()).as_deref().unwrap_or_default());
+            }
+            self.refers |= same_without_case(FILE_ID, key);
+            if value.get().starts_with('{') {
+                _ = each_entry(value.get(), |key, _| self.refers |= same_without_case(FILE_ID, key));
             }
         });
         // A lenient upstream goes by the other keys.
