@@ -245,16 +245,17 @@ pub fn edited(dialect: Dialect, body: &Bytes, edits: &Edits<'_>) -> Bytes {
             patches.replace(inside..inside, format!("\"{field}\":{json}{comma}"));
         }
     };
-    let said = |model: &str| serde_json::to_string(model).expect("a string can be written as JSON");
-    match edits.model {
-        // It is in the path, and perhaps in the body, too.
-        Some(model) if dialect == Dialect::Gemini => {
-            if member(&node, "model").is_some() {
-                set(&node, "model", said(&format!("models/{model}")));
-            }
-        }
-        Some(model) => set(&node, "model", said(model)),
-        None => {}
+    // Gemini has it in the path, and perhaps in the body, too.
+    let (prefix, is_there) = match dialect {
+        Dialect::Gemini => ("models/", member(&node, "model").is_some()),
+        _ => ("", true),
+    };
+    if let Some(model) = edits.model.filter(|_| is_there) {
+        set(
+            &node,
+            "model",
+            serde_json::to_string(&format!("{prefix}{model}")).expect("a string can be written as JSON"),
+        );
     }
     if let Some(most) = edits.output_tokens_max {
         let (parent, field) = match dialect {
