@@ -5,12 +5,19 @@
 
 use libfuzzer_sys::fuzz_target;
 use protocol::canonical::Dialect;
-use protocol::dialect::{Quirks, Target, converse, embeddings, gemini, messages, read_request, responses, write_request};
+use bytes::Bytes;
+use protocol::dialect::{
+    Quirks, Target, converse, embeddings, gemini, messages, passing, read_request, responses, write_request,
+};
+use protocol::provider::TABLE;
 
 fuzz_target!(|input: &[u8]| {
     for from in Dialect::ALL {
         let Ok(request) = read_request(from, input) else { continue };
-        for quirks in Quirks::ALL {
+        _ = passing::check(from, &request);
+        passes(from, input);
+        for profile in TABLE {
+            let quirks = profile.quirks;
             let target = Target { output_tokens_max: Some(100), ..Target::new("up\"stream", &quirks) };
             for to in Dialect::ALL {
                 let Ok(written) = write_request(to, &request, &target) else { continue };
@@ -49,4 +56,15 @@ fn is_json(body: &[u8]) {
     if let Err(error) = serde_json::from_slice::<serde_json::Value>(body) {
         assert!(error.to_string().contains("out of range"), "{error}: {}", String::from_utf8_lossy(body));
     }
+}
+
+/// A body that passes is the same but for its model and cap, and can still be read.
+fn passes(dialect: Dialect, input: &[u8]) {
+    let body = Bytes::copy_from_slice(input);
+    assert_eq!(passing::edited(dialect, &body, &passing::Edits::default()), body);
+    let edits = passing::Edits { model: Some("up\"stream"), output_tokens_max: Some(2) };
+    let edited = passing::edited(dialect, &body, &edits);
+    is_json(&edited);
+    let read = read_request(dialect, &edited).expect("what was edited can be read");
+    assert!(matches!(dialect, Dialect::Chat | Dialect::Completions | Dialect::Converse) || read.output_tokens_max == Some(read.output_tokens_max.unwrap_or(2).min(2)));
 }

@@ -16,6 +16,7 @@ pub mod failure;
 #[cfg(test)]
 mod fixture;
 pub mod growth;
+mod kept;
 pub mod learned;
 pub mod lifecycle;
 pub mod limiter;

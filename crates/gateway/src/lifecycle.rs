@@ -7,6 +7,7 @@ use crate::catalog::{Catalog, Route};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::failure::{Case, Failure};
+use crate::kept::{Notes, owner_of};
 use crate::learned::Learned;
 use crate::limiter::{Limiter, Told};
 use crate::limits::{limits, tag};
@@ -42,7 +43,7 @@ use std::time::Duration;
 use store::keys::Caller;
 use store::ledger::Ledger;
 use store::prices::Priced;
-use store::responses::{self, KeptResponse, Owner};
+use store::responses::Owner;
 use tokio::time::{Instant, timeout};
 
 /// Longest prompt that is kept until the answer is there, in case it has to be counted.
@@ -115,6 +116,7 @@ pub struct Gateway {
     pub(crate) tokenizers: Tokenizers,
     pub(crate) learned: Learned,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) notes: Notes,
     pub(crate) settings: Settings,
     catalog: ArcSwap<Catalog>,
     draining: AtomicBool,
@@ -233,6 +235,7 @@ impl Gateway {
             tokenizers,
             learned: Learned::default(),
             limiter,
+            notes: Notes::default(),
             settings,
             catalog: ArcSwap::default(),
             draining: AtomicBool::new(false),
@@ -476,7 +479,7 @@ impl Gateway {
         }
         let tier = completion.service_tier.map(Arc::from);
         if let Some(id) = exchange.kept_for.and_then(|_| openai::answer_id(&body)) {
-            self.keep(&exchange, &id, &usage).await;
+            self.keep(&exchange, id, &usage).await;
         }
         let settled = held.settle(usage, tier, estimated, Ending::Complete);
         let told = match told_anew.zip(canonical) {
@@ -667,17 +670,6 @@ impl Gateway {
         exchange.with_calls(usage)
     }
 
-    /// Notes an answer that the provider keeps, before its caller can go on from it.
-    pub(crate) async fn keep(&self, exchange: &Exchange, id: &str, usage: &Usage) {
-        let (Some(owner), Some(database)) = (exchange.kept_for, self.ledger.database()) else { return };
-        let kept = KeptResponse { upstream: exchange.upstream.name.clone(), tokens: usage.total_tokens() };
-        let (id, now) = (id.to_owned(), self.clock.now());
-        let noted = database.write(move |tx| responses::remember(tx, owner, &id, &kept, now)).await;
-        if let Err(error) = noted {
-            tracing::warn!(%error, "an answer was not noted, so nobody can go on from it");
-        }
-    }
-
     /// The gateway's own count of a prompt.
     pub(crate) async fn count_prompt(&self, endpoint: Endpoint, upstream_model: &str, body: &[u8]) -> u64 {
         if body.len() > PROMPT_KEPT_MAX {
@@ -776,11 +768,6 @@ impl Exchange {
         }
         usage
     }
-}
-
-/// Whose the answers to that caller are.
-pub(crate) fn owner_of(caller: &Caller) -> Owner {
-    Owner { account: caller.account.id, project: caller.key.project }
 }
 
 /// The most prompt tokens that are believed.

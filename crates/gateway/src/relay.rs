@@ -496,7 +496,7 @@ impl Relay {
         let gateway = self.gateway.clone();
         self.state = State::Settling(Box::pin(async move {
             let Streaming { exchange, held, observer, tongue, .. } = *streaming;
-            gateway.keep(&exchange, &id, &usage).await;
+            gateway.keep(&exchange, id, &usage).await;
             let settled = held.settle(usage, observer.service_tier().map(Arc::from), false, Ending::Complete);
             if settled.was_cut {
                 gateway.learned.hides(&exchange.model);

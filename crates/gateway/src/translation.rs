@@ -3,9 +3,8 @@
 //!
 //! So admission, limits, caps and money know one form of requests. A call in chat never comes here: its bytes pass.
 
-use crate::admit::store_unavailable;
 use crate::failure::{Case, Failure};
-use crate::lifecycle::{Call, Gateway, choose, owner_of, read};
+use crate::lifecycle::{Call, Gateway, choose, read};
 use crate::limiter::About;
 use crate::native::Versions;
 use bytes::Bytes;
@@ -23,7 +22,7 @@ use protocol::sse::EventReader;
 use std::net::IpAddr;
 use std::sync::Arc;
 use store::keys::Caller;
-use store::responses::{self as kept, KeptResponse};
+use store::responses::KeptResponse;
 
 /// What a caller sent in a dialect other than chat.
 #[derive(Clone, Debug)]
@@ -190,21 +189,6 @@ impl Gateway {
             _ => messages::write_count(count),
         };
         Ok((model, answer.into()))
-    }
-
-    /// The answer of that id, if this caller may go on from it.
-    async fn kept_response(&self, caller: &Caller, id: &str) -> Result<KeptResponse, Failure> {
-        let (owner, now, own_id) = (owner_of(caller), self.clock.now(), id.to_owned());
-        let found = match self.ledger.database() {
-            Some(database) => database.read(move |connection| kept::find(connection, owner, &own_id, now)).await,
-            None => Ok(None),
-        };
-        found.map_err(|error| store_unavailable(error.to_string()))?.ok_or_else(|| {
-            let id: String = id.chars().filter(|letter| !letter.is_control()).take(64).collect();
-            let message =
-                format!("previous_response_id: no response {id:?} of yours is known here. Send the whole input.");
-            Failure::new(Case::BadRequest, message).param(Some("previous_response_id"))
-        })
     }
 
     /// The request in chat, in the words of the provider that will serve it; or as what is decided by, where that provider is
