@@ -38,7 +38,7 @@ impl Authenticator {
     /// Whoever presents a key, whatever state it is in: an exhausted or blocked key can still be told why.
     pub async fn identify(&self, headers: &HeaderMap, uri: &Uri, now: Timestamp) -> Result<Arc<Caller>, Failure> {
         let presented = presented(headers, uri)?;
-        let digest = self.secrets.digest(SecretKind::Key, &presented).ok_or_else(unknown)?;
+        let digest = self.secrets.digest(SecretKind::Key, &presented).ok_or_else(|| not_a_key(&presented))?;
         let found = self.callers.find(&digest).await.map_err(|error| {
             Failure::new(Case::StoreUnavailable, "Keys cannot be looked up now. Try again in a moment.")
                 .retry_after(Duration::from_secs(1))
@@ -118,6 +118,16 @@ fn strip_bearer(value: &str) -> &str {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer ") => rest,
         _ => value,
     }
+}
+
+/// What is no key of a caller. Both kinds are printed side by side at the first start, and are easily confused.
+fn not_a_key(presented: &str) -> Failure {
+    if !presented.starts_with(SecretKind::Operator.prefix()) {
+        return unknown();
+    }
+    let message =
+        "This has the form of an operator's key. Requests to models need a caller's, which begins with \"sk-tg\".";
+    Failure::new(Case::InvalidKey, message)
 }
 
 fn unknown() -> Failure {

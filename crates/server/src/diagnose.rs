@@ -10,7 +10,7 @@ use domain::Timestamp;
 use gateway::{Case, Failure};
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
-use protocol::failure::{self, Pasted};
+use protocol::failure::{self, Evidence, Pasted};
 use protocol::headroom::{Headroom, Reading};
 use protocol::provider::Provider;
 use serde::{Deserialize, Serialize};
@@ -277,10 +277,19 @@ impl Diagnosis {
             object: "diagnosis",
             provider: provider.name(),
             provider_guessed: guessed,
-            status: status.filter(|status| *status > 0),
+            // A body alone that tells an error was not told with 200.
+            status: status.filter(|status| *status > 0 && (*status != 200 || pasted.status.is_some())),
             failure: failure.map(|failure| FailureFound::of(&failure, now)),
             limits: limits.iter().map(LimitFound::of).collect(),
         }
+    }
+}
+
+impl EvidenceFound {
+    fn of(found: Evidence) -> Self {
+        let Evidence { field, value } = found;
+        let value = if field == "status" && value == "0" { "none given".to_owned() } else { value };
+        Self { field, value }
     }
 }
 
@@ -310,7 +319,7 @@ impl FailureFound {
                 message: caller.message,
                 retry_after_ms: caller.retry_after_ms,
             },
-            evidence: evidence.map(|found| EvidenceFound { field: found.field, value: found.value }).collect(),
+            evidence: evidence.map(EvidenceFound::of).collect(),
         }
     }
 }
@@ -372,6 +381,16 @@ mod tests {
             [("header of the rate limit", "nothing remaining: requests"), ("header retry-after", "12")]
         );
         assert_eq!((diagnosis.limits[0].metric, diagnosis.limits[0].used_percent), ("requests", Some(100.0)));
+    }
+
+    #[test]
+    fn no_status_is_told_where_none_was_given() {
+        let error = json!({"error": {"code": "insufficient_quota", "message": "no"}}).to_string();
+        assert_eq!(asked(json!({"response": error})).unwrap().status, None);
+        assert_eq!(asked(json!({"status": 200, "body": error})).unwrap().status, Some(200));
+        let words = asked(json!({"response": "no answer of a model"})).unwrap();
+        let failure = words.failure.unwrap();
+        assert_eq!((words.status, failure.evidence[0].value.as_str()), (None, "none given"));
     }
 
     #[test]

@@ -93,7 +93,10 @@ async fn quoted(
         .and_then(|path| Door::at(path.path()).filter(|door| !door.counts() && !door.takes_form()).zip(Some(path)));
     let (door, path) = door.ok_or_else(|| {
         let names = Vec::from_iter(quotable().map(Paid::name)).join(", ");
-        let message = format!("endpoint must be one of {names}, messages, responses, or the path of what costs money.");
+        let message = format!(
+            "endpoint must be one of {names}, messages, responses, or the path of what costs money, as in \
+             \"/v1beta/models/MODEL:generateContent\". What is sent as a form or within a session cannot be quoted."
+        );
         Failure::new(Case::BadRequest, message).param(Some("endpoint"))
     })?;
     let (body, tags) = (body.slice_ref(request.get().as_bytes()), tags_of(&head.headers)?);

@@ -168,7 +168,8 @@ fn dialect_below(path: &str) -> Dialect {
 
 async fn unknown_path(State(app): State<Arc<App>>, request: axum::extract::Request) -> axum::response::Response {
     // The path is not repeated: it may be anything.
-    let message = "There is no such endpoint here. GET /v1/models lists the models; the README lists the endpoints.";
+    let message = "There is no such endpoint here; the README lists those that there are. A base URL ends with /v1 for \
+                   OpenAI's clients, and has no path for Anthropic's and Google's.";
     let manner = Manner { profile: app.config.server.error_profile, dialect: dialect_below(request.uri().path()) };
     let failure = Failure::new(Case::UnknownEndpoint, message);
     response(&failure, manner, request_id_of(request.headers())).map(axum::body::Body::new)

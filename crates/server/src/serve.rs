@@ -8,6 +8,8 @@ use crate::listen;
 use crate::payments;
 use crate::upkeep::Upkeep;
 use anyhow::{Context, bail};
+use domain::Meter;
+use gateway::catalog::Route;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -257,18 +259,31 @@ fn announce(address: SocketAddr, directory: &Path, app: &App, welcome: Option<&W
         println!("First start: created {}\n", directory.display());
         println!("  operator key   {operator_key}");
         println!("  key            {key}   (account \"{account}\", balance ${balance})\n");
-        println!("They are shown this once. Try:\n");
         let catalog = app.gateway.catalog();
-        let served = catalog.served();
         let model = ["sim-small", "gpt-4o-mini"].into_iter().find(|name| catalog.route(name).is_some());
-        let model = model.or_else(|| served.first().map(|route| &*route.model)).unwrap_or("MODEL");
-        println!("  curl http://{address}/v1/chat/completions \\");
-        println!("    -H \"Authorization: Bearer {key}\" -H \"Content-Type: application/json\" \\");
-        println!("    -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n");
+        let served = catalog.served();
+        let talking = served.iter().find(|route| talks(route)).or_else(|| served.first());
+        match model.or_else(|| talking.map(|route| &*route.model)) {
+            Some(model) => {
+                println!("They are shown this once. Try:\n");
+                println!("  curl http://{address}/v1/chat/completions \\");
+                println!("    -H \"Authorization: Bearer {key}\" -H \"Content-Type: application/json\" \\");
+                let hello = r#"[{"role":"user","content":"Hello"}]"#;
+                println!("    -d '{{\"model\":\"{model}\",\"messages\":{hello}}}'\n");
+            }
+            None => println!(
+                "They are shown this once. No model has a route and a price yet: see \"Configuration\" in the README.\n"
+            ),
+        }
     }
     println!("tollgate listening on http://{address}");
     // Whoever waits for that line may read from a pipe.
     let _ = std::io::Write::flush(&mut std::io::stdout());
+}
+
+/// A model without a price for answers is one of embeddings, images or sound.
+fn talks(route: &Route) -> bool {
+    route.priced.as_ref().is_some_and(|priced| priced.price.prices(Meter::Output))
 }
 
 /// SIGTERM and SIGINT.

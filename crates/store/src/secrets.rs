@@ -33,7 +33,8 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    fn prefix(self) -> &'static str {
+    /// What secrets of that kind begin with.
+    pub fn prefix(self) -> &'static str {
         match self {
             Self::Key => "sk-tg",
             Self::Operator => "op-tg",

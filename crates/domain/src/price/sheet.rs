@@ -67,7 +67,7 @@ pub struct Tier {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SheetError {
     /// A field that sheets do not have.
-    #[error("unknown field {0:?} in a price")]
+    #[error("unknown field {0:?} in a price; docs/providers.md lists those that there are")]
     UnknownField(String),
     /// A field of the wrong type.
     #[error("field {field:?} must be {wanted}")]

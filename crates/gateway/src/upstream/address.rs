@@ -66,7 +66,7 @@ impl Address {
         }
         let base = match declared.base_url {
             Some(url) => url.to_owned(),
-            None => default_base(profile, dialect, region)?,
+            None => default_base(profile, declared.provider, dialect, region)?,
         };
         let base = base.trim_end_matches('/');
         let bad = || {
@@ -197,16 +197,16 @@ fn generate(model: &str, streams: bool) -> String {
     format!("{}:{verb}", encoded(model, b"@/"))
 }
 
-fn default_base(profile: &Profile, dialect: Dialect, region: Option<&str>) -> Result<String, BadUpstream> {
+fn default_base(profile: &Profile, named: &str, dialect: Dialect, region: Option<&str>) -> Result<String, BadUpstream> {
     let Some(base) = profile.base_url_of(dialect) else {
         let message = "where the provider is must be said, as in \"https://api.example.com/v1\"";
-        return Err(BadUpstream::new("base_url", format!("{message} ({:?} has no address of its own)", profile.name)));
+        return Err(BadUpstream::new("base_url", format!("{message} ({named:?} has no address of its own)")));
     };
     if !base.contains("{region}") {
         return Ok(base.to_owned());
     }
     match (profile.words, region) {
-        (_, None) => Err(BadUpstream::new("region", format!("{:?} needs one, such as \"us-east-1\"", profile.name))),
+        (_, None) => Err(BadUpstream::new("region", format!("{named:?} needs one, such as \"us-east-1\""))),
         // Google's locations that are no region.
         (Provider::Vertex, Some("global")) => Ok("https://aiplatform.googleapis.com".to_owned()),
         (Provider::Vertex, Some(both @ ("us" | "eu"))) => Ok(format!("https://aiplatform.{both}.rep.googleapis.com")),

@@ -92,7 +92,7 @@ fn dialect_of(profile: &Profile, declared: &Declared<'_>) -> Result<Dialect, Bad
         return Ok(dialect);
     }
     let spoken: Vec<_> = profile.dialects().map(Dialect::name).collect();
-    let message = format!("{:?} is spoken to in {}, not in {}", profile.name, spoken.join(" or "), dialect.name());
+    let message = format!("{:?} is spoken to in {}, not in {}", declared.provider, spoken.join(" or "), dialect.name());
     Err(BadUpstream::new("dialect", message))
 }
 
@@ -111,7 +111,7 @@ fn refuse_useless(profile: &Profile, declared: &Declared<'_>) -> Result<(), BadU
         ("session_token", declared.session_token, amazon && declared.access_key_id.is_some()),
     ];
     match useless.into_iter().find(|(_, value, is_used)| value.is_some() && !is_used) {
-        Some((setting, ..)) => Err(BadUpstream::new(setting, format!("{:?} has no use for it", profile.name))),
+        Some((setting, ..)) => Err(BadUpstream::new(setting, format!("{:?} has no use for it", declared.provider))),
         None => Ok(()),
     }
 }

@@ -96,7 +96,11 @@ pub fn or_all(list: Option<&Vec<String>>) -> String {
 
 /// Money with its currency.
 pub fn usd(amount: impl std::fmt::Display) -> String {
-    format!("${amount}")
+    let amount = amount.to_string();
+    match amount.strip_prefix('-') {
+        Some(less) => format!("-${less}"),
+        None => format!("${amount}"),
+    }
 }
 
 /// Says on standard error that a list goes on.
@@ -114,6 +118,11 @@ pub mod tests {
     thread_local! {
         /// What commands of this thread have printed, for tests that run them.
         pub static PRINTED: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+
+    #[test]
+    fn money_has_its_sign_before_its_currency() {
+        assert_eq!((usd("-40.00"), usd("0.00")), ("-$40.00".to_owned(), "$0.00".to_owned()));
     }
 
     #[test]

@@ -379,8 +379,9 @@ pub async fn start_process(mut command: Command) -> Process {
     Process { child, address, printed, stderr }
 }
 
-/// The shortest useful configuration, and more.
+/// The shortest useful configuration, and more, in which `{mock}` stands for the mock's address without its version.
 pub fn configuration(base_url: &str, sections: &str) -> String {
+    let sections = sections.replace("{mock}", base_url.trim_end_matches("/v1"));
     format!(
         r#"[[upstreams]]
 name = "mock"

@@ -1,6 +1,6 @@
 //! Callers and upstreams of one dialect: its bytes pass in both directions, and are priced all the same.
 
-use crate::harness::{Gateway, Outcome, price};
+use crate::harness::{Gateway, Outcome, amount, price};
 use crate::http::{Answer, Connection, PATIENCE, within};
 use crate::native::{INPUT, OUTPUT, Provider};
 use domain::Nanos;
@@ -221,6 +221,65 @@ async fn u_27_a_message_that_breaks_off_is_charged_by_what_was_told_of_its_promp
     let answer = gateway.sends("/v1/messages", &[], body).await;
     let fate = gateway.fate(&answer.request_id()).await;
     assert_eq!((fate.outcome, fate.ending), (Outcome::Voided, Ending::UpstreamCut), "{fate:?}");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn m_10_a_stream_that_passes_and_can_get_no_more_ends_in_its_own_dialect_as_by_its_cap() {
+    let mut sections = String::new();
+    for name in ["anthropic", "gemini", "openai"] {
+        let version = if name == "openai" { "/v1" } else { "" };
+        sections.push_str(&format!(
+            "[[upstreams]]\nname = \"{name}\"\nprovider = \"{name}\"\nbase_url = \"{{mock}}{version}\"\napi_key = \"${{MOCK_KEY}}\"\n\
+             [[routes]]\nmodel = \"m-{name}\"\nupstreams = [\"{name}\"]\n\
+             [[prices]]\nmodel = \"m-{name}\"\ninput_per_million = \"1.00\"\noutput_per_million = \"2.00\"\n"
+        ));
+    }
+    let mut gateway = Gateway::start_with(&sections).await;
+    let script = json!({"prompt_tokens": 10, "completion_tokens": 2_000, "gap_ms": 8});
+    gateway.mock.play(serde_json::from_value(script).expect("a script"));
+    let said = json!([{"role": "user", "content": "hi"}]);
+    let contents = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "generationConfig": {"maxOutputTokens": 4_000}});
+    for (path, body, ends) in [
+        (
+            "/v1/messages",
+            json!({"model": "m-anthropic", "messages": said, "stream": true, "max_tokens": 4_000}),
+            "\"stop_reason\":\"max_tokens\"",
+        ),
+        ("/v1beta/models/m-gemini:streamGenerateContent?alt=sse", contents.clone(), "\"finishReason\":\"MAX_TOKENS\""),
+        ("/v1beta/models/m-gemini:streamGenerateContent", contents, "\"finishReason\":\"MAX_TOKENS\""),
+        (
+            "/v1/responses",
+            json!({"model": "m-openai", "input": "hi", "stream": true, "max_output_tokens": 4_000}),
+            "\"reason\":\"max_output_tokens\"",
+        ),
+    ] {
+        let account = gateway.account(path, price(0, 5_000)).await;
+        let key = gateway.key(json!({"account": path})).await;
+        let body = body.to_string();
+        let begun = key.caller.begin(path, body.as_bytes());
+        let mut begun = within(PATIENCE, "the head of an answer", begun).await.expect("an answer");
+        let request_id = begun.request_id();
+        let first = begun.until(" word").await;
+        // Somebody takes what it would have grown into.
+        let balance = amount(&gateway.account_shown(account).await["balance"]);
+        let path_of_money = format!("/accounts/{account}/top-ups");
+        gateway.manage("POST", &path_of_money, json!({"amount": Nanos(100 - balance.0)})).await;
+        let answer = begun.whole().await.expect("a whole stream");
+        let fate = gateway.fate(&request_id).await;
+        assert_eq!((fate.outcome, fate.ending), (Outcome::Settled, Ending::FundsExhausted), "{path}");
+        assert_eq!(answer.cost(), Some(fate.cost), "{path}");
+        let text = first + &answer.text();
+        assert_eq!(text.matches(ends).count(), 1, "{path}: {}", &text[text.len().saturating_sub(900)..]);
+        if path.starts_with("/v1/messages") {
+            assert!(text.ends_with("data: {\"type\":\"message_stop\"}\n\n"), "{text}");
+            assert_eq!(text.matches("event: content_block_stop").count(), 1, "{text}");
+            assert_eq!(fate.usage["output"], text.matches(" word").count(), "what was told is what is charged");
+        }
+        if !path.contains("alt=sse") && path.contains("Generate") {
+            assert!(serde_json::from_str::<Value>(&text).is_ok_and(|array| array.is_array()), "{text}");
+        }
+    }
     gateway.quiet().await;
 }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A scripted OpenAI-compatible upstream.
+/// A scripted upstream that speaks as OpenAI, Anthropic and Google do.
 #[derive(Parser)]
 struct Arguments {
     /// Where to listen; port 0 lets the system choose.

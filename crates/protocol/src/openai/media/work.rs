@@ -159,7 +159,7 @@ impl Work {
     }
 
     fn draw(&mut self, values: &Values<'_>) -> Result<Format, BadRequest> {
-        let prompt = values.text("prompt")?.filter(|prompt| !prompt.is_empty()).ok_or_else(|| missing("prompt"))?;
+        let prompt = said(values, "prompt")?;
         self.pieces = values.number("n", 1, IMAGES_MAX)?.unwrap_or(1);
         let partial = values.number("partial_images", 0, 3)?.unwrap_or(0);
         let is_stream = values.boolean("stream")?;
@@ -170,8 +170,8 @@ impl Work {
         self.calls[Meter::Image] = self.pieces;
         self.output_tokens_max = self.pieces * (IMAGE_TOKENS_MAX + partial * PARTIAL_IMAGE_TOKENS);
         self.output = self.pieces * image_tokens(size.as_deref(), quality.as_deref());
-        let said = |text: Option<Cow<'_, str>>| text.filter(|text| text != "auto").map(|text| text.as_ref().into());
-        self.look = (said(size), said(quality));
+        let told = |text: Option<Cow<'_, str>>| text.filter(|text| text != "auto").map(|text| text.as_ref().into());
+        self.look = (told(size), told(quality));
         Ok(if is_stream { Format::Events } else { Format::Json })
     }
 
@@ -196,7 +196,7 @@ impl Work {
     }
 
     fn speak(&mut self, values: &Values<'_>, body_bytes: usize) -> Result<Format, BadRequest> {
-        let input = values.text("input")?.filter(|input| !input.is_empty()).ok_or_else(|| missing("input"))?;
+        let input = said(values, "input")?;
         let is_stream = match values.text("stream_format")?.as_deref() {
             None | Some("audio") => false,
             Some("sse") => true,
@@ -325,6 +325,12 @@ impl Work {
 }
 
 /// A guess at the tokens of a text.
+/// A text that must be there and say something.
+fn said<'a>(values: &Values<'a>, field: &'static str) -> Result<Cow<'a, str>, BadRequest> {
+    let text = values.text(field)?.ok_or_else(|| missing(field))?;
+    if text.is_empty() { Err(bad(field, format!("{field} must not be empty"))) } else { Ok(text) }
+}
+
 fn tokens_of(bytes: usize) -> u64 {
     bytes as u64 / BYTES_PER_TOKEN + 1
 }
