@@ -25,6 +25,8 @@ pub(crate) fn refused(
     body: &Bytes,
     now: Timestamp,
 ) -> Failure {
+    let nothing = Bytes::new();
+    let body = if upstream.repeats_credential(body) { &nothing } else { body };
     let failure = failure::Failure::read(upstream.speaker(), status.as_u16(), headers, body, now);
     // Callers read chat's errors here; another dialect's are told again in that shape.
     as_ours(&failure, Some(body).filter(|_| upstream.dialect == Dialect::Chat), now)
@@ -32,6 +34,7 @@ pub(crate) fn refused(
 
 /// An error that came with status 200, before anything else: as a failed answer.
 pub(crate) fn refused_inside(upstream: &Upstream, error: Told, now: Timestamp) -> Failure {
+    let error = if upstream.repeats_credential(error.message.as_bytes()) { Told::default() } else { error };
     as_ours(&failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now), None, now)
 }
 
@@ -42,9 +45,10 @@ pub(crate) fn failed_late(
     event: &Bytes,
     now: Timestamp,
 ) -> (failure::Failure, bool) {
-    let error = error.cloned().unwrap_or_default();
+    let repeats = upstream.repeats_credential(event);
+    let error = error.filter(|_| !repeats).cloned().unwrap_or_default();
     let failure = failure::Failure::of(upstream.speaker(), 200, &HeaderMap::new(), error, now);
-    let is_clean = failure.may_pass_in_stream(event);
+    let is_clean = !repeats && failure.may_pass_in_stream(event);
     if !is_clean {
         tracing::warn!(upstream = %upstream.name, detail = detail(&failure), "a stream ended with an error");
     }

@@ -188,6 +188,11 @@ impl Upstream {
         Ok(Reply { status, headers, body })
     }
 
+    /// An answer repeats the credential, so that neither callers nor logs may be told it.
+    pub(crate) fn repeats_credential(&self, answer: &[u8]) -> bool {
+        matches!(&self.transport, Transport::Http(remote) if remote.credential.is_in(answer))
+    }
+
     /// Who hosts the models that are asked in a dialect, where those are Anthropic's and it is not Anthropic.
     fn host(&self, dialect: Dialect) -> Option<Host> {
         match (self.profile.words, dialect) {

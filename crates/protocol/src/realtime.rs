@@ -204,7 +204,7 @@ pub fn read_client(text: &str) -> Result<ClientEvent<'_>, BadRequest> {
             let response = node.get("response");
             let cap = match response {
                 Some(response) => {
-                    check_tools(response, "response")?;
+                    check_kept(response, "response")?;
                     measure(response, &mut event);
                     read_cap(response)?
                 }
@@ -242,7 +242,7 @@ fn read_update<'a>(session: &Node<'a>, whole: &str) -> Result<Update<'a>, BadReq
     if kind.as_deref().is_some_and(|kind| kind != "realtime") {
         return Err(refusal("only sessions of the type \"realtime\" are served", Some("session.type")));
     }
-    check_tools(session, "session")?;
+    check_kept(session, "session")?;
     let input = session.get("audio").and_then(|audio| audio.get("input"));
     let of_input = |name: &str| input.and_then(|input| input.get(name));
     let format = of_input("format").and_then(|format| format.text_of("type"));
@@ -288,8 +288,12 @@ pub fn larger(a: Cap, b: Cap) -> Cap {
 }
 
 /// Servers of tools are asked by the provider, and what they answer is read by the model behind the gateway's back; stored
-/// prompts are the operator's, and nobody here knows how long they are.
-fn check_tools(node: &Node<'_>, place: &str) -> Result<(), BadRequest> {
+/// prompts are the operator's, and nobody here knows how long they are; so are voices that have an id (U-38).
+fn check_kept(node: &Node<'_>, place: &str) -> Result<(), BadRequest> {
+    let output = node.get("audio").and_then(|audio| audio.get("output")).unwrap_or(node);
+    if [node, output].iter().any(|node| node.get("voice").is_some_and(Node::is_object)) {
+        return Err(refusal(format!("{place}: voices are known by their names only"), Some("voice")));
+    }
     if node.get("prompt").is_some() {
         return Err(refusal(format!("{place}.prompt is not served: send its instructions"), Some("prompt")));
     }

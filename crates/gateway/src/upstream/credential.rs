@@ -11,6 +11,9 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use std::sync::Arc;
 
+/// A shorter key stands in any text by chance.
+const REPEATED_BYTES_MIN: usize = 8;
+
 /// What proves who asks.
 pub(super) enum Credential {
     /// Nothing.
@@ -64,6 +67,14 @@ impl Credential {
         if let (Self::Google(account), Some(token), StatusCode::UNAUTHORIZED) = (self, request, status) {
             account.forget(token);
         }
+    }
+
+    /// An answer repeats it, as some servers do where they quote the request.
+    pub(super) fn is_in(&self, answer: &[u8]) -> bool {
+        let Self::Header(_, value) = self else { return false };
+        let value = value.as_bytes();
+        let key = value.strip_prefix(b"Bearer ").unwrap_or(value);
+        key.len() >= REPEATED_BYTES_MIN && memchr::memmem::find(answer, key).is_some()
     }
 
     /// Its answers say something of it: the header of the request is to be kept for [`answered`](Self::answered).

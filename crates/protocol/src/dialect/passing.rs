@@ -245,16 +245,17 @@ pub fn edited(dialect: Dialect, body: &Bytes, edits: &Edits<'_>) -> Bytes {
             patches.replace(inside..inside, format!("\"{field}\":{json}{comma}"));
         }
     };
-    let said = |model: &str| serde_json::to_string(model).expect("a string can be written as JSON");
-    match edits.model {
-        // It is in the path, and perhaps in the body, too.
-        Some(model) if dialect == Dialect::Gemini => {
-            if member(&node, "model").is_some() {
-                set(&node, "model", said(&format!("models/{model}")));
-            }
-        }
-        Some(model) => set(&node, "model", said(model)),
-        None => {}
+    // Gemini has it in the path, and perhaps in the body, too.
+    let (prefix, is_there) = match dialect {
+        Dialect::Gemini => ("models/", member(&node, "model").is_some()),
+        _ => ("", true),
+    };
+    if let Some(model) = edits.model.filter(|_| is_there) {
+        set(
+            &node,
+            "model",
+            serde_json::to_string(&format!("{prefix}{model}")).expect("a string can be written as JSON"),
+        );
     }
     if let Some(most) = edits.output_tokens_max {
         let (parent, field) = match dialect {
@@ -396,9 +397,53 @@ mod tests {
         ] {
             assert!(checked(Dialect::Responses, &responses(tool)).is_err(), "{tool}");
         }
+        for tool in [
+            r#"{"type":"code_interpreter","container":{"type":"auto","memory_limit":"64g"}}"#,
+            r#"{"type":"shell","environment":{"type":"container_auto"}}"#,
+            r#"{"type":"mcp","server_label":"a","tunnel_id":"tunnel_1"}"#,
+            r#"{"type":"namespace","name":"a","tools":[{"type":"image_generation"}]}"#,
+        ] {
+            assert!(checked(Dialect::Responses, &responses(tool)).is_err(), "{tool}");
+        }
+        let local = r#"{"type":"shell","environment":{"type":"local"}},{"type":"namespace","name":"a","tools":[{"type":"function","name":"f"}]}"#;
+        assert_eq!(checked(Dialect::Responses, &responses(local)), Ok(Beyond::default()));
+        // Tools may also stand among what is said.
+        for kind in ["additional_tools", "tool_search_output"] {
+            let input = |tool: &str| format!(r#"{{"model":"m","input":[{{"type":"{kind}","tools":[{tool}]}}]}}"#);
+            assert!(checked(Dialect::Responses, &input(r#"{"type":"file_search"}"#)).is_err(), "{kind}");
+            assert_eq!(searches(&input(r#"{"type":"web_search"}"#), Dialect::Responses), SEARCHES_USUAL, "{kind}");
+        }
+        let advisor = r#"{"type":"advisor_20260301","name":"advisor","model":"dearer"}"#;
+        assert!(checked(Dialect::Messages, &tool(advisor)).is_err(), "another model at another price");
         let gemini = |tool: &str| format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":[{tool}]}}"#);
         assert_eq!(searches(&gemini(r#"{"google_search":{}},{"codeExecution":{}}"#), Dialect::Gemini), SEARCHES_USUAL);
         assert!(checked(Dialect::Gemini, &gemini(r#"{"fileSearch":{}}"#)).is_err());
+    }
+
+    #[test]
+    fn m_12_what_tools_of_the_provider_read_and_what_is_no_text_is_bounded_for() {
+        let reads = |dialect, body: &str| checked(dialect, body).unwrap().reads_more;
+        assert!(reads(Dialect::Messages, &message(r#""tools":[{"type":"web_fetch_20250910","name":"web_fetch"}]"#)));
+        assert!(!reads(Dialect::Messages, &message(r#""tools":[{"type":"bash_20250124","name":"bash"}]"#)));
+        let gemini = |fields: &str| format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],{fields}}}"#);
+        assert!(reads(Dialect::Gemini, &gemini(r#""tools":[{"url_context":{}}]"#)));
+        let beyond = |modalities: &str| {
+            checked(Dialect::Gemini, &gemini(&format!(r#""generation_config":{{"response_modalities":{modalities}}}"#)))
+        };
+        let (audio, image) = (beyond(r#"["AUDIO"]"#).unwrap(), beyond(r#"["TEXT","IMAGE"]"#).unwrap());
+        assert_eq!((audio.audio_out, audio.images_out, image.audio_out, image.images_out), (true, false, false, true));
+        assert!(beyond("[2]").is_err(), "Google takes the numbers of its words as well");
+    }
+
+    #[test]
+    fn m_35_no_other_model_answers_than_the_one_priced() {
+        for field in [r#""models":["dearer"]"#, r#""fallbacks":[{"model":"dearer"}]"#] {
+            assert!(checked(Dialect::Messages, &message(field)).is_err(), "{field}");
+        }
+        let body = r#"{"model":"models/m","contents":[]}"#;
+        let edits = Edits { model: Some("n"), output_tokens_max: None };
+        let sent = edited(Dialect::Gemini, &Bytes::from_static(body.as_bytes()), &edits);
+        assert_eq!(&sent[..], br#"{"model":"models/n","contents":[]}"#);
     }
 
     #[test]
@@ -407,6 +452,8 @@ mod tests {
             message(r#""container":"container_1""#),
             message(r#""speed":"fast""#),
             message(r#""inference_geo":"us""#),
+            message(r#""user_profile_id":"uprof_1""#),
+            r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"content","content":[{"type":"image","source":{"type":"file","file_\u0069d":"f"}}]}}]}]}"#.to_owned(),
             r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"file","file_id":"f"}}]}]}"#.to_owned(),
             r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":[{"type":"container_upload","file_id":"f"}]}]}"#.to_owned(),
         ] {
@@ -431,8 +478,21 @@ mod tests {
             let body = format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],{fields}}}"#);
             assert!(checked(Dialect::Gemini, &body).is_err(), "{body}");
         }
-        let body = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://generativelanguage.googleapis.com/v1beta/files/x"}}]}]}"#;
-        assert!(checked(Dialect::Gemini, body).is_err());
+        let item =
+            r#"{"type":"shell_call","call_id":"c","environment":{"type":"container_reference","container_id":"c"}}"#;
+        let body = format!(r#"{{"model":"m","input":[{{"role":"user","content":"hi"}},{item}]}}"#);
+        assert!(checked(Dialect::Responses, &body).is_err(), "{body}");
+        let both = r#"{"type":"input_image","image_url":"https://a/b.png","file_id":"file-1"}"#;
+        let body = format!(r#"{{"model":"m","input":[{{"role":"user","content":[{both}]}}]}}"#);
+        assert!(read_request(Dialect::Responses, body.as_bytes()).is_err(), "{body}");
+        for uri in [
+            "https://generativelanguage.googleapis.com/v1beta/files/x",
+            "https://GenerativeLanguage.googleapis.com/v1beta/files/x",
+            "GS://b/x",
+        ] {
+            let body = format!(r#"{{"contents":[{{"parts":[{{"fileData":{{"fileUri":"{uri}"}}}}]}}]}}"#);
+            assert!(checked(Dialect::Gemini, &body).is_err(), "{uri}");
+        }
     }
 
     #[track_caller]

@@ -18,7 +18,8 @@ async fn with_providers(searches: bool) -> (Gateway, [Provider; 3]) {
             "[[upstreams]]\nname = \"{name}\"\nprovider = \"{name}\"\nbase_url = \"http://{address}{version}\"\napi_key = \"k\"\n\
              [[routes]]\nmodel = \"public-{name}\"\nupstreams = [\"{name}\"]\nupstream_model = \"{name}-1\"\n\
              [[prices]]\nmodel = \"public-{name}\"\ninput_per_million = \"1.00\"\noutput_per_million = \"2.00\"\n\
-             max_output_tokens = 900\n{search}"
+             max_output_tokens = 900\n{search}\
+             service_tiers = {{ priority = {{ input_per_million = \"10.00\", output_per_million = \"20.00\" }} }}\n"
         ));
     }
     (Gateway::start_with(&sections).await, providers)
@@ -309,4 +310,99 @@ async fn m_30_the_provider_s_own_tools_are_priced_or_refused() {
     let answer = gateway.sends("/v1/messages", &[], &body(unknown)).await;
     assert_eq!(answer.status, 400, "{}", answer.text());
     gateway.quiet().await;
+}
+
+/// A stream costs what its tier does, like a whole answer; Google tells the tier in its head, in its usage, or not at all.
+#[tokio::test]
+async fn m_12_a_stream_of_a_dearer_tier_costs_what_a_whole_answer_of_it_does() {
+    let (mut gateway, [claude, gemini, openai]) = with_providers(false).await;
+    let dearer = Nanos(price(INPUT, OUTPUT).0 * 10);
+    let at_tier = |text: &str| text.replace(r#""input_tokens":21"#, r#""service_tier":"priority","input_tokens":21"#);
+    claude.answers(200, &at_tier(MESSAGE), &at_tier(MESSAGE_EVENTS));
+    let response = json!({"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "openai-1",
+        "service_tier": "priority", "output": [{"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}],
+        "usage": {"input_tokens": INPUT, "output_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}});
+    let delta = json!({"type": "response.output_text.delta", "sequence_number": 0, "output_index": 0, "content_index": 0, "item_id": "msg_1", "delta": "Hello"});
+    let completed = json!({"type": "response.completed", "sequence_number": 1, "response": response});
+    openai.answers(200, &response.to_string(), &format!("data: {delta}\n\ndata: {completed}\n\n"));
+    for stream in [false, true] {
+        let message = json!({"model": "public-anthropic", "max_tokens": 50, "service_tier": "auto", "stream": stream,
+                             "messages": [{"role": "user", "content": "hi"}]});
+        let answer = gateway.sends("/v1/messages", &[], &message.to_string()).await;
+        gateway.settled(&answer, dearer).await;
+        let body = json!({"model": "public-openai", "input": "hi", "service_tier": "priority", "stream": stream});
+        let answer = gateway.sends("/v1/responses", &[], &body.to_string()).await;
+        gateway.settled(&answer, dearer).await;
+    }
+    let body = r#"{"contents":[{"parts":[{"text":"hi"}]}],"service_tier":"SERVICE_TIER_PRIORITY"}"#;
+    for (told, cost) in [
+        ("", dearer),
+        (r#","serviceTier":"priority""#, dearer),
+        (r#","trafficType":"ON_DEMAND_PRIORITY""#, dearer),
+        (r#","serviceTier":"standard""#, price(INPUT, OUTPUT)),
+    ] {
+        let whole = CONTENT[1].replace(r#","totalTokenCount":28"#, &format!(r#","totalTokenCount":28{told}"#));
+        gemini.answers(200, &whole, &format!("data: {whole}\r\n\r\n"));
+        for method in ["generateContent", "streamGenerateContent?alt=sse"] {
+            let answer = gateway.sends(&format!("/v1beta/models/public-gemini:{method}"), &[], body).await;
+            gateway.settled(&answer, cost).await;
+        }
+    }
+    gateway.quiet().await;
+}
+
+/// What a provider's own tools read is billed once for each of their uses: more than any prompt of those bytes can have.
+#[tokio::test]
+async fn m_12_what_a_tool_of_the_provider_read_is_charged() {
+    let (mut gateway, [claude, ..]) = with_providers(false).await;
+    claude.answers(200, &MESSAGE.replace(r#""input_tokens":21"#, r#""input_tokens":900000"#), "");
+    let body = |tools: Value| {
+        json!({"model": "public-anthropic", "max_tokens": 50, "tools": tools, "messages": [{"role": "user", "content": "hi"}]})
+            .to_string()
+    };
+    let fetch = json!([{"type": "web_fetch_20250910", "name": "web_fetch"}]);
+    let answer = gateway.sends("/v1/messages", &[], &body(fetch)).await;
+    gateway.settled(&answer, price(900_000, OUTPUT)).await;
+    let fate = gateway.fate(&answer.request_id()).await;
+    assert!(fate.held >= price(200_000, 50), "{fate:?}");
+    let answer = gateway.sends("/v1/messages", &[], &body(json!([]))).await;
+    assert!(gateway.fate(&answer.request_id()).await.estimated, "U-25: nothing was read");
+    gateway.quiet().await;
+}
+
+#[tokio::test]
+async fn m_35_a_model_in_the_body_is_the_one_in_the_path() {
+    let (mut gateway, [_, gemini, _]) = with_providers(false).await;
+    gemini.answers(200, CONTENT[1], "");
+    let body = |model: &str| format!(r#"{{"model":"models/{model}","contents":[{{"parts":[{{"text":"hi"}}]}}]}}"#);
+    let path = "/v1beta/models/public-gemini:generateContent";
+    assert_eq!(gateway.sends(path, &[], &body("dearer")).await.status, 400);
+    let answer = gateway.sends(path, &[], &body("public-gemini")).await;
+    assert_eq!((answer.status, gemini.asked_raw().1), (200, body("gemini-1")), "{}", answer.text());
+    gateway.quiet().await;
+}
+
+/// A server that quotes the request in its error tells the operator's key.
+#[tokio::test]
+async fn a_key_that_an_upstream_repeats_is_told_nobody() {
+    let sections = |address| {
+        format!(
+            "[[upstreams]]\nname = \"u\"\nprovider = \"anthropic\"\nbase_url = \"http://{address}\"\napi_key = \"not-to-be-told\"\n\
+                 [[routes]]\nmodel = \"m\"\nupstreams = [\"u\"]\n[[prices]]\nmodel = \"m\"\ninput_per_million = \"1\"\noutput_per_million = \"2\"\n"
+        )
+    };
+    let provider = Provider::start().await;
+    let mut gateway = Gateway::start_with(&sections(provider.address)).await;
+    let body = r#"{"model":"m","max_tokens":50,"messages":[{"role":"user","content":"hi"}]}"#;
+    for status in [400, 401, 500] {
+        let error =
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"bad header not-to-be-told"}}"#;
+        provider.answers(status, error, "");
+        let answer = gateway.sends("/v1/messages", &[], body).await;
+        assert_ne!(answer.status, 200);
+        assert!(!answer.text().contains("not-to-be-told"), "{}", answer.text());
+    }
+    gateway.quiet().await;
+    assert!(!gateway.logged().contains("not-to-be-told"));
 }

@@ -36,7 +36,7 @@ fn u_25_a_wav_is_not_made_shorter_by_its_header() {
     let file =
         |formats: &[Vec<u8>]| [&b"RIFF\0\0\0\0WAVE"[..], &formats.concat(), b"data\0\0\0\0", &[0; 80_000]].concat();
     let plain = format(1, 1, 8_000, 1, 8);
-    assert_eq!(seconds(&file(&[plain.clone()])), Some(10.0));
+    assert_eq!(seconds(&file(std::slice::from_ref(&plain))), Some(10.0));
     let dense = format(1, 8, 192_000, 32, 32);
     assert_eq!(seconds(&file(&[dense.clone(), plain.clone()])), Some(10.0), "some readers take the second format");
     assert_eq!(seconds(&file(&[plain, dense])), Some(10.0), "some take the first");
