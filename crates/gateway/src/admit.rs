@@ -23,7 +23,7 @@ use crate::tokens::{Tokenizers, has_own_vocabulary};
 use bytes::Bytes;
 use domain::budget::Values;
 use domain::ledger::{Binding, Headroom, Hold, Limits, Metric, Parts, PlanAlone, Refusal};
-use domain::price::Bound;
+use domain::price::{Bound, Price};
 use domain::usage::COUNT_MAX;
 use domain::{BudgetId, Meter, Multiplier, Nanos, Period, Timestamp, Usage};
 use protocol::openai::{ChoiceStates, Demand};
@@ -51,6 +51,9 @@ pub const OUTPUT_EXPECTED: u64 = 128;
 const UNKNOWN_MEDIA_TOKENS: u64 = 200_000;
 /// The longest body that is counted where its bytes would be too much to hold.
 const COUNTED_BYTES_MAX: usize = 1024 * 1024;
+/// How often a provider reads a prompt, and what its own tools added to it, in one answer, each time billed: Anthropic pauses
+/// after ten uses of its tools. What a report has beyond that is not believed.
+const READINGS_MAX: u64 = 10;
 /// How often a hold is tried anew when others were quicker to take what was there.
 const TRIES_MAX: usize = 4;
 
@@ -240,6 +243,11 @@ impl Asking<'_> {
 
     /// What to hold where `funds` are there.
     pub async fn terms(&self, funds: Funds, prompt: &mut Prompt) -> Result<Terms, Failure> {
+        if self.request.reads_more && !funds.is_quiet {
+            // What the provider's tools read is billed again and again. One such request may come to more than its hold;
+            // beside others each is held for all that is believed of it, so that together they owe no more than one can.
+            return self.most(funds, Prompt { tokens_max: read_at_most(self.request, &self.priced.price), ..*prompt });
+        }
         let whole = self.most(funds, *prompt)?;
         if whole.are_ample(funds) {
             return Ok(whole);
@@ -426,6 +434,12 @@ impl Asking<'_> {
         }
         bound
     }
+}
+
+/// The most prompt tokens that are believed of a request whose prompt the provider's own tools lengthen.
+pub(crate) fn read_at_most(request: &Demand<'_>, price: &Price) -> u64 {
+    let window = price.input_tokens_max.unwrap_or(UNKNOWN_MEDIA_TOKENS);
+    window.max(request.input_tokens_bound).saturating_mul(READINGS_MAX)
 }
 
 pub(crate) fn has_media(request: &Demand<'_>) -> bool {

@@ -53,9 +53,6 @@ const PROMPT_KEPT_MAX: usize = 64 * 1024;
 pub(crate) const PROMPT_ADDED_MAX: u64 = 262_144;
 /// The largest prompt that models take.
 const WINDOW_MAX: u64 = 1_048_576;
-/// How often a provider reads a prompt, and what its own tools added to it, in one answer: Anthropic pauses after ten
-/// uses of its tools. What a report has beyond that is not believed.
-const READINGS_MAX: u64 = 10;
 /// Answer tokens beyond the most that a model gives by its price, for all choices together, that are charged all the same
 /// where nobody told the upstream a cap: then the price book is wrong. Further than that no count is believed.
 pub(crate) const OUTPUT_ADDED_MAX: u64 = 262_144;
@@ -772,11 +769,11 @@ impl Exchange {
 
 /// The most prompt tokens that are believed.
 fn input_plausible(request: &Demand<'_>, bound: &Usage, price: &Price) -> u64 {
-    let readings = if request.reads_more { READINGS_MAX } else { 1 };
+    let read = if request.reads_more { admit::read_at_most(request, price) } else { 0 };
     // What an address leads to has no length here, and fills the model's window, however large that is.
     let is_open = price.input_tokens_max.is_none() && admit::has_media(request) && !request.media_is_bounded;
     let added = if is_open { WINDOW_MAX } else { PROMPT_ADDED_MAX };
-    bound.input_tokens().saturating_mul(readings).saturating_add(added)
+    bound.input_tokens().max(read).saturating_add(added)
 }
 
 /// A quick guess at a prompt's tokens.
