@@ -147,6 +147,12 @@ impl Gateway {
         eventually(limit, "the end of the process", async || child.try_wait().expect("a child can be awaited")).await
     }
 
+    /// Another configuration from the next start on.
+    pub fn configure(&self, sections: &str) {
+        let config = configuration(&self.mock.base_url(), sections);
+        std::fs::write(self.directory.path().join("tollgate.toml"), config).expect("the configuration can be written");
+    }
+
     /// Starts it again on the same data directory. The address changes; callers made before do not follow.
     pub async fn restart(&mut self) {
         self.process = spawn(self.directory.path(), self.database.as_deref()).await;
