@@ -284,6 +284,32 @@ async fn m_10_a_stream_that_passes_and_can_get_no_more_ends_in_its_own_dialect_a
 }
 
 #[tokio::test]
+async fn m_12_of_requests_whose_prompts_tools_lengthen_one_at_a_time_may_come_to_more_than_its_hold() {
+    let sections = "[[upstreams]]\nname = \"anthropic\"\nprovider = \"anthropic\"\nbase_url = \"{mock}\"\napi_key = \"${MOCK_KEY}\"\n\
+         [[routes]]\nmodel = \"m\"\nupstreams = [\"anthropic\"]\n[[prices]]\nmodel = \"m\"\ninput_per_million = \"1.00\"\n\
+         output_per_million = \"2.00\"\nmax_input_tokens = 200000\nmax_output_tokens = 900\n";
+    let mut gateway = Gateway::start_with(sections).await;
+    gateway.mock.play(serde_json::from_value(json!({"completion_tokens": 40, "gap_ms": 25})).expect("a script"));
+    // A window is twenty cents, and ten of them are two dollars.
+    gateway.account("reader", Nanos(1_000_000_000)).await;
+    let key = gateway.key(json!({"account": "reader"})).await;
+    let body = json!({"model": "m", "max_tokens": 50, "stream": true, "messages": [{"role": "user", "content": "hi"}],
+                      "tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]})
+    .to_string();
+    let ask = || within(PATIENCE, "the head of an answer", key.caller.begin("/v1/messages", body.as_bytes()));
+    let mut first = ask().await.expect("an answer");
+    first.until(" word").await;
+    let second =
+        within(PATIENCE, "an answer", key.caller.post("/v1/messages", body.as_bytes())).await.expect("an answer");
+    assert_eq!(second.status, 402, "{}", second.text());
+    let first = first.whole().await.expect("a whole stream");
+    gateway.fate(&first.request_id()).await;
+    let third = ask().await.expect("an answer").whole().await.expect("a whole stream");
+    assert_eq!(third.status, 200, "{}", third.text());
+    gateway.quiet().await;
+}
+
+#[tokio::test]
 async fn m_30_the_provider_s_own_tools_are_priced_or_refused() {
     let body = |tool: Value| {
         json!({"model": "public-anthropic", "max_tokens": 50, "tools": [tool], "messages": [{"role": "user", "content": "hi"}]})
