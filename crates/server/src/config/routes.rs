@@ -38,7 +38,7 @@ pub struct RouteEntry {
     /// Other public names of the same.
     #[serde(default)]
     pub aliases: Vec<Spanned<String>>,
-    /// Upstreams by name, in the order of preference.
+    /// Upstreams by name, in the order of preference. The first one is asked; the others are for when requests can move.
     pub upstreams: Spanned<Vec<String>>,
     /// The name that the upstream knows, if it is another. Of a pattern: a pattern, too; both stars stand for the same.
     pub upstream_model: Option<Spanned<String>>,
@@ -134,6 +134,9 @@ impl Config {
         upstreams: &[Arc<Upstream>],
         database: &Database,
     ) -> Result<Vec<RouteDeclared>, StoreError> {
+        for route in self.routes.iter().filter(|route| route.upstreams.as_ref().len() > 1) {
+            tracing::warn!(model = route.model.as_ref(), "only the first upstream of a route is asked");
+        }
         let named = self.routes.iter().filter(|route| route.pattern().is_none());
         let mut routes: Vec<_> = named.flat_map(RouteEntry::named).collect();
         for route in &self.routes {
