@@ -3,8 +3,9 @@
 //! Each note must be durable before the answer's last byte, but not each by a transaction of its own: those that come while
 //! one is being written are written together.
 
+use crate::exchange::Exchange;
 use crate::failure::{Case, Failure};
-use crate::lifecycle::{Exchange, Gateway};
+use crate::lifecycle::Gateway;
 use domain::Usage;
 use parking_lot::Mutex;
 use std::sync::Arc;

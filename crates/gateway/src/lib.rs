@@ -12,6 +12,8 @@ pub mod authenticate;
 pub mod catalog;
 pub mod clock;
 pub mod counters;
+mod detach;
+mod exchange;
 pub mod failure;
 #[cfg(test)]
 mod fixture;

@@ -11,11 +11,10 @@ pub use flow::{Broken, Flow};
 
 use crate::admit::{Admitted, Asking, admit, store_unavailable};
 use crate::catalog::Route;
+use crate::detach::OrDetach;
+use crate::exchange::{OUTPUT_ADDED_MAX, PROMPT_ADDED_MAX};
 use crate::failure::Failure;
-use crate::lifecycle::{
-    Answer, AnswerBody, Call, Gateway, OUTPUT_ADDED_MAX, OnClientLeft, OrDetach, PROMPT_ADDED_MAX, choose,
-    plain_encoding, read_media,
-};
+use crate::lifecycle::{Answer, AnswerBody, Call, Gateway, OnClientLeft, choose, plain_encoding, read_media};
 use crate::limiter::Told;
 use crate::limits::limits;
 use crate::refusal::{refused_inside, timed_out, upstream_failed};

@@ -6,9 +6,10 @@
 //! Whatever ends it, it ends once. The happy end and every failure that is noticed here settle in line; a caller
 //! who leaves drops the relay, and what is left to do is handed to a task of its own.
 
+use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::growth::Grown;
-use crate::lifecycle::{Exchange, Gateway, OnClientLeft};
+use crate::lifecycle::{Gateway, OnClientLeft};
 use crate::refusal::{failed_late, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
 use crate::tokens::{Earlier, RunningCount};

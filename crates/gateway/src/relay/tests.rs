@@ -3,7 +3,8 @@
 use super::*;
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::lifecycle::{Settings, tests::exchange};
+use crate::exchange::tests::exchange;
+use crate::lifecycle::Settings;
 use crate::limiter::Limiter;
 use crate::simulator::{Behaviour, Simulator};
 use crate::tokens::Tokenizers;
