@@ -33,6 +33,7 @@ mod refusal;
 pub mod relay;
 pub mod settle;
 pub mod simulator;
+mod ticker;
 pub mod tokens;
 mod tongue;
 pub mod translation;

@@ -12,6 +12,7 @@ use crate::growth::Grown;
 use crate::lifecycle::{Gateway, OnClientLeft};
 use crate::refusal::{failed_late, refused_inside, upstream_failed};
 use crate::settle::{Held, Settled};
+use crate::ticker::Ticker;
 use crate::tokens::{Earlier, RunningCount};
 use crate::tongue::{self, Heard, Tongue, terminated};
 use crate::upstream::{ReplyBody, SendError, Upstream};
@@ -27,10 +28,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use store::progress::Mark;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-/// How often a silent stream looks at the clock: for its timeouts, for keep-alives, for the end of the process.
-const TICK: Duration = Duration::from_secs(1);
 /// Silence after which the caller is sent a comment, so that nothing in between closes the connection.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 /// After `[DONE]`, how long the rest of the body is awaited so that its connection can be used again.
@@ -47,7 +46,7 @@ pub struct Relay {
     reader: EventReader,
     /// Ready to be sent; at most what one piece of the upstream's body gave.
     ready: VecDeque<Bytes>,
-    ticker: Pin<Box<Sleep>>,
+    ticker: Ticker,
     last_event: Instant,
     last_sent: Instant,
     started: Instant,
@@ -105,7 +104,7 @@ impl Relay {
             state: State::Streaming(Box::new(streaming)),
             reader,
             ready: VecDeque::new(),
-            ticker: Box::pin(tokio::time::sleep(TICK)),
+            ticker: Ticker::default(),
             last_event: now,
             last_sent: now,
             started: now,
@@ -233,7 +232,7 @@ impl Relay {
                     Poll::Ready(Some(Ok(_))) if Instant::now() < *until => {}
                     Poll::Ready(_) => self.state = State::Ended,
                     Poll::Pending => {
-                        if !self.poll_tick(context) {
+                        if !self.ticker.poll(context) {
                             return Poll::Pending;
                         }
                         self.state = State::Ended;
@@ -244,7 +243,7 @@ impl Relay {
                     Poll::Ready(Some(Err(error))) => self.broken_off(Some(&error)),
                     Poll::Ready(None) => self.broken_off(None),
                     Poll::Pending => {
-                        if !self.poll_tick(context) {
+                        if !self.ticker.poll(context) {
                             return Poll::Pending;
                         }
                         self.tick();
@@ -252,17 +251,6 @@ impl Relay {
                 },
             }
         }
-    }
-
-    /// Whether the ticker has fired; it is armed again.
-    fn poll_tick(&mut self, context: &mut Context<'_>) -> bool {
-        let fired = self.ticker.as_mut().poll(context).is_ready();
-        if fired {
-            self.ticker.as_mut().reset(Instant::now() + TICK);
-            // Registers the waker for the new deadline; it cannot be over yet.
-            let _ = self.ticker.as_mut().poll(context);
-        }
-        fired
     }
 
     /// A second of silence: is anything overdue?

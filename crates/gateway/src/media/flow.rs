@@ -10,6 +10,7 @@ use crate::lifecycle::{Gateway, OnClientLeft};
 use crate::refusal::{failed_late, refused_inside, upstream_failed};
 use crate::relay::cost_comment;
 use crate::settle::Held;
+use crate::ticker::Ticker;
 use crate::tongue::terminated;
 use crate::upstream::{ReplyBody, SendError};
 use bytes::Bytes;
@@ -20,14 +21,11 @@ use protocol::failure::CallerError;
 use protocol::openai::media::{Facts, Format, Observer, Seen};
 use protocol::sse::{Event, EventReader};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-/// How often a silent answer looks at the clock.
-const TICK: Duration = Duration::from_secs(1);
 /// Silence of events after which the caller is sent a comment, so that nothing in between closes the connection.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -50,7 +48,7 @@ pub struct Flow {
     ready: VecDeque<Bytes>,
     /// It ends without its end.
     is_broken: bool,
-    ticker: Pin<Box<Sleep>>,
+    ticker: Ticker,
     last_piece: Instant,
     last_sent: Instant,
     cost: Option<Nanos>,
@@ -87,7 +85,7 @@ impl Flow {
             flowing: Some(Box::new(Flowing { exchange, held, body, events, has_begun: false })),
             ready: VecDeque::new(),
             is_broken: false,
-            ticker: Box::pin(tokio::time::sleep(TICK)),
+            ticker: Ticker::default(),
             last_piece: now,
             last_sent: now,
             cost: None,
@@ -178,7 +176,7 @@ impl Flow {
                 Poll::Ready(Some(Err(error))) => self.cut(Some(&error)),
                 Poll::Ready(None) => self.end(),
                 Poll::Pending => {
-                    if !self.poll_tick(context) {
+                    if !self.ticker.poll(context) {
                         return Poll::Pending;
                     }
                     self.tick();
@@ -229,17 +227,6 @@ impl Flow {
         }
         flowing.held.void(ending);
         self.cost = Some(Nanos::ZERO);
-    }
-
-    /// Whether the ticker has fired; it is armed again.
-    fn poll_tick(&mut self, context: &mut Context<'_>) -> bool {
-        let fired = self.ticker.as_mut().poll(context).is_ready();
-        if fired {
-            self.ticker.as_mut().reset(Instant::now() + TICK);
-            // Registers the waker for the new deadline; it cannot be over yet.
-            let _ = self.ticker.as_mut().poll(context);
-        }
-        fired
     }
 
     /// A second of silence: is anything overdue?
