@@ -1,6 +1,6 @@
 //! Callers of other dialects than chat over an upstream that speaks chat: the same requests, money and ends.
 
-use crate::harness::{Gateway, Outcome, amount, price};
+use crate::harness::{Gateway, Outcome, price};
 use crate::http::{Answer, Caller, Connection, PATIENCE, within};
 use domain::Nanos;
 use domain::ledger::Ending;
@@ -248,21 +248,7 @@ async fn m_10_a_message_that_can_get_no_more_ends_as_by_its_cap() {
         ),
         ("/v1/responses", json!({"model": "mock-model", "input": "hi", "stream": true, "max_output_tokens": 4_000})),
     ] {
-        let account = gateway.account(path, price(0, 5_000)).await;
-        let key = gateway.key(json!({"account": path})).await;
-        let body = body.to_string();
-        let begun = key.caller.begin(path, body.as_bytes());
-        let mut begun = within(PATIENCE, "the head of an answer", begun).await.expect("an answer");
-        let request_id = begun.request_id();
-        let first = begun.until(" word").await;
-        // Somebody takes what it would have grown into.
-        let balance = amount(&gateway.account_shown(account).await["balance"]);
-        let path_of_money = format!("/accounts/{account}/top-ups");
-        gateway.manage("POST", &path_of_money, json!({"amount": Nanos(100 - balance.0)})).await;
-        let answer = begun.whole().await.expect("a whole stream");
-        let fate = gateway.fate(&request_id).await;
-        assert_eq!((fate.outcome, fate.ending), (Outcome::Settled, Ending::FundsExhausted), "{path}");
-        assert_eq!(answer.cost(), Some(fate.cost));
+        let (first, answer, fate) = gateway.starved(path, &body).await;
         let events = named_events(&answer);
         let last = &events[events.len() - 1].1;
         let (stop, output) = match path {

@@ -147,6 +147,26 @@ impl Gateway {
         eventually(limit, "the end of the process", async || child.try_wait().expect("a child can be awaited")).await
     }
 
+    /// A stream of an account of its own, whose funds somebody takes while it flows: its beginning, the rest, and how it ended.
+    pub async fn starved(&mut self, path: &str, body: &Value) -> (String, Answer, Fate) {
+        let account = self.account(path, price(0, 5_000)).await;
+        let key = self.key(json!({"account": path})).await;
+        let body = body.to_string();
+        let begun = key.caller.begin(path, body.as_bytes());
+        let mut begun = within(PATIENCE, "the head of an answer", begun).await.expect("an answer");
+        let request_id = begun.request_id();
+        let first = begun.until(" word").await;
+        // Somebody takes what it would have grown into.
+        let balance = amount(&self.account_shown(account).await["balance"]);
+        let path_of_money = format!("/accounts/{account}/top-ups");
+        self.manage("POST", &path_of_money, json!({"amount": Nanos(100 - balance.0)})).await;
+        let answer = begun.whole().await.expect("a whole stream");
+        let fate = self.fate(&request_id).await;
+        assert_eq!((fate.outcome, fate.ending), (Outcome::Settled, Ending::FundsExhausted), "{path}");
+        assert_eq!(answer.cost(), Some(fate.cost), "{path}");
+        (first, answer, fate)
+    }
+
     /// Another configuration from the next start on.
     pub fn configure(&self, sections: &str) {
         let config = configuration(&self.mock.base_url(), sections);

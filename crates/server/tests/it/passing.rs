@@ -1,6 +1,6 @@
 //! Callers and upstreams of one dialect: its bytes pass in both directions, and are priced all the same.
 
-use crate::harness::{Gateway, Outcome, amount, price};
+use crate::harness::{Gateway, Outcome, price};
 use crate::http::{Answer, Connection, PATIENCE, within};
 use crate::native::{INPUT, OUTPUT, Provider};
 use domain::Nanos;
@@ -254,21 +254,7 @@ async fn m_10_a_stream_that_passes_and_can_get_no_more_ends_in_its_own_dialect_a
             "\"reason\":\"max_output_tokens\"",
         ),
     ] {
-        let account = gateway.account(path, price(0, 5_000)).await;
-        let key = gateway.key(json!({"account": path})).await;
-        let body = body.to_string();
-        let begun = key.caller.begin(path, body.as_bytes());
-        let mut begun = within(PATIENCE, "the head of an answer", begun).await.expect("an answer");
-        let request_id = begun.request_id();
-        let first = begun.until(" word").await;
-        // Somebody takes what it would have grown into.
-        let balance = amount(&gateway.account_shown(account).await["balance"]);
-        let path_of_money = format!("/accounts/{account}/top-ups");
-        gateway.manage("POST", &path_of_money, json!({"amount": Nanos(100 - balance.0)})).await;
-        let answer = begun.whole().await.expect("a whole stream");
-        let fate = gateway.fate(&request_id).await;
-        assert_eq!((fate.outcome, fate.ending), (Outcome::Settled, Ending::FundsExhausted), "{path}");
-        assert_eq!(answer.cost(), Some(fate.cost), "{path}");
+        let (first, answer, fate) = gateway.starved(path, &body).await;
         let text = first + &answer.text();
         assert_eq!(text.matches(ends).count(), 1, "{path}: {}", &text[text.len().saturating_sub(900)..]);
         if path.starts_with("/v1/messages") {
